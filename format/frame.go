@@ -1,0 +1,581 @@
+package format
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// Kind tells the frames that this package knows apart.
+type Kind uint8
+
+// The kinds of frames. A frame of a kind that a stage does not know is passed on
+// as it is.
+const (
+	KindUnknown Kind = iota
+	KindRec
+	KindTopic
+	KindMark
+	KindGroup
+	KindPoint
+	KindBatch
+	KindSeg
+	KindMap
+	KindEnd
+)
+
+var kinds = map[string]Kind{
+	"rec": KindRec, "topic": KindTopic, "mark": KindMark, "group": KindGroup, "point": KindPoint,
+	"batch": KindBatch, "seg": KindSeg, "map": KindMap, "end": KindEnd,
+}
+
+// A Frame is one frame of a stream as a [Reader] found it.
+type Frame struct {
+	Kind Kind
+	Name []byte // the kind as it is written
+	Raw  []byte // the whole frame; a record's in deterministic encoding, others as they came
+
+	// Of a record, from the scan.
+	Topic      string
+	Partition  int32
+	Offset     int64
+	Timestamp  int64
+	Attributes Attributes
+
+	payload int // index in Raw of a record's key
+}
+
+// parse sets the kind of the frame b.
+func (f *Frame) parse(b []byte) error {
+	major, n, i, o := readHead(b, 0)
+	if o > longForm || major != majorArray || n == 0 && o != longForm {
+		return corrupt("not an array that begins with its kind")
+	}
+	name, _, ok := stringOf(b, i, majorText)
+	if !ok {
+		return corrupt("not an array that begins with its kind")
+	}
+	f.Kind, f.Name, f.Raw = kinds[string(name)], name, b
+	return nil
+}
+
+// An Encoder is a frame that can be written: [*Topic], [*Mark], [*Group],
+// [*Point], [*Batch], [*Map] or [*End].
+type Encoder interface {
+	// AppendFrame appends the frame in core deterministic encoding to b.
+	AppendFrame(b []byte) ([]byte, error)
+}
+
+// A Header is the first item of a stream: 55799(["kbk", 1, {…}]).
+type Header struct {
+	ID      string  `cbor:"id,omitempty"`      // names the run that wrote the stream
+	Created int64   `cbor:"created,omitempty"` // milliseconds since the epoch
+	Content string  `cbor:"content"`           // ContentRecords or ContentSegments
+	Source  *Source `cbor:"source,omitempty"`
+
+	// What later versions add, as it came: keys of the header's map and of its
+	// source, and elements behind the map.
+	extra, sourceExtra map[string]cbor.RawMessage
+	rest               [][]byte
+}
+
+// What a stream's frames are, in [Header.Content].
+const (
+	ContentRecords  = "records"
+	ContentSegments = "segments"
+)
+
+// A Source says where a stream's records come from.
+type Source struct {
+	Cluster   string `cbor:"cluster,omitempty" json:"cluster,omitempty"` // Kafka's cluster id
+	Tool      string `cbor:"tool,omitempty" json:"tool,omitempty"`
+	Isolation string `cbor:"isolation,omitempty" json:"isolation,omitempty"` // read_committed or read_uncommitted
+}
+
+// A Topic comes before a topic's first record and is enough to create it again.
+type Topic struct {
+	Name              string
+	ID                string // Kafka's own notation, 22 characters of base64url; may be empty
+	Partitions        int
+	ReplicationFactor int
+	Configs           map[string]string // those that are not the broker's defaults
+}
+
+type topicInfo struct {
+	ID                string            `cbor:"id,omitempty"`
+	Partitions        int               `cbor:"partitions,omitempty"`
+	ReplicationFactor int               `cbor:"replication_factor,omitempty"`
+	Configs           map[string]string `cbor:"configs,omitempty"`
+}
+
+// A Mark says that every offset of a partition below Next has been scanned. The
+// first mark of a partition names the first offset scanned.
+type Mark struct {
+	Topic     string
+	Partition int32
+	Next      int64
+	MarkInfo
+}
+
+// MarkInfo is the part of a [Mark] that may be missing.
+type MarkInfo struct {
+	TopicID     string     `cbor:"topic_id,omitempty"`
+	LeaderEpoch *int32     `cbor:"leader_epoch,omitempty"` // of the last batch scanned, KIP-320
+	LogStart    *int64     `cbor:"log_start,omitempty"`
+	End         *int64     `cbor:"end,omitempty"`  // where the run will stop
+	Lost        [][2]int64 `cbor:"lost,omitempty"` // [from, next) ranges that were deleted before they were read
+}
+
+// A Group is a consumer group's committed offsets, by topic and partition.
+type Group struct {
+	ID      string
+	Offsets map[string]map[int32]GroupOffset
+}
+
+// A GroupOffset is one committed offset (OffsetFetch, KIP-211 and KIP-320).
+type GroupOffset struct {
+	Offset      int64   `cbor:"offset"`
+	LeaderEpoch *int32  `cbor:"leader_epoch,omitempty"`
+	Metadata    *string `cbor:"metadata,omitempty"`
+}
+
+// A Point is a restore point: the marks and groups before it are one moment of
+// the cluster.
+type Point struct {
+	Time int64 // milliseconds since the epoch
+}
+
+// A Batch is a raw Kafka record batch. The kind is reserved: no command writes it yet.
+type Batch struct {
+	Topic        string
+	Partition    int32
+	First, Last  int64 // offsets
+	MaxTimestamp int64 // milliseconds since the epoch
+	Records      int64
+	Data         []byte
+}
+
+// A Segment is what is known of a packed segment without opening it. The bytes
+// go beside it: see [Writer.WriteSegment] and [DecodeSegment].
+type Segment struct {
+	Topic        string `cbor:"topic"`
+	TopicID      string `cbor:"topic_id,omitempty"`
+	Partition    int32  `cbor:"partition"`
+	From         int64  `cbor:"from"` // offsets scanned: [From, Next)
+	Next         int64  `cbor:"next"`
+	First        int64  `cbor:"first"` // offset of the first record held
+	Last         int64  `cbor:"last"`  // and of the last
+	Records      int64  `cbor:"records"`
+	MinTimestamp int64  `cbor:"min_timestamp"` // milliseconds since the epoch
+	MaxTimestamp int64  `cbor:"max_timestamp"`
+	Codec        string `cbor:"codec"`            // "zstd"
+	Cipher       string `cbor:"cipher,omitempty"` // "" or "age"
+	RawSize      int64  `cbor:"raw_size"`         // bytes of the stream inside
+	Size         int64  `cbor:"size"`             // bytes as packed
+	SHA256       []byte `cbor:"sha256"`           // of the bytes as packed
+	// DropBelow asks whoever unpacks to drop records below this offset: another
+	// segment, earlier in the stream, has them.
+	DropBelow int64 `cbor:"drop_below,omitempty"`
+}
+
+// A Map is a run of restored records: source offset SourceFirst+i became target
+// offset TargetFirst+i, for i from 0 to Count-1.
+type Map struct {
+	Topic           string
+	Partition       int32
+	SourceFirst     int64
+	TargetTopic     string
+	TargetPartition int32
+	TargetFirst     int64
+	Count           int64
+}
+
+// End is the last frame, and the proof that the upstream finished.
+type End struct {
+	Records  int64 `cbor:"records"`
+	Segments int64 `cbor:"segments,omitempty"`
+	// Interrupted says that the source was told to stop before it was done: what
+	// is here is whole, but it is not all.
+	Interrupted bool `cbor:"interrupted,omitempty"`
+	// Lost says that records had been deleted before they could be read; the
+	// marks say which.
+	Lost bool `cbor:"lost,omitempty"`
+}
+
+var (
+	encMode = must(encOptions().EncMode())
+	decMode = must(cbor.DecOptions{
+		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
+		MaxNestedLevels:   maxDepth,
+		MaxArrayElements:  math.MaxInt32, // every element is there: the skipper has seen it
+		MaxMapPairs:       math.MaxInt32,
+		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
+	}.DecMode())
+)
+
+// encOptions is core deterministic encoding, where a nil map is an empty map and
+// nil bytes are empty bytes: no frame but rec knows null.
+func encOptions() cbor.EncOptions {
+	o := cbor.CoreDetEncOptions()
+	o.NilContainers = cbor.NilContainerAsEmpty
+	return o
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err) // the options above are constants
+	}
+	return v
+}
+
+// marshal encodes a frame's element. It refuses what a reader would: text that
+// is not UTF-8, which the library lets through.
+func marshal(what string, v any) ([]byte, error) {
+	raw, err := encMode.Marshal(v)
+	if err == nil {
+		_, err = itemLen(raw)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %v", what, err) // not an ErrCorrupt: nothing was read
+	}
+	return raw, nil
+}
+
+// unmarshal decodes an element that came from outside.
+func unmarshal(what string, b []byte, v any) error {
+	switch {
+	case b[0] == null || b[0] == undefined: // the library would leave v as it is
+		return corrupt("%s: null where a value is due", what)
+	case b[0]&0xe0 == majorMap && len(b) > maxMap:
+		return fmt.Errorf("%s: map: %w of %d bytes", what, ErrTooLarge, maxMap)
+	}
+	if err := decMode.Unmarshal(b, v); err != nil {
+		return corrupt("%s: %v", what, err)
+	}
+	return nil
+}
+
+// Append appends the header, in core deterministic encoding, to b.
+func (h *Header) Append(b []byte) ([]byte, error) {
+	all, err := withExtra(h, h.extra)
+	if err != nil {
+		return nil, err
+	}
+	if h.Source != nil && len(h.sourceExtra) > 0 {
+		source, err := withExtra(h.Source, h.sourceExtra)
+		if err != nil {
+			return nil, err
+		}
+		all["source"] = appendMap(nil, source)
+	}
+	b = append(b, magic...)
+	b = append(b, majorArray|byte(3+len(h.rest)), majorText|3, 'k', 'b', 'k', Version)
+	b = appendMap(b, all)
+	for _, e := range h.rest {
+		b = append(b, e...)
+	}
+	return b, nil
+}
+
+// appendMap appends a map, sorted as core deterministic encoding demands. The
+// library would not do: it refuses values of indefinite length and large arrays.
+func appendMap(b []byte, m map[string]cbor.RawMessage) []byte {
+	b = appendHead(b, majorMap, uint64(len(m)))
+	for _, k := range slices.SortedFunc(maps.Keys(m), func(x, y string) int {
+		return cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y))
+	}) {
+		b = append(appendHead(b, majorText, uint64(len(k))), k...)
+		b = append(b, m[k]...)
+	}
+	return b
+}
+
+// withExtra is the struct v as a map, with those entries of extra that v does
+// not have itself.
+func withExtra(v any, extra map[string]cbor.RawMessage) (map[string]cbor.RawMessage, error) {
+	raw, err := marshal("header", v)
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(extra)
+	if err := unmarshal("header", raw, &all); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// decodeOpen decodes the map b into the struct v and returns the entries that v
+// has no place for.
+func decodeOpen(b []byte, v any) (map[string]cbor.RawMessage, error) {
+	if err := unmarshal("header", b, v); err != nil {
+		return nil, err
+	}
+	var extra map[string]cbor.RawMessage
+	if err := unmarshal("header", b, &extra); err != nil {
+		return nil, err
+	}
+	known, err := withExtra(v, nil)
+	if err != nil {
+		return nil, err
+	}
+	for k := range known {
+		delete(extra, k)
+	}
+	return extra, nil
+}
+
+func decodeHeader(b []byte) (*Header, error) {
+	elems, err := split(b[len(magic):], maxElems+1)
+	if err != nil || len(elems) < 2 {
+		return nil, ErrNotStream
+	}
+	if kind, ok := textOf(elems[0]); !ok || string(kind) != "kbk" {
+		return nil, ErrNotStream
+	}
+	version, ok := intOf(elems[1])
+	switch {
+	case !ok:
+		return nil, corrupt("header with a version that is not an integer")
+	case version != Version:
+		return nil, fmt.Errorf("%w: %d (this is version %d)", ErrVersion, version, Version)
+	case len(elems) < 3 || len(elems) > maxElems:
+		return nil, corrupt("header of %d elements or more, not 3 to %d", len(elems), maxElems)
+	}
+	h := new(Header)
+	if h.extra, err = decodeOpen(elems[2], h); err != nil {
+		return nil, err
+	}
+	if h.Source != nil {
+		var source struct {
+			Source cbor.RawMessage `cbor:"source"`
+		}
+		if err := unmarshal("header", elems[2], &source); err != nil {
+			return nil, err
+		}
+		if h.sourceExtra, err = decodeOpen(source.Source, new(Source)); err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range elems[3:] {
+		h.rest = append(h.rest, bytes.Clone(e))
+	}
+	return h, nil
+}
+
+// appendFrame appends an array of a kind and its elements, each in core
+// deterministic encoding.
+func appendFrame(b []byte, kind string, elems ...any) ([]byte, error) {
+	b = appendHead(b, majorArray, uint64(1+len(elems)))
+	b = append(appendHead(b, majorText, uint64(len(kind))), kind...)
+	for _, e := range elems {
+		raw, err := marshal(kind, e)
+		if err != nil {
+			return nil, err
+		}
+		b = append(b, raw...)
+	}
+	return b, nil
+}
+
+// decodeFrame decodes a frame's elements into the values that targets point to.
+// Elements behind them, which a later version may add, are passed over.
+func decodeFrame(b []byte, kind string, targets ...any) error {
+	elems, err := split(b, 1+len(targets))
+	if err != nil {
+		return err
+	}
+	if len(elems) < 1+len(targets) {
+		return corrupt("%s of %d elements, not %d", kind, len(elems), 1+len(targets))
+	}
+	if name, ok := textOf(elems[0]); !ok || string(name) != kind {
+		return corrupt("not a %s frame", kind)
+	}
+	for i, t := range targets {
+		if err := unmarshal(kind, elems[i+1], t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AppendFrame implements [Encoder].
+func (t *Topic) AppendFrame(b []byte) ([]byte, error) {
+	return appendFrame(b, "topic", t.Name, topicInfo{t.ID, t.Partitions, t.ReplicationFactor, t.Configs})
+}
+
+// DecodeTopic decodes a topic frame.
+func DecodeTopic(b []byte) (*Topic, error) {
+	var name string
+	var i topicInfo
+	if err := decodeFrame(b, "topic", &name, &i); err != nil {
+		return nil, err
+	}
+	if i.Partitions < 0 || i.Partitions > math.MaxInt32 || i.ReplicationFactor < 0 || i.ReplicationFactor > math.MaxInt16 {
+		return nil, corrupt("topic of %d partitions with %d replicas", i.Partitions, i.ReplicationFactor)
+	}
+	return &Topic{name, i.ID, i.Partitions, i.ReplicationFactor, i.Configs}, nil
+}
+
+// AppendFrame implements [Encoder].
+func (m *Mark) AppendFrame(b []byte) ([]byte, error) {
+	return appendFrame(b, "mark", m.Topic, m.Partition, m.Next, m.MarkInfo)
+}
+
+// DecodeMark decodes a mark frame.
+func DecodeMark(b []byte) (*Mark, error) {
+	m := new(Mark)
+	if err := decodeFrame(b, "mark", &m.Topic, &m.Partition, &m.Next, &m.MarkInfo); err != nil {
+		return nil, err
+	}
+	if m.Partition < 0 || m.Next < 0 {
+		return nil, corrupt("mark of partition %d, offset %d", m.Partition, m.Next)
+	}
+	for _, l := range m.Lost {
+		if l[0] < 0 || l[0] >= l[1] || l[1] > m.Next {
+			return nil, corrupt("mark at offset %d with a lost range [%d, %d)", m.Next, l[0], l[1])
+		}
+	}
+	return m, nil
+}
+
+// AppendFrame implements [Encoder].
+func (g *Group) AppendFrame(b []byte) ([]byte, error) {
+	return appendFrame(b, "group", g.ID, g.Offsets, struct{}{})
+}
+
+// DecodeGroup decodes a group frame.
+func DecodeGroup(b []byte) (*Group, error) {
+	g := new(Group)
+	var info map[string]cbor.RawMessage
+	if err := decodeFrame(b, "group", &g.ID, &g.Offsets, &info); err != nil {
+		return nil, err
+	}
+	for topic, partitions := range g.Offsets {
+		for p, o := range partitions {
+			if p < 0 || o.Offset < 0 {
+				return nil, corrupt("group %q with offset %d for partition %d of %q", g.ID, o.Offset, p, topic)
+			}
+		}
+	}
+	return g, nil
+}
+
+// AppendFrame implements [Encoder].
+func (p *Point) AppendFrame(b []byte) ([]byte, error) {
+	return appendFrame(b, "point", p.Time, struct{}{})
+}
+
+// DecodePoint decodes a point frame.
+func DecodePoint(b []byte) (*Point, error) {
+	p := new(Point)
+	var info map[string]cbor.RawMessage
+	if err := decodeFrame(b, "point", &p.Time, &info); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// AppendFrame implements [Encoder].
+func (t *Batch) AppendFrame(b []byte) ([]byte, error) {
+	return appendFrame(b, "batch", t.Topic, t.Partition, t.First, t.Last, t.MaxTimestamp, t.Records, t.Data)
+}
+
+// DecodeBatch decodes a batch frame. Its data is a copy.
+func DecodeBatch(b []byte) (*Batch, error) {
+	t := new(Batch)
+	if err := decodeFrame(b, "batch", &t.Topic, &t.Partition, &t.First, &t.Last, &t.MaxTimestamp, &t.Records, &t.Data); err != nil {
+		return nil, err
+	}
+	if t.Partition < 0 || t.First < 0 || t.Last < t.First || t.Records < 0 {
+		return nil, corrupt("batch of partition %d, offsets %d to %d", t.Partition, t.First, t.Last)
+	}
+	return t, nil
+}
+
+// appendHead appends a seg frame up to its data, which is size bytes long.
+func (s *Segment) appendHead(b []byte, size int) ([]byte, error) {
+	raw, err := marshal("seg", s)
+	if err != nil {
+		return nil, err
+	}
+	b = append(b, majorArray|3, majorText|3, 's', 'e', 'g')
+	return appendHead(append(b, raw...), majorBytes, uint64(size)), nil
+}
+
+// DecodeSegment decodes a seg frame. The data shares b's memory.
+func DecodeSegment(b []byte) (*Segment, []byte, error) {
+	elems, err := split(b, 3)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(elems) < 3 {
+		return nil, nil, corrupt("seg of %d elements, not 3", len(elems))
+	}
+	if name, ok := textOf(elems[0]); !ok || string(name) != "seg" {
+		return nil, nil, corrupt("not a seg frame")
+	}
+	s := new(Segment)
+	if err := unmarshal("seg", elems[1], s); err != nil {
+		return nil, nil, err
+	}
+	data, ok := bytesOf(elems[2])
+	if !ok {
+		return nil, nil, corrupt("seg whose content is not bytes")
+	}
+	return s, data, s.Validate()
+}
+
+// Validate tells whether the segment's figures agree with one another.
+func (s *Segment) Validate() error {
+	switch {
+	case s.Topic == "":
+		return corrupt("seg without a topic")
+	case s.Partition < 0:
+		return corrupt("seg of partition %d", s.Partition)
+	case s.Records < 1 || s.From < 0 || s.From > s.First || s.First > s.Last || s.Last >= s.Next:
+		return corrupt("seg of %d records that scanned [%d, %d) and holds %d to %d", s.Records, s.From, s.Next, s.First, s.Last)
+	case s.MinTimestamp > s.MaxTimestamp:
+		return corrupt("seg with timestamps from %d to %d", s.MinTimestamp, s.MaxTimestamp)
+	case s.RawSize < 0 || s.Size < 0 || len(s.SHA256) != 32:
+		return corrupt("seg without its sizes and sha256")
+	}
+	return nil
+}
+
+// AppendFrame implements [Encoder].
+func (m *Map) AppendFrame(b []byte) ([]byte, error) {
+	return appendFrame(b, "map", m.Topic, m.Partition, m.SourceFirst, m.TargetTopic, m.TargetPartition, m.TargetFirst, m.Count)
+}
+
+// DecodeMap decodes a map frame.
+func DecodeMap(b []byte) (*Map, error) {
+	m := new(Map)
+	err := decodeFrame(b, "map", &m.Topic, &m.Partition, &m.SourceFirst, &m.TargetTopic, &m.TargetPartition, &m.TargetFirst, &m.Count)
+	if err != nil {
+		return nil, err
+	}
+	if m.Partition < 0 || m.TargetPartition < 0 || m.SourceFirst < 0 || m.TargetFirst < 0 || m.Count < 1 ||
+		m.SourceFirst > math.MaxInt64-m.Count || m.TargetFirst > math.MaxInt64-m.Count {
+		return nil, corrupt("map of %d offsets from %d to %d", m.Count, m.SourceFirst, m.TargetFirst)
+	}
+	return m, nil
+}
+
+// AppendFrame implements [Encoder].
+func (e *End) AppendFrame(b []byte) ([]byte, error) {
+	return appendFrame(b, "end", *e)
+}
+
+// DecodeEnd decodes an end frame.
+func DecodeEnd(b []byte) (*End, error) {
+	e := new(End)
+	if err := decodeFrame(b, "end", e); err != nil {
+		return nil, err
+	}
+	return e, nil
+}

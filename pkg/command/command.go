@@ -1,0 +1,181 @@
+// Package command is what the kbk commands have in common: how they start and
+// end, what they print, the exit statuses, standard input and output, signals,
+// and the flags that several of them take.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+)
+
+// Env is what a command's action gets besides its flags.
+type Env struct {
+	Name string // the command's name
+	Log  *slog.Logger
+	// Stop is closed on the first SIGINT or SIGTERM: a source ends its stream
+	// properly. The context that goes with it ends on the second.
+	Stop <-chan struct{}
+	// Progress says that a person is watching standard error.
+	Progress bool
+}
+
+// An Action does a command's work. Its context ends when the command is to stop
+// at once.
+type Action func(ctx context.Context, c *cli.Context, env *Env) error
+
+// Spec describes one command.
+type Spec struct {
+	Name        string
+	Usage       string // one line
+	Args        string // synopsis of the arguments, empty where there are none
+	MaxArgs     int
+	Description string
+	Flags       []cli.Flag
+	Action      Action
+}
+
+const exitStatus = `EXIT STATUS:
+   0    done
+   1    failed
+   2    wrong usage or configuration
+   3    truncated or corrupt input
+   4    done, but records were lost before they could be read
+   130  interrupted; what was done until then is whole
+`
+
+// App makes the urfave/cli application of a command.
+func App(s Spec) *cli.App {
+	app := &cli.App{
+		Name:            s.Name,
+		Usage:           s.Usage,
+		Version:         Version(),
+		ArgsUsage:       s.Args,
+		UsageText:       strings.TrimSpace(s.Name + " [flags] " + s.Args),
+		Description:     s.Description,
+		Flags:           append(s.Flags, outputFlags()...),
+		HideHelpCommand: true,
+		// A comma is a character like any other in a regular expression.
+		DisableSliceFlagSeparator: true,
+		EnableBashCompletion:      true,
+		CustomAppHelpTemplate:     cli.AppHelpTemplate + "\n" + exitStatus,
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
+			return WithStatus(Usage, err)
+		},
+		ExitErrHandler: func(*cli.Context, error) {}, // Main prints and exits
+	}
+	app.Action = func(c *cli.Context) error {
+		if c.NArg() > s.MaxArgs {
+			stray := c.Args().Get(s.MaxArgs)
+			err := WithStatus(Usage, fmt.Errorf("unexpected argument %q", stray))
+			if strings.HasPrefix(stray, "-") {
+				return WithHint(err, "flags come before the arguments")
+			}
+			return WithHint(err, "run "+s.Name+" --help")
+		}
+		env, err := newEnv(s.Name, c)
+		if err != nil {
+			return err
+		}
+		ctx, stop, release := signals(c.Context, env.Log)
+		defer release()
+		env.Stop = stop
+		return s.Action(ctx, c, env)
+	}
+	return app
+}
+
+// Main runs app with the process's arguments and exits with its status.
+func Main(app *cli.App) {
+	os.Exit(run(app, os.Args))
+}
+
+func run(app *cli.App, args []string) int {
+	err := app.RunContext(context.Background(), args)
+	if err != nil {
+		report(app, err)
+	}
+	return StatusOf(err)
+}
+
+// report prints err, and its hint, on standard error.
+func report(app *cli.App, err error) {
+	log := logger(app.Name, os.Stderr, slog.LevelError, asJSON.Load())
+	hint := hintOf(err)
+	if asJSON.Load() {
+		if hint != "" {
+			log = log.With("hint", hint)
+		}
+		log.Error(err.Error(), "status", StatusOf(err))
+		return
+	}
+	log.Error(err.Error())
+	if hint != "" {
+		fmt.Fprintf(os.Stderr, "%s: hint: %s\n", app.Name, hint)
+	}
+}
+
+// Version is the version of kbk that this binary was built from.
+func Version() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return strings.Trim(info.Main.Version, "()")
+	}
+	return "devel"
+}
+
+// version is set by the Makefile.
+var version string
+
+// Stdin returns standard input as a stage reads it. A terminal is refused.
+func Stdin() (*os.File, error) {
+	if term.IsTerminal(int(os.Stdin.Fd())) {
+		return nil, WithHint(WithStatus(Usage, errors.New("standard input is a terminal")),
+			"a stream is expected there: put this command behind a pipe, or redirect a file into it")
+	}
+	growPipe(os.Stdin)
+	return os.Stdin, nil
+}
+
+// Stdout returns standard output as a stage writes it. A terminal is refused: a
+// stream is binary.
+func Stdout() (*os.File, error) {
+	if StdoutIsTerminal() {
+		return nil, WithHint(WithStatus(Usage, errors.New("standard output is a terminal")),
+			"the stream is binary: pipe it into the next command, or redirect it into a file")
+	}
+	growPipe(os.Stdout)
+	return os.Stdout, nil
+}
+
+// StdoutIsTerminal says whether a person would see what is written to standard output.
+func StdoutIsTerminal() bool { return term.IsTerminal(int(os.Stdout.Fd())) }
+
+// ByProduct returns where a command writes what is of use to the next one, but not
+// why it was called: the file, if one is named, else standard output, but nowhere
+// if that is a terminal.
+func ByProduct(file string) (io.WriteCloser, error) {
+	if file != "" {
+		return os.Create(file)
+	}
+	if StdoutIsTerminal() {
+		return nowhere{io.Discard}, nil
+	}
+	growPipe(os.Stdout)
+	return os.Stdout, nil
+}
+
+type nowhere struct{ io.Writer }
+
+// Close implements io.Closer.
+func (nowhere) Close() error { return nil }

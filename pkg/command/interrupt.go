@@ -1,0 +1,51 @@
+package command
+
+import (
+	"context"
+	"io"
+)
+
+// Interruptible returns a reader of r whose Read gives up when ctx ends. Reads of
+// a pipe cannot be ended otherwise: the one under way is left behind.
+func Interruptible(ctx context.Context, r io.Reader) io.Reader {
+	i := &interruptible{ctx: ctx, ask: make(chan []byte), got: make(chan readResult, 1)}
+	go func() {
+		for {
+			select {
+			case b := <-i.ask:
+				n, err := r.Read(b)
+				i.got <- readResult{n, err}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return i
+}
+
+type interruptible struct {
+	ctx context.Context
+	ask chan []byte
+	got chan readResult
+}
+
+type readResult struct {
+	n   int
+	err error
+}
+
+// Read implements io.Reader. After an error of the context it must not be called
+// again: b may still be written to.
+func (i *interruptible) Read(b []byte) (int, error) {
+	select {
+	case i.ask <- b:
+	case <-i.ctx.Done():
+		return 0, context.Cause(i.ctx)
+	}
+	select {
+	case r := <-i.got:
+		return r.n, r.err
+	case <-i.ctx.Done():
+		return 0, context.Cause(i.ctx)
+	}
+}

@@ -1,0 +1,124 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+)
+
+// asJSON is how the last error of the process is printed too, after the flags
+// that say so are gone.
+var asJSON atomic.Bool
+
+func outputFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but warnings and errors", EnvVars: []string{"KBK_QUIET"}},
+		&cli.BoolFlag{Name: "verbose", Usage: "say more of what is being done", EnvVars: []string{"KBK_VERBOSE"}},
+		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "how messages are printed: text or json", EnvVars: []string{"KBK_LOG_FORMAT"}},
+	}
+}
+
+func newEnv(name string, c *cli.Context) (*Env, error) {
+	level := slog.LevelInfo
+	switch {
+	case c.Bool("quiet"):
+		level = slog.LevelWarn
+	case c.Bool("verbose"):
+		level = slog.LevelDebug
+	}
+	switch f := c.String("log-format"); f {
+	case "text":
+	case "json":
+		asJSON.Store(true)
+	default:
+		return nil, Usagef("--log-format %q is neither text nor json", f)
+	}
+	return &Env{
+		Name:     name,
+		Log:      logger(name, os.Stderr, level, asJSON.Load()),
+		Progress: level < slog.LevelWarn && !asJSON.Load() && term.IsTerminal(int(os.Stderr.Fd())),
+	}, nil
+}
+
+func logger(name string, w io.Writer, level slog.Level, json bool) *slog.Logger {
+	if json {
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})).With("command", name)
+	}
+	return slog.New(&textHandler{name: name, level: level, w: w, mu: new(sync.Mutex)})
+}
+
+// textHandler prints a message as people expect it of a Unix command:
+//
+//	kbk-fetch: warning: what happened (where=there)
+type textHandler struct {
+	name  string
+	level slog.Level
+	attrs []slog.Attr
+	mu    *sync.Mutex
+	w     io.Writer
+}
+
+func (h *textHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+
+func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
+	var b bytes.Buffer
+	b.WriteString(h.name + ": ")
+	switch {
+	case r.Level >= slog.LevelError:
+		b.WriteString("error: ")
+	case r.Level >= slog.LevelWarn:
+		b.WriteString("warning: ")
+	}
+	b.WriteString(oneLine(r.Message))
+	attrs := h.attrs[:len(h.attrs):len(h.attrs)]
+	r.Attrs(func(a slog.Attr) bool {
+		attrs = append(attrs, a)
+		return true
+	})
+	for i, a := range attrs {
+		open := " "
+		if i == 0 {
+			open = " ("
+		}
+		v := a.Value.String()
+		if strings.ContainsAny(v, " \"\n\r\t") {
+			v = strconv.Quote(v)
+		}
+		fmt.Fprintf(&b, "%s%s=%s", open, a.Key, v)
+	}
+	if len(attrs) > 0 {
+		b.WriteByte(')')
+	}
+	b.WriteByte('\n')
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if clear := clearLine.Load(); clear != nil {
+		(*clear)()
+	}
+	_, err := h.w.Write(b.Bytes())
+	return err
+}
+
+func (h *textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	c.attrs = append(h.attrs[:len(h.attrs):len(h.attrs)], attrs...)
+	return &c
+}
+
+// WithGroup implements slog.Handler. Messages to people have no groups.
+func (h *textHandler) WithGroup(string) slog.Handler { return h }
+
+// oneLine keeps what came from elsewhere from breaking a message into lines.
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+}

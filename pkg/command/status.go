@@ -1,0 +1,89 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kbkio/kbk/format"
+)
+
+// Exit statuses of every command.
+const (
+	OK          = 0
+	Failed      = 1
+	Usage       = 2
+	Corrupt     = 3
+	Loss        = 4
+	Interrupted = 130
+)
+
+// ErrInterrupted is what a command returns that was told to stop before it was
+// done, and stopped properly.
+var ErrInterrupted = WithStatus(Interrupted, errors.New("interrupted"))
+
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e *statusError) Error() string { return e.err.Error() }
+func (e *statusError) Unwrap() error { return e.err }
+
+// WithStatus gives err the exit status that the command ends with.
+func WithStatus(status int, err error) error { return &statusError{status, err} }
+
+// Usagef is an error in how the command was called.
+func Usagef(f string, args ...any) error { return WithStatus(Usage, fmt.Errorf(f, args...)) }
+
+// StatusOf is the exit status that err asks for.
+func StatusOf(err error) int {
+	var s *statusError
+	switch {
+	case err == nil:
+		return OK
+	case errors.As(err, &s):
+		return s.status
+	case errors.Is(err, format.ErrTruncated), errors.Is(err, format.ErrNotStream), errors.Is(err, format.ErrVersion),
+		errors.Is(err, format.ErrTrailing), errors.Is(err, format.ErrTooLarge), errors.Is(err, format.ErrCorrupt):
+		return Corrupt
+	case errors.Is(err, context.Canceled):
+		return Interrupted
+	}
+	return Failed
+}
+
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e *hintError) Error() string { return e.err.Error() }
+func (e *hintError) Unwrap() error { return e.err }
+
+// WithHint gives err a line that says what to do next.
+func WithHint(err error, hint string) error { return &hintError{err, hint} }
+
+func hintOf(err error) string {
+	var h *hintError
+	switch {
+	case errors.As(err, &h):
+		return h.hint
+	case errors.Is(err, format.ErrEmpty):
+		return "the command upstream wrote nothing: its own message says why"
+	case errors.Is(err, format.ErrTruncated):
+		return "the command upstream failed or was killed, or the file is cut short; nothing past this point was kept"
+	case errors.Is(err, format.ErrNotStream):
+		return "a kbk stream was expected: of a stored segment, decrypt and decompress it first"
+	case errors.Is(err, format.ErrVersion):
+		return "the stream was written by a newer kbk: use that version here too"
+	case errors.Is(err, format.ErrTrailing):
+		return "streams cannot be joined with cat: run the command once for each"
+	case errors.Is(err, format.ErrTooLarge):
+		return "raise --max-frame if the input is to be trusted"
+	}
+	return ""
+}
+
+// Input says of an error in reading standard input where it was.
+func Input(err error) error { return fmt.Errorf("standard input: %w", err) }

@@ -1,0 +1,323 @@
+// Package commitlog is what a backup says of itself: entries of its commit log,
+// how they chain, and what they add up to.
+//
+// An entry is a small JSON file, written once, one per checkpoint. It lists the
+// segments that are safely stored since the entry before it in the same run, and
+// the offsets that were scanned without finding a record to store. Several runs may
+// write to one backup; a reader merges them into a [State].
+//
+// The package does no input or output.
+package commitlog
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+)
+
+// Version is the version of the entries that this package writes, and the newest
+// that it reads.
+const Version = 1
+
+// ErrVersion is the error for an entry of a later version.
+var ErrVersion = errors.New("written by a newer kbk")
+
+// ErrCorrupt is the error for a log that holds something else than an entry, from
+// which an entry is missing, or in which one was changed after it was written.
+var ErrCorrupt = errors.New("the commit log is damaged")
+
+// An Entry is one checkpoint of one run.
+type Entry struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"`   // <time>-<run>-<seq>, sorts by time
+	Run     string    `json:"run"`  // 8 hexadecimal digits, random
+	Seq     int       `json:"seq"`  // counts the run's entries from 1
+	Time    time.Time `json:"time"` // UTC, whole milliseconds
+	// Prev is the SHA-256 of the exact bytes of the entry before this one in the
+	// run, in hexadecimal; the first entry has none.
+	Prev   string `json:"prev,omitempty"`
+	Tool   string `json:"tool,omitempty"` // name and version of the writer
+	Source Source `json:"source,omitzero"`
+
+	Topics   []Topic   `json:"topics,omitempty"`
+	Segments []Segment `json:"segments,omitempty"`
+	Marks    []Mark    `json:"marks,omitempty"`
+	Groups   []Group   `json:"groups,omitempty"`
+	Points   []Point   `json:"points,omitempty"`
+	Others   [][]byte  `json:"others,omitempty"` // raw frames of kinds the writer did not know
+
+	Final       bool `json:"final,omitempty"`       // the stream ended properly here
+	Interrupted bool `json:"interrupted,omitempty"` // its source was told to stop before it was done
+}
+
+// A Source says where the records come from, as the stream's header did.
+type Source struct {
+	ClusterID string `json:"cluster_id,omitempty"`
+	Tool      string `json:"tool,omitempty"`
+	Isolation string `json:"isolation,omitempty"`
+}
+
+// A Topic is what is needed to create a topic again. Frame is the CBOR frame it was
+// read from, here as in [Group] and [Point]: a restore gives it back bit for bit,
+// with whatever the fields beside it do not show.
+type Topic struct {
+	Name              string            `json:"name"`
+	ID                string            `json:"id,omitempty"`
+	Partitions        int               `json:"partitions"`
+	ReplicationFactor int               `json:"replication_factor"`
+	Configs           map[string]string `json:"configs,omitempty"`
+	Frame             []byte            `json:"frame,omitempty"`
+}
+
+// A Segment is a stored object and the offsets it stands for: it was made by
+// scanning [From, Next) and holds Records records, from First to Last.
+type Segment struct {
+	Path         string `json:"path"` // see [SegmentPath]
+	Topic        string `json:"topic"`
+	TopicID      string `json:"topic_id,omitempty"`
+	Partition    int32  `json:"partition"`
+	From         int64  `json:"from"`
+	Next         int64  `json:"next"`
+	First        int64  `json:"first"`
+	Last         int64  `json:"last"`
+	Records      int64  `json:"records"`
+	MinTimestamp int64  `json:"min_timestamp"` // milliseconds since the epoch
+	MaxTimestamp int64  `json:"max_timestamp"`
+	Codec        string `json:"codec"`            // "zstd"
+	Cipher       string `json:"cipher,omitempty"` // "age", or none
+	RawSize      int64  `json:"raw_size"`         // bytes of the stream inside
+	Size         int64  `json:"size"`             // bytes of the object
+	SHA256       string `json:"sha256"`           // of the object, in hexadecimal
+}
+
+// A Mark says that [From, Next) of a partition was scanned, or is lost, whether or
+// not a segment holds records of it. It may be empty: a partition without records
+// has been seen all the same.
+type Mark struct {
+	Topic       string     `json:"topic"`
+	TopicID     string     `json:"topic_id,omitempty"`
+	Partition   int32      `json:"partition"`
+	From        int64      `json:"from"`
+	Next        int64      `json:"next"`
+	LeaderEpoch *int32     `json:"leader_epoch,omitempty"`
+	LogStart    *int64     `json:"log_start,omitempty"`
+	End         *int64     `json:"end,omitempty"`
+	Lost        [][2]int64 `json:"lost,omitempty"` // [from, next) ranges deleted before they were read
+}
+
+// CompareMarks orders marks by topic, incarnation and partition.
+func CompareMarks(a, b Mark) int {
+	return cmp.Or(strings.Compare(a.Topic, b.Topic), strings.Compare(a.TopicID, b.TopicID), cmp.Compare(a.Partition, b.Partition))
+}
+
+// A Group is a consumer group's committed offsets, by topic and partition.
+type Group struct {
+	ID      string                           `json:"id"`
+	Offsets map[string]map[int32]GroupOffset `json:"offsets,omitempty"`
+	Frame   []byte                           `json:"frame,omitempty"`
+}
+
+// A GroupOffset is one committed offset.
+type GroupOffset struct {
+	Offset      int64   `json:"offset"`
+	LeaderEpoch *int32  `json:"leader_epoch,omitempty"`
+	Metadata    *string `json:"metadata,omitempty"`
+}
+
+// A Point is a restore point: the marks and groups before it are one moment of the
+// cluster.
+type Point struct {
+	Time  int64  `json:"time"` // milliseconds since the epoch
+	Frame []byte `json:"frame,omitempty"`
+}
+
+// Encode returns the bytes of e as they are stored and their SHA-256 in
+// hexadecimal. It refuses what [Decode] would refuse.
+func Encode(e *Entry) (data []byte, sha string, err error) {
+	if err := e.validate(); err != nil {
+		return nil, "", fmt.Errorf("log entry %q: %w", e.ID, err)
+	}
+	if data, err = encode(e); err != nil {
+		return nil, "", fmt.Errorf("encode log entry %q: %w", e.ID, err)
+	}
+	return data, sum(data), nil
+}
+
+// Decode reads the entry that was stored under name, with or without its folder,
+// and returns it with the SHA-256 of data in hexadecimal. It fails with [ErrVersion]
+// for a later version, and with [ErrCorrupt] when data is not an entry, is not the
+// one that its name says, or says what cannot be.
+func Decode(name string, data []byte) (e *Entry, sha string, err error) {
+	id := strings.TrimSuffix(path.Base(name), entrySuffix)
+	// The version first: a later one may have changed the type of anything else.
+	var v struct{ Version int }
+	if err = json.Unmarshal(data, &v); err == nil && v.Version > Version {
+		return nil, "", fmt.Errorf("log entry %q: version %d: %w", id, v.Version, ErrVersion)
+	}
+	if e, err = decode(id, data); err != nil {
+		return nil, "", fmt.Errorf("log entry %q: %w: %w", id, ErrCorrupt, err)
+	}
+	return e, sum(data), nil
+}
+
+func decode(id string, data []byte) (*Entry, error) {
+	e := new(Entry)
+	if err := json.Unmarshal(data, e); err != nil {
+		return nil, fmt.Errorf("not a log entry: %w", err)
+	}
+	if e.ID != id {
+		return nil, fmt.Errorf("its id is %q", e.ID)
+	}
+	return e, e.validate()
+}
+
+func sum(data []byte) string {
+	h := sha256.Sum256(data)
+	return hex.EncodeToString(h[:])
+}
+
+// validate checks what the fields of e say one by one and of each other.
+func (e *Entry) validate() error {
+	if e.Version != Version {
+		return fmt.Errorf("version %d is not known", e.Version)
+	}
+	if !isHex(e.Run, runDigits) || e.Seq < 1 || !e.Time.Equal(e.Time.Truncate(time.Millisecond)) {
+		return fmt.Errorf("run %q, number %d at %v is not an entry's", e.Run, e.Seq, e.Time)
+	}
+	if want := entryID(e); e.ID != want {
+		return fmt.Errorf("id %q should be %q", e.ID, want)
+	}
+	if first := e.Seq == 1; first && e.Prev != "" || !first && !isHex(e.Prev, 64) {
+		return fmt.Errorf("prev %q cannot be that of entry %d of a run", e.Prev, e.Seq)
+	}
+	for i := range e.Topics {
+		if err := ValidTopic(e.Topics[i].Name); err != nil {
+			return fmt.Errorf("topic %d: %w", i, err)
+		}
+	}
+	for i := range e.Segments {
+		if err := e.Segments[i].validate(); err != nil {
+			return fmt.Errorf("segment %d: %w", i, err)
+		}
+	}
+	for i := range e.Marks {
+		if err := e.Marks[i].validate(); err != nil {
+			return fmt.Errorf("mark %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (s *Segment) validate() error {
+	want, err := SegmentPath(s)
+	if err != nil {
+		return err
+	}
+	switch {
+	case s.Path != want:
+		return fmt.Errorf("path %q should be %q", s.Path, want)
+	case s.From < 0 || s.From > s.First || s.First > s.Last || s.Last >= s.Next:
+		return fmt.Errorf("records %d to %d do not fit into [%d, %d)", s.First, s.Last, s.From, s.Next)
+	case s.Records < 1 || s.Records-1 > s.Last-s.First:
+		return fmt.Errorf("%d records do not fit into %d to %d", s.Records, s.First, s.Last)
+	case s.MinTimestamp > s.MaxTimestamp:
+		return fmt.Errorf("timestamps %d to %d are not a range", s.MinTimestamp, s.MaxTimestamp)
+	case s.Size < 0 || s.RawSize < 0:
+		return fmt.Errorf("size %d or raw size %d is negative", s.Size, s.RawSize)
+	}
+	return nil
+}
+
+func (m *Mark) validate() error {
+	if err := ValidTopic(m.Topic); err != nil {
+		return err
+	}
+	if m.Partition < 0 {
+		return fmt.Errorf("partition %d is negative", m.Partition)
+	}
+	for _, r := range append([][2]int64{{m.From, m.Next}}, m.Lost...) {
+		if r[0] < 0 || r[0] > r[1] {
+			return fmt.Errorf("[%d, %d) is not a range of offsets", r[0], r[1])
+		}
+	}
+	return nil
+}
+
+// encode returns v as JSON for people: one field of the top object to a line, one
+// element of a list to a line. It is still plain JSON.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return append(layout(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), '\n'), nil
+}
+
+// layout breaks compact JSON into lines: inside the top object, inside its lists, and
+// inside any list of objects.
+func layout(compact []byte) []byte {
+	out := make([]byte, 0, len(compact)+len(compact)/8)
+	var (
+		open            []bool // for each bracket around c: does it break lines?
+		indent          int    // how many of them do
+		quoted, escaped bool
+	)
+	newline := func() {
+		out = append(out, '\n')
+		for range indent {
+			out = append(out, "  "...)
+		}
+	}
+	for i, c := range compact {
+		if quoted {
+			out = append(out, c)
+			quoted = c != '"' || escaped
+			escaped = c == '\\' && !escaped
+			continue
+		}
+		switch c {
+		case '"':
+			quoted = true
+			out = append(out, c)
+		case '{', '[':
+			out = append(out, c)
+			next := compact[i+1]
+			breaks := next != '}' && next != ']' && (len(open) == 0 || c == '[' && (len(open) == 1 || next == '{'))
+			open = append(open, breaks)
+			if breaks {
+				indent++
+				newline()
+			}
+		case '}', ']':
+			breaks := open[len(open)-1]
+			open = open[:len(open)-1]
+			if breaks {
+				indent--
+				newline()
+			}
+			out = append(out, c)
+		case ',':
+			out = append(out, c)
+			if open[len(open)-1] {
+				newline()
+			}
+		case ':':
+			out = append(out, c)
+			if len(open) == 1 {
+				out = append(out, ' ')
+			}
+		default:
+			out = append(out, c)
+		}
+	}
+	return out
+}

@@ -1,0 +1,88 @@
+package commitlog
+
+import (
+	"fmt"
+	"time"
+)
+
+// A Manifest is a summary of a log, for people and tools: one element per
+// partition, however long the log is. Nothing that kbk does depends on it; the log
+// is the truth.
+type Manifest struct {
+	Version int             `json:"version"`
+	KBK     string          `json:"kbk"`     // says what this file is
+	Updated time.Time       `json:"updated"` // the time of the last entry
+	LastID  string          `json:"last_entry"`
+	Entries int             `json:"entries"`
+	Points  int             `json:"points"`
+	Groups  int             `json:"groups"`
+	Topics  []ManifestTopic `json:"topics"`
+}
+
+// A ManifestTopic is one incarnation of a topic.
+type ManifestTopic struct {
+	Name       string              `json:"name"`
+	ID         string              `json:"id,omitempty"`
+	Partitions []ManifestPartition `json:"partitions"`
+}
+
+// A ManifestPartition sums up the segments of a partition. Where segments overlap,
+// Records counts the records in both.
+type ManifestPartition struct {
+	Partition    int32 `json:"partition"`
+	From         int64 `json:"from"`
+	Next         int64 `json:"next"`
+	Records      int64 `json:"records"`
+	Bytes        int64 `json:"bytes"`     // as stored
+	RawBytes     int64 `json:"raw_bytes"` // of the streams inside
+	Segments     int   `json:"segments"`
+	MinTimestamp int64 `json:"min_timestamp,omitempty"` // milliseconds since the epoch
+	MaxTimestamp int64 `json:"max_timestamp,omitempty"`
+}
+
+// Manifest sums up the state.
+func (s *State) Manifest() *Manifest {
+	m := &Manifest{
+		Version: Version,
+		KBK:     "backup manifest",
+		Updated: s.updated,
+		LastID:  s.lastID,
+		Entries: s.entries,
+		Points:  len(s.points),
+		Groups:  len(s.groups),
+		Topics:  []ManifestTopic{},
+	}
+	for key, p := range s.partitions(false) {
+		if n := len(m.Topics); n == 0 || m.Topics[n-1].Name != key.topic || m.Topics[n-1].ID != key.id {
+			m.Topics = append(m.Topics, ManifestTopic{Name: key.topic, ID: key.id})
+		}
+		t := &m.Topics[len(m.Topics)-1]
+		t.Partitions = append(t.Partitions, p.summary(key.partition))
+	}
+	return m
+}
+
+func (p *partition) summary(number int32) ManifestPartition {
+	sum := ManifestPartition{Partition: number, From: p.from, Next: p.next, Segments: len(p.segments)}
+	for i := range p.segments {
+		seg := &p.segments[i]
+		sum.Records += seg.Records
+		sum.Bytes += seg.Size
+		sum.RawBytes += seg.RawSize
+		if i == 0 {
+			sum.MinTimestamp, sum.MaxTimestamp = seg.MinTimestamp, seg.MaxTimestamp
+		}
+		sum.MinTimestamp = min(sum.MinTimestamp, seg.MinTimestamp)
+		sum.MaxTimestamp = max(sum.MaxTimestamp, seg.MaxTimestamp)
+	}
+	return sum
+}
+
+// Encode returns the manifest as it is stored.
+func (m *Manifest) Encode() ([]byte, error) {
+	data, err := encode(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	return data, nil
+}

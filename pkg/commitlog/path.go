@@ -1,0 +1,103 @@
+package commitlog
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// The fixed names in a backup's folder.
+const (
+	ManifestName = "manifest.json"
+	LogDir       = "log"
+	TopicsDir    = "topics"
+
+	entrySuffix = ".json"
+)
+
+// maxTopicName is Kafka's bound on a topic's name (org.apache.kafka.common.internals.Topic).
+const maxTopicName = 249
+
+// ValidTopic tells whether Kafka would take name for a topic: 1 to 249 characters
+// out of [a-zA-Z0-9._-], and neither "." nor "..". Such a name is one path element
+// and cannot lead out of the backup's folder.
+func ValidTopic(name string) error {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return fmt.Errorf("topic name %q is not legal in Kafka", name)
+	case len(name) > maxTopicName:
+		return fmt.Errorf("topic name of %d characters is longer than Kafka's %d", len(name), maxTopicName)
+	}
+	for _, c := range []byte(name) {
+		if !isAlphanumeric(c) && c != '.' && c != '_' && c != '-' {
+			return fmt.Errorf("topic name %q holds a character that Kafka does not allow", name)
+		}
+	}
+	return nil
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// SegmentPath returns where the object of s lives, relative to the backup's folder:
+//
+//	topics/<topic>/partition=<p>/segment-<first>-<last>-<sha8>.cbor[.<codec>][.<cipher>]
+//
+// The eight digits of the content's SHA-256 keep two contents from ever sharing a
+// name, while a retried upload gets the same one. It fails when a field does not
+// fit into a path.
+func SegmentPath(s *Segment) (string, error) {
+	if err := ValidTopic(s.Topic); err != nil {
+		return "", err
+	}
+	if s.Partition < 0 {
+		return "", fmt.Errorf("partition %d is negative", s.Partition)
+	}
+	if s.First < 0 || s.Last < s.First {
+		return "", fmt.Errorf("records %d to %d are not a range of offsets", s.First, s.Last)
+	}
+	if !isHex(s.SHA256, 64) {
+		return "", fmt.Errorf("sha256 %q is not 64 lower-case hexadecimal digits", s.SHA256)
+	}
+	ext, err := extension(s.Codec, s.Cipher)
+	if err != nil {
+		return "", err
+	}
+	name := fmt.Sprintf("segment-%020d-%020d-%s%s", s.First, s.Last, s.SHA256[:8], ext)
+	return path.Join(TopicsDir, s.Topic, "partition="+strconv.Itoa(int(s.Partition)), name), nil
+}
+
+// extension names what is around the CBOR, innermost first, as the public tools do:
+// zstd's files end in .zst, age's in .age.
+func extension(codec, cipher string) (string, error) {
+	ext := ".cbor"
+	if codec == "zstd" {
+		codec = "zst"
+	}
+	for _, layer := range []string{codec, cipher} {
+		if layer == "" {
+			continue
+		}
+		if len(layer) > 16 || strings.ContainsFunc(layer, func(r rune) bool {
+			return r > 0x7f || !isAlphanumeric(byte(r))
+		}) {
+			return "", fmt.Errorf("codec or cipher %q is not a plain name", layer)
+		}
+		ext += "." + layer
+	}
+	return ext, nil
+}
+
+// EntryPath returns where the entry with this id lives, relative to the backup's folder.
+func EntryPath(id string) string { return path.Join(LogDir, id+entrySuffix) }
+
+// IsEntry tells whether name, a file in [LogDir] with or without the folder, is an
+// entry. Anything else there is the leftover of a write that did not finish.
+func IsEntry(name string) bool { return strings.HasSuffix(name, entrySuffix) }
+
+// isHex tells whether s is n lower-case hexadecimal digits.
+func isHex(s string, n int) bool {
+	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
+}

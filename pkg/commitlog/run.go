@@ -1,0 +1,63 @@
+package commitlog
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+)
+
+const (
+	idTime    = "20060102T150405.000Z"
+	runDigits = 8
+)
+
+// A Run gives the entries of one writer their identity: they count from 1, each
+// names the one before by its hash, and their ids sort in the order of writing.
+//
+// When it is not known whether an entry was stored, the run must end: to go on
+// could store two entries with one number.
+type Run struct {
+	name string
+	seq  int
+	prev string
+	last time.Time
+}
+
+// NewRun starts a run under a name of its own.
+func NewRun() *Run {
+	var b [runDigits / 2]byte
+	rand.Read(b[:])
+	return &Run{name: hex.EncodeToString(b[:])}
+}
+
+// Name returns the run's name, 8 hexadecimal digits.
+func (r *Run) Name() string { return r.name }
+
+// Stamp makes e the run's next entry, written now: it sets Version, ID, Run, Seq,
+// Time and Prev. Whatever the clock does, Time is later than that of the run's
+// entry before, so that ids sort.
+func (r *Run) Stamp(e *Entry, now time.Time) {
+	now = now.UTC().Truncate(time.Millisecond)
+	if !now.After(r.last) {
+		now = r.last.Add(time.Millisecond)
+	}
+	r.last = now
+	e.Version = Version
+	e.Run = r.name
+	e.Seq = r.seq + 1
+	e.Time = now
+	e.Prev = r.prev
+	e.ID = entryID(e)
+}
+
+// Advance records that the entry stamped last is stored, and the hash of its bytes.
+func (r *Run) Advance(sha string) {
+	r.seq++
+	r.prev = sha
+}
+
+// entryID is the id that the other fields of e make.
+func entryID(e *Entry) string {
+	return fmt.Sprintf("%s-%s-%06d", e.Time.UTC().Format(idTime), e.Run, e.Seq)
+}

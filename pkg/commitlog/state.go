@@ -1,0 +1,274 @@
+package commitlog
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A State is what the entries of a log add up to. The zero value is the state of a
+// log without entries. It may be read by several goroutines at once, but not while
+// entries are added.
+type State struct {
+	entries int
+	lastID  string
+	updated time.Time
+	source  Source
+
+	runs   map[string]link
+	parts  map[partitionKey]*partition
+	topics map[string][]*incarnation // by name, oldest first
+	groups map[string]Group
+	points []Point
+	others [][]byte
+}
+
+// A link is the end of a run's chain.
+type link struct {
+	seq int
+	id  string
+	sha string
+}
+
+type partitionKey struct {
+	topic, id string
+	partition int32
+}
+
+// An incarnation is one life of a topic's name. They are in the order in which the
+// log first speaks of them, so that a slow writer that still finishes a deleted
+// topic does not bring it back.
+type incarnation struct {
+	id    string
+	topic *Topic // its description written last, if there is one
+	parts []int32
+}
+
+// A partition is what is known of one partition of one incarnation.
+type partition struct {
+	covered    spans
+	from, next int64     // the lowest and the highest offset that a segment or mark begins or ends at
+	segments   []Segment // sorted by From, Next and Path; no path twice
+}
+
+// Add folds an entry into the state. sha is the SHA-256 of the entry's bytes, from
+// [Decode]. Entries must come in the order of their ids. It fails with [ErrCorrupt]
+// when e does not follow the entry before it in its run. A run's last entries can
+// go without a trace: nothing was written after them.
+func (s *State) Add(e *Entry, sha string) error {
+	if e.ID <= s.lastID {
+		return fmt.Errorf("log entry %q added after %q", e.ID, s.lastID)
+	}
+	last := s.runs[e.Run]
+	switch {
+	case e.Seq == last.seq+2:
+		return fmt.Errorf("%w: entry %d of run %s, before %q, is missing", ErrCorrupt, last.seq+1, e.Run, e.ID)
+	case e.Seq > last.seq+2:
+		return fmt.Errorf("%w: entries %d to %d of run %s, before %q, are missing", ErrCorrupt, last.seq+1, e.Seq-1, e.Run, e.ID)
+	case e.Seq <= last.seq:
+		return fmt.Errorf("%w: entry %q repeats number %d of run %s", ErrCorrupt, e.ID, e.Seq, e.Run)
+	case e.Prev != last.sha:
+		return fmt.Errorf("%w: entry %q is not what %q was written after: one of them was changed", ErrCorrupt, last.id, e.ID)
+	}
+	if s.runs == nil {
+		s.runs = make(map[string]link)
+		s.parts = make(map[partitionKey]*partition)
+		s.topics = make(map[string][]*incarnation)
+		s.groups = make(map[string]Group)
+	}
+	s.runs[e.Run] = link{seq: e.Seq, id: e.ID, sha: sha}
+	s.entries++
+	s.lastID, s.updated = e.ID, e.Time
+	if e.Source != (Source{}) {
+		s.source = e.Source
+	}
+
+	for i := range e.Topics {
+		t := &e.Topics[i]
+		s.incarnation(t.Name, t.ID).topic = t
+	}
+	for i := range e.Segments {
+		seg := &e.Segments[i]
+		p := s.partition(seg.Topic, seg.TopicID, seg.Partition, seg.From)
+		p.cover(seg.From, seg.Next)
+		p.insert(seg)
+	}
+	for i := range e.Marks {
+		m := &e.Marks[i]
+		p := s.partition(m.Topic, m.TopicID, m.Partition, m.From)
+		p.cover(m.From, m.Next)
+		for _, lost := range m.Lost {
+			p.cover(lost[0], lost[1])
+		}
+	}
+	for _, g := range e.Groups {
+		s.groups[g.ID] = g
+	}
+	s.points = append(s.points, e.Points...)
+	s.others = append(s.others, e.Others...)
+	return nil
+}
+
+// incarnation returns the record of (name, id), a new one at need.
+func (s *State) incarnation(name, id string) *incarnation {
+	for _, in := range s.topics[name] {
+		if in.id == id {
+			return in
+		}
+	}
+	in := &incarnation{id: id}
+	s.topics[name] = append(s.topics[name], in)
+	return in
+}
+
+// partition returns the record of a partition, a new one that begins at offset at need.
+func (s *State) partition(topic, id string, number int32, offset int64) *partition {
+	key := partitionKey{topic, id, number}
+	p := s.parts[key]
+	if p == nil {
+		p = &partition{from: offset, next: offset}
+		s.parts[key] = p
+		in := s.incarnation(topic, id)
+		in.parts = append(in.parts, number)
+	}
+	return p
+}
+
+func (p *partition) cover(from, next int64) {
+	p.covered.add(from, next)
+	p.from, p.next = min(p.from, from), max(p.next, next)
+}
+
+// insert keeps p.segments in order. Two runs may list one object: it is the same.
+func (p *partition) insert(seg *Segment) {
+	i, found := slices.BinarySearchFunc(p.segments, seg, func(a Segment, b *Segment) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Next, b.Next), strings.Compare(a.Path, b.Path))
+	})
+	if !found {
+		p.segments = slices.Insert(p.segments, i, *seg)
+	}
+}
+
+// Entries returns how many entries the state is made of: none means that there is
+// no backup.
+func (s *State) Entries() int { return s.entries }
+
+// Source returns where the records come from, as the last entry that tells has it.
+func (s *State) Source() Source { return s.source }
+
+// After returns now, or a time just behind the log's last entry where clocks
+// disagree: ids that a run stamps with it sort behind all that the state has.
+func (s *State) After(now time.Time) time.Time {
+	if now.After(s.updated) {
+		return now
+	}
+	return s.updated.Add(time.Millisecond)
+}
+
+// Covered tells whether every offset in [from, next) of a partition has been
+// scanned, or is recorded as lost.
+func (s *State) Covered(topic, id string, partition int32, from, next int64) bool {
+	p := s.parts[partitionKey{topic, id, partition}]
+	return p != nil && p.covered.covers(from, next)
+}
+
+// Next returns the highest offset that a partition was scanned up to, and false when
+// the log does not know the partition.
+func (s *State) Next(topic, id string, partition int32) (int64, bool) {
+	p := s.parts[partitionKey{topic, id, partition}]
+	if p == nil {
+		return 0, false
+	}
+	return p.next, true
+}
+
+// A Position is where the next run starts to read a topic: for each partition the
+// first offset that the backup does not hold.
+type Position struct {
+	ID         string          `json:"id,omitempty"`
+	Partitions map[int32]int64 `json:"partitions"`
+}
+
+// Cursor returns the position in the newest incarnation of every topic, by name.
+func (s *State) Cursor() map[string]Position {
+	cursor := make(map[string]Position, len(s.topics))
+	for name, ins := range s.topics {
+		in := ins[len(ins)-1]
+		pos := Position{ID: in.id, Partitions: make(map[int32]int64, len(in.parts))}
+		for _, n := range in.parts {
+			pos.Partitions[n] = s.parts[partitionKey{name, in.id, n}].next
+		}
+		cursor[name] = pos
+	}
+	return cursor
+}
+
+// Topics returns what was last written of the newest incarnation of every topic, by
+// name. Of a topic that no entry describes there is only the name and the id.
+func (s *State) Topics() []Topic {
+	topics := make([]Topic, 0, len(s.topics))
+	for _, name := range slices.Sorted(maps.Keys(s.topics)) {
+		ins := s.topics[name]
+		in := ins[len(ins)-1]
+		if in.topic != nil {
+			topics = append(topics, *in.topic)
+		} else {
+			topics = append(topics, Topic{Name: name, ID: in.id})
+		}
+	}
+	return topics
+}
+
+// Groups returns what was last written of every consumer group, by id.
+func (s *State) Groups() []Group {
+	groups := make([]Group, 0, len(s.groups))
+	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
+		groups = append(groups, s.groups[id])
+	}
+	return groups
+}
+
+// Points returns the restore points in the order of the log.
+func (s *State) Points() []Point { return s.points }
+
+// Others returns the frames of unknown kinds in the order of the log.
+func (s *State) Others() [][]byte { return s.others }
+
+// Segments yields every segment of the log once, of old incarnations too: by topic,
+// incarnation and partition, and in each by offset. The segment is the state's own.
+func (s *State) Segments() iter.Seq[*Segment] {
+	return func(yield func(*Segment) bool) {
+		for _, p := range s.partitions(false) {
+			for i := range p.segments {
+				if !yield(&p.segments[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// partitions yields the partitions by topic, incarnation and number; with newest set
+// only those of the newest incarnation.
+func (s *State) partitions(newest bool) iter.Seq2[partitionKey, *partition] {
+	return func(yield func(partitionKey, *partition) bool) {
+		for _, name := range slices.Sorted(maps.Keys(s.topics)) {
+			ins := s.topics[name]
+			if newest {
+				ins = ins[len(ins)-1:]
+			}
+			for _, in := range ins {
+				for _, n := range slices.Sorted(slices.Values(in.parts)) {
+					key := partitionKey{name, in.id, n}
+					if !yield(key, s.parts[key]) {
+						return
+					}
+				}
+			}
+		}
+	}
+}

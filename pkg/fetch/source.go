@@ -1,0 +1,580 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/recordbatch"
+)
+
+const (
+	responseBytes  = 16 << 20  // asked of a broker at once, as compressed there
+	partitionBytes = 256 << 10 // of it for one partition, at least
+	maxWait        = 500 * time.Millisecond
+	refreshEvery   = 250 * time.Millisecond // while partitions are in trouble
+	confirmEmpty   = 3                      // see settle
+)
+
+// A partition is one of those being read. Its fields from leader on change
+// during the run, under the source's lock.
+type partition struct {
+	topic    string
+	id       [16]byte
+	num      int32
+	end      int64 // the first offset not to read
+	logStart int64
+	lost     [2]int64 // offsets below the first to read that are gone; empty if equal
+
+	leader   int32
+	epoch    int32 // the leader's, or -1
+	pos      int64 // the next offset to fetch
+	lastSeen int32 // leader epoch of the last batch, -1 before it
+	state    state
+	empty    int       // fetches of it alone that brought nothing, in a row
+	moved    time.Time // when pos last went on
+	trouble  error     // why it does not
+}
+
+type state uint8
+
+const (
+	waiting state = iota // not begun
+	idle                 // to be fetched
+	busy                 // being fetched
+	ailing               // waits for fresh metadata
+	done
+)
+
+func (p *partition) String() string { return fmt.Sprintf("%s/%d", p.topic, p.num) }
+
+// A source fetches partitions from their leaders: one goroutine a broker, each
+// with one request on the way for all idle partitions that the broker leads.
+// Where a partition has come to is told by the batches' own offsets, so that
+// markers, aborted and compacted records count as read.
+type source struct {
+	cl       *kgo.Client
+	adm      *kadm.Client
+	log      *slog.Logger
+	stop     <-chan struct{}
+	e        *encoder
+	parts    []*partition
+	limit    int // partitions read at once
+	timeout  time.Duration
+	progress func(done int64)
+
+	over chan struct{} // a partition is done
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	next    int // index of the next partition to begin
+	left    int // partitions begun and not done, or not begun
+	active  []*partition
+	brokers map[int32]bool // that have a goroutine
+	scanned int64
+	putting int  // goroutines that wait for the stages downstream
+	stopped bool // by the stop channel
+	lost    bool
+	failed  bool
+}
+
+func newSource(cl *kgo.Client, cfg Config, env *command.Env, parts []*partition, e *encoder) *source {
+	s := &source{
+		cl: cl, adm: kadm.NewClient(cl), log: env.Log, stop: env.Stop, e: e, parts: parts,
+		limit: cfg.Concurrency, timeout: cfg.Timeout, left: len(parts), brokers: make(map[int32]bool),
+		over: make(chan struct{}, 1),
+	}
+	s.changed = sync.NewCond(&s.mu)
+	return s
+}
+
+// run fetches until every partition is at its end, or until it is told to stop.
+func (s *source) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	wake := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.failed = true
+		s.changed.Broadcast()
+	})
+	defer wake()
+	halted := make(chan struct{})
+	defer close(halted)
+	// What is on its way from a broker is given up at once; what has come is kept.
+	fetching, halt := context.WithCancel(ctx)
+	defer halt()
+	go func() {
+		select {
+		case <-s.stop:
+			s.mu.Lock()
+			s.stopped = s.left > 0
+			s.mu.Unlock()
+			halt()
+			s.changed.Broadcast()
+		case <-halted:
+		}
+	}()
+	var serving sync.WaitGroup
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	for {
+		if err := s.begin(ctx); err != nil {
+			cancel(err)
+			break
+		}
+		s.mu.Lock()
+		for _, p := range s.active {
+			if p.state == idle && !s.brokers[p.leader] {
+				s.brokers[p.leader] = true
+				broker := p.leader
+				serving.Go(func() {
+					if err := s.serve(ctx, fetching, broker); err != nil {
+						cancel(err)
+					}
+				})
+			}
+		}
+		finished := s.left == 0 || s.stopped || s.failed
+		s.mu.Unlock()
+		if finished {
+			break
+		}
+		select {
+		case <-s.over:
+		case <-fetching.Done():
+		case <-tick.C:
+			if err := s.tend(fetching); err != nil {
+				cancel(err)
+			}
+		}
+	}
+	serving.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if s.stopped {
+		return s.finish(ctx)
+	}
+	return nil
+}
+
+// begin takes up partitions while fewer than the limit are active.
+func (s *source) begin(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		s.active = slices.DeleteFunc(s.active, func(p *partition) bool { return p.state == done })
+		if len(s.active) >= s.limit || s.next == len(s.parts) || s.stopped || s.failed {
+			s.mu.Unlock()
+			return nil
+		}
+		p := s.parts[s.next]
+		s.next++
+		s.mu.Unlock()
+		j := &job{topic: p.topic, num: p.num}
+		var err error
+		if j.head, err = p.mark(nil, p.pos, nil); err != nil {
+			return err
+		}
+		p.lastSeen = -1
+		if p.lost[0] < p.lost[1] {
+			if j.head, err = p.mark(j.head, p.lost[1], [][2]int64{p.lost}); err != nil {
+				return err
+			}
+			p.pos = p.lost[1]
+		}
+		over := p.pos >= p.end
+		if over {
+			if j.tail, err = p.mark(nil, max(p.pos, p.end), nil); err != nil {
+				return err
+			}
+		}
+		if err := s.put(ctx, j); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		p.moved = time.Now()
+		if p.state = idle; over {
+			s.finished(p)
+		} else if p.leader < 0 {
+			p.state, p.trouble = ailing, kerr.LeaderNotAvailable
+		}
+		s.active = append(s.active, p)
+		s.changed.Broadcast()
+		s.mu.Unlock()
+	}
+}
+
+// mark appends a mark frame of p to b.
+func (p *partition) mark(b []byte, next int64, lost [][2]int64) ([]byte, error) {
+	m := &format.Mark{Topic: p.topic, Partition: p.num, Next: next}
+	m.TopicID, m.LogStart, m.End, m.Lost = kafka.FormatTopicID(p.id), &p.logStart, &p.end, lost
+	if p.lastSeen >= 0 {
+		m.LeaderEpoch = &p.lastSeen
+	}
+	return m.AppendFrame(b)
+}
+
+// serve fetches from one broker.
+func (s *source) serve(ctx, fetching context.Context, broker int32) error {
+	for {
+		set := s.claim(broker)
+		if set == nil {
+			return nil
+		}
+		req, byID := request(set)
+		answer, err := s.cl.Broker(int(broker)).RetriableRequest(fetching, req)
+		if fetching.Err() != nil {
+			s.release(set)
+			return nil // the next claim says whether this was the end
+		}
+		if err != nil {
+			s.ail(set, fmt.Errorf("broker %d: %w", broker, err))
+			continue
+		}
+		resp := answer.(*kmsg.FetchResponse)
+		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+			s.ail(set, fmt.Errorf("broker %d: %w", broker, err))
+			continue
+		}
+		if err := s.handle(ctx, set, byID, resp); err != nil {
+			return err
+		}
+		s.release(set)
+	}
+}
+
+// claim waits for idle partitions that a broker leads and takes all of them, or
+// nil when there is no more to do.
+func (s *source) claim(broker int32) []*partition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if s.left == 0 || s.stopped || s.failed {
+			return nil
+		}
+		var set []*partition
+		for _, p := range s.active {
+			if p.state == idle && p.leader == broker {
+				if p.empty > 0 { // see settle
+					set = []*partition{p}
+					break
+				}
+				set = append(set, p)
+			}
+		}
+		if len(set) > 0 {
+			for _, p := range set {
+				p.state = busy
+			}
+			return set
+		}
+		s.changed.Wait()
+	}
+}
+
+// release makes what is left of a claim idle again, those of which least was
+// heard first: a broker fills a response in the order of the request.
+func (s *source) release(set []*partition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range set {
+		if p.state == busy {
+			p.state = idle
+		}
+	}
+	slices.SortStableFunc(s.active, func(a, b *partition) int { return a.moved.Compare(b.moved) })
+	s.changed.Broadcast()
+}
+
+func (s *source) ail(set []*partition, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range set {
+		if p.state == busy {
+			p.state, p.trouble = ailing, why
+		}
+	}
+}
+
+func request(set []*partition) (*kmsg.FetchRequest, map[[16]byte]string) {
+	req := kmsg.NewPtrFetchRequest()
+	req.ReplicaID = -1
+	req.MaxWaitMillis = int32(maxWait.Milliseconds())
+	req.MinBytes = 1
+	req.MaxBytes = responseBytes
+	req.IsolationLevel = 1 // read_committed
+	req.SessionEpoch = -1  // no fetch session: the set changes with every request
+	byID := make(map[[16]byte]string)
+	topics := make(map[string]int)
+	for _, p := range set {
+		i, ok := topics[p.topic]
+		if !ok {
+			i = len(req.Topics)
+			topics[p.topic], byID[p.id] = i, p.topic
+			t := kmsg.NewFetchRequestTopic()
+			t.Topic, t.TopicID = p.topic, p.id
+			req.Topics = append(req.Topics, t)
+		}
+		rp := kmsg.NewFetchRequestTopicPartition()
+		rp.Partition, rp.FetchOffset, rp.CurrentLeaderEpoch = p.num, p.pos, p.epoch
+		rp.PartitionMaxBytes = max(partitionBytes, int32(responseBytes/len(set)))
+		req.Topics[i].Partitions = append(req.Topics[i].Partitions, rp)
+	}
+	return req, byID
+}
+
+// handle takes a response apart.
+func (s *source) handle(ctx context.Context, set []*partition, byID map[[16]byte]string, resp *kmsg.FetchResponse) error {
+	type key struct {
+		topic string
+		num   int32
+	}
+	asked := make(map[key]*partition, len(set))
+	for _, p := range set {
+		asked[key{p.topic, p.num}] = p
+	}
+	for i := range resp.Topics {
+		t := &resp.Topics[i]
+		topic := t.Topic
+		if topic == "" {
+			topic = byID[t.TopicID]
+		}
+		for j := range t.Partitions {
+			rp := &t.Partitions[j]
+			p := asked[key{topic, rp.Partition}]
+			if p == nil {
+				return fmt.Errorf("fetch: a broker answered for %s/%d, which it was not asked for", topic, rp.Partition)
+			}
+			if err := s.handlePartition(ctx, p, rp, len(set) == 1 && resp.ThrottleMillis == 0); err != nil {
+				return fmt.Errorf("fetch %s: %w", p, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *source) handlePartition(ctx context.Context, p *partition, rp *kmsg.FetchResponseTopicPartition, alone bool) error {
+	if err := kerr.ErrorForCode(rp.ErrorCode); err != nil {
+		switch {
+		case errors.Is(err, kerr.OffsetOutOfRange):
+			return s.outOfRange(ctx, p)
+		case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InconsistentTopicID):
+			return fmt.Errorf("the topic was deleted, or deleted and created again, while it was read: %w", err)
+		case kerr.IsRetriable(err):
+			s.ail([]*partition{p}, err)
+			return nil
+		}
+		return err
+	}
+	next, lastSeen := p.pos, p.lastSeen
+	rest := rp.RecordBatches
+	for len(rest) > 0 {
+		t, more, err := recordbatch.Cut(rest)
+		if errors.Is(err, recordbatch.ErrPartial) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		next, lastSeen, rest = max(next, t.Last+1), t.LeaderEpoch, more
+		if next >= p.end {
+			break
+		}
+	}
+	if next == p.pos {
+		if !s.settle(p, rp, alone) {
+			return nil
+		}
+		next = p.end
+	}
+	j := &job{
+		topic: p.topic, num: p.num, from: p.pos, end: p.end,
+		batches: rp.RecordBatches[:len(rp.RecordBatches)-len(rest)], aborted: rp.AbortedTransactions,
+	}
+	p.lastSeen = lastSeen
+	return s.advance(ctx, p, min(next, p.end), j)
+}
+
+// advance queues a job that takes p to the offset next.
+func (s *source) advance(ctx context.Context, p *partition, next int64, j *job) error {
+	over := next >= p.end
+	if over {
+		var err error
+		if j.tail, err = p.mark(j.tail, next, nil); err != nil {
+			return err
+		}
+	}
+	if err := s.put(ctx, j); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scanned += next - p.pos
+	s.progress(s.scanned)
+	p.pos, p.moved, p.empty, p.trouble = next, time.Now(), 0, nil
+	if over {
+		s.finished(p)
+	}
+	return nil
+}
+
+// finished counts p off. The lock is held.
+func (s *source) finished(p *partition) {
+	p.state = done
+	s.left--
+	s.changed.Broadcast()
+	select {
+	case s.over <- struct{}{}:
+	default: // run has a look to take already
+	}
+}
+
+// put queues a job. While the stages downstream make it wait, no partition's
+// timeout runs.
+func (s *source) put(ctx context.Context, j *job) error {
+	began := time.Now()
+	s.mu.Lock()
+	s.putting++
+	s.mu.Unlock()
+	err := s.e.put(ctx, j)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.putting--
+	for _, p := range s.active {
+		p.moved = p.moved.Add(time.Since(began))
+	}
+	return err
+}
+
+// settle decides whether a fetch that brought nothing means that there is
+// nothing up to the target. It can: compaction removes a tombstone, and with it
+// perhaps the last batch below the last stable offset; then a broker answers
+// with no records for ever (LocalLog.read: "all messages with offset greater
+// than start offset have been deleted"). But an empty answer can also mean that
+// the response was full, that a quota held the records back, or that a new
+// leader is behind. So ask for the partition alone, several times, with a last
+// stable offset that is past the target each time.
+func (s *source) settle(p *partition, rp *kmsg.FetchResponseTopicPartition, alone bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(rp.RecordBatches) > 0 || max(rp.LastStableOffset, 0) < p.end || rp.HighWatermark < p.end {
+		p.empty = 0
+		if rp.HighWatermark < p.end {
+			p.trouble = fmt.Errorf("the partition ended at offset %d at the start and ends at %d now", p.end, rp.HighWatermark)
+		}
+		return false
+	}
+	if p.empty == 0 || alone {
+		p.empty++
+	}
+	return p.empty > confirmEmpty
+}
+
+// outOfRange is what to do about an offset that the leader does not have.
+func (s *source) outOfRange(ctx context.Context, p *partition) error {
+	starts, err := s.adm.ListStartOffsets(ctx, p.topic)
+	if err != nil {
+		return fmt.Errorf("list start offsets: %w", err)
+	}
+	start, ok := starts.Lookup(p.topic, p.num)
+	if !ok || start.Err != nil {
+		s.ail([]*partition{p}, kerr.OffsetOutOfRange)
+		return nil
+	}
+	if start.Offset <= p.pos {
+		s.ail([]*partition{p}, fmt.Errorf("offset %d, of records that ended at %d at the start, is past the partition's end now (unclean leader election?)", p.pos, p.end))
+		return nil
+	}
+	to := min(start.Offset, p.end)
+	s.log.Warn(fmt.Sprintf("%s: offsets %d to %d were deleted before they were read", p, p.pos, to-1))
+	j := &job{topic: p.topic, num: p.num}
+	if j.head, err = p.mark(nil, to, [][2]int64{{p.pos, to}}); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.lost = true
+	s.mu.Unlock()
+	return s.advance(ctx, p, to, j)
+}
+
+// tend looks for fresh leaders of partitions in trouble, and gives up on those
+// that have made no progress for the timeout.
+func (s *source) tend(ctx context.Context) error {
+	s.mu.Lock()
+	var names []string
+	for _, p := range s.active {
+		if p.state == done {
+			continue
+		}
+		if s.putting == 0 && time.Since(p.moved) > s.timeout {
+			why := p.trouble
+			if why == nil {
+				why = errors.New("the broker sends nothing")
+			}
+			s.mu.Unlock()
+			return fmt.Errorf("fetch %s: no progress at offset %d for %s: %w", p, p.pos, s.timeout, why)
+		}
+		if p.state == ailing && !slices.Contains(names, p.topic) {
+			names = append(names, p.topic)
+		}
+	}
+	s.mu.Unlock()
+	if len(names) == 0 {
+		return nil
+	}
+	meta, err := s.adm.Metadata(ctx, names...)
+	if err != nil {
+		s.log.Debug("metadata: " + err.Error())
+		return nil // the timeout decides
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.active {
+		if p.state != ailing {
+			continue
+		}
+		t := meta.Topics[p.topic]
+		if t.Err == nil && p.id != [16]byte{} && t.ID != [16]byte{} && p.id != t.ID {
+			return fmt.Errorf("fetch %s: the topic was deleted and created again while it was read", p)
+		}
+		d, ok := t.Partitions[p.num]
+		if !ok || d.Leader < 0 {
+			continue
+		}
+		s.log.Debug(fmt.Sprintf("%s: %v; asking broker %d", p, p.trouble, d.Leader))
+		p.leader, p.epoch, p.state = d.Leader, d.LeaderEpoch, idle
+	}
+	s.changed.Broadcast()
+	return nil
+}
+
+// finish marks, after a stop, where each partition that was begun has come to.
+func (s *source) finish(ctx context.Context) error {
+	for _, p := range s.active {
+		if p.state == done {
+			continue
+		}
+		j := &job{topic: p.topic, num: p.num}
+		var err error
+		if j.tail, err = p.mark(nil, p.pos, nil); err != nil {
+			return err
+		}
+		if err := s.e.put(ctx, j); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,374 @@
+package pack
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+)
+
+// minMemory is the least memory that packing can be done in with some sense.
+const minMemory = 16 << 20
+
+// A partition is what a packer knows of one partition of the stream.
+type partition struct {
+	topic   string
+	num     int32
+	topicID string
+	next    int64    // every offset below it is in a segment that was closed, or was marked
+	begun   bool     // next is known
+	open    *segment // nil while nothing is gathered
+	mark    []byte   // a mark frame that waits for the open segment
+}
+
+type key struct {
+	topic string
+	num   int32
+}
+
+// A packer gathers records into segments. Its lock is held by whoever works on
+// partitions; the goroutine that reads gives it up only while it waits for input,
+// so that taking it costs nothing per record.
+type packer struct {
+	cfg Config
+	out *output
+
+	mu     sync.Mutex
+	parts  map[key]*partition
+	topics map[string][]byte // the topic frame of each topic, as it came
+	ids    map[string]string // and its topic id
+	header []byte            // what a segment begins with
+	held   int64             // bytes of open segments
+}
+
+// unlocking is an input whose reads give up a lock.
+type unlocking struct {
+	r  io.Reader
+	mu *sync.Mutex
+}
+
+// Read implements io.Reader.
+func (u unlocking) Read(b []byte) (int, error) {
+	u.mu.Unlock()
+	defer u.mu.Lock()
+	return u.r.Read(b)
+}
+
+// Pack reads a stream of records and writes it as a stream of segments.
+func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) error {
+	began := time.Now()
+	p := &packer{
+		cfg:    cfg,
+		parts:  make(map[key]*partition),
+		topics: make(map[string][]byte),
+		ids:    make(map[string]string),
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	p.mu.Lock() // as the input expects it
+	defer p.mu.Unlock()
+	r := format.NewReader(unlocking{command.Interruptible(ctx, in), &p.mu}, int(cfg.MaxFrame))
+	h, err := r.Header()
+	if err != nil {
+		return command.Input(err)
+	}
+	if h.Content == format.ContentSegments {
+		return command.WithHint(command.Usagef("standard input is packed already"), "to unpack it, use kbk-pack -d")
+	}
+	if p.header, err = segmentHeader(h); err != nil {
+		return err
+	}
+	w := format.NewWriter(out)
+	h.Content = format.ContentSegments
+	if err := w.WriteHeader(h); err != nil {
+		return err
+	}
+	if p.out, err = newOutput(ctx, g, w, cfg); err != nil {
+		return err
+	}
+	end := new(format.End)
+	g.Go(func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		defer p.out.close()
+		var err error
+		end, err = p.read(ctx, r)
+		return err
+	})
+	if cfg.SegmentAge > 0 {
+		g.Go(func() error { return p.watch(ctx, p.out.closing) })
+	}
+	p.mu.Unlock()
+	err = g.Wait()
+	p.mu.Lock()
+	if err != nil {
+		return err
+	}
+	segments, raw, packed := p.out.segments, p.out.raw, p.out.packed
+	if err := w.Close(&format.End{Records: p.out.records, Segments: segments, Interrupted: end.Interrupted, Lost: end.Lost}); err != nil {
+		return err
+	}
+	env.Log.Info(fmt.Sprintf("packed %s records in %s segments, %s to %s",
+		humanize.Comma(p.out.records), humanize.Comma(segments), humanize.IBytes(uint64(raw)), humanize.IBytes(uint64(packed))),
+		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
+	if end.Interrupted {
+		return command.WithHint(command.ErrInterrupted, "the source was stopped early: what it had read is packed")
+	}
+	return nil
+}
+
+// segmentHeader is the header that segments begin with: like the stream's, but
+// without what is different in every run, so that the same records give the same
+// bytes.
+func segmentHeader(h *format.Header) ([]byte, error) {
+	inner := *h
+	inner.ID, inner.Created = "", 0
+	return inner.Append(nil)
+}
+
+// read takes the input apart, down to its end frame.
+func (p *packer) read(ctx context.Context, r *format.Reader) (*format.End, error) {
+	var last *partition
+	for {
+		f, err := r.Next()
+		if err != nil {
+			return nil, command.Input(err)
+		}
+		switch f.Kind {
+		case format.KindRec:
+			if last == nil || last.num != f.Partition || last.topic != f.Topic {
+				last = p.partition(f.Topic, f.Partition)
+			}
+			if err := p.record(ctx, last, f); err != nil {
+				return nil, err
+			}
+			continue
+		case format.KindTopic:
+			err = p.topic(ctx, f)
+		case format.KindMark:
+			err = p.marked(ctx, f)
+		case format.KindPoint:
+			// All that the point covers comes before it.
+			if err = p.closeAll(ctx); err == nil {
+				err = p.out.pass(ctx, f.Raw)
+			}
+		case format.KindSeg:
+			err = errors.New("a segment in a stream of records")
+		case format.KindEnd:
+			if err := p.closeAll(ctx); err != nil {
+				return nil, err
+			}
+			return format.DecodeEnd(f.Raw)
+		default:
+			err = p.out.pass(ctx, f.Raw)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (p *packer) partition(topic string, num int32) *partition {
+	k := key{topic, num}
+	part := p.parts[k]
+	if part == nil {
+		part = &partition{topic: topic, num: num, topicID: p.ids[topic]}
+		p.parts[k] = part
+	}
+	return part
+}
+
+// record appends a record, as it is, to its partition's open segment.
+func (p *packer) record(ctx context.Context, part *partition, f *format.Frame) error {
+	s := part.open
+	if s == nil {
+		if !part.begun {
+			part.next, part.begun = f.Offset, true
+		}
+		if f.Offset < part.next {
+			return outOfOrder(f, part.next)
+		}
+		var err error
+		if s, err = p.openSegment(part); err != nil {
+			return err
+		}
+	}
+	if f.Offset < s.meta.Next {
+		return outOfOrder(f, s.meta.Next)
+	}
+	before := s.held
+	if err := s.append(ctx, p.out, f); err != nil {
+		return err
+	}
+	p.held += s.held - before
+	if s.raw >= p.cfg.SegmentSize {
+		return p.closeSegment(ctx, part)
+	}
+	// A quarter of the memory is for segments that are closed and on their way out.
+	for p.held > p.cfg.Memory-p.cfg.Memory/4 {
+		if err := p.closeSegment(ctx, p.largest()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func outOfOrder(f *format.Frame, next int64) error {
+	return command.WithStatus(command.Corrupt,
+		fmt.Errorf("standard input: %s/%d: record of offset %d where %d or above is due: records of a partition must come in order", f.Topic, f.Partition, f.Offset, next))
+}
+
+// largest is the partition whose open segment takes the most memory.
+func (p *packer) largest() *partition {
+	var most *partition
+	for _, part := range p.parts {
+		if part.open != nil && (most == nil || part.open.held > most.open.held) {
+			most = part
+		}
+	}
+	return most
+}
+
+func (p *packer) openSegment(part *partition) (*segment, error) {
+	s := &segment{opened: time.Now(), meta: format.Segment{
+		Topic: part.topic, TopicID: part.topicID, Partition: part.num, From: part.next, Next: part.next, Codec: "zstd",
+	}}
+	s.chunk = append(s.chunk, p.header...)
+	s.chunk = append(s.chunk, p.topics[part.topic]...)
+	if err := s.mark(part.next); err != nil {
+		return nil, err
+	}
+	s.held = int64(cap(s.chunk))
+	p.held += s.held
+	part.open = s
+	return s, nil
+}
+
+// closeSegment hands a partition's open segment on, and the mark that waits for
+// it. Without one it does nothing.
+func (p *packer) closeSegment(ctx context.Context, part *partition) error {
+	s := part.open
+	if s == nil {
+		return nil
+	}
+	part.open, part.next = nil, s.meta.Next
+	p.held -= s.held
+	if err := s.finish(ctx, p.out); err != nil {
+		return err
+	}
+	mark := part.mark
+	part.mark = nil
+	if mark == nil {
+		return nil
+	}
+	return p.out.pass(ctx, mark)
+}
+
+// closeAll closes every open segment, in an order that does not depend on chance.
+func (p *packer) closeAll(ctx context.Context) error {
+	var open []*partition
+	for _, part := range p.parts {
+		if part.open != nil {
+			open = append(open, part)
+		}
+	}
+	slices.SortFunc(open, func(a, b *partition) int {
+		return cmp.Or(strings.Compare(a.topic, b.topic), cmp.Compare(a.num, b.num))
+	})
+	for _, part := range open {
+		if err := p.closeSegment(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// topic takes a topic frame. With another topic id it is a new incarnation: its
+// offsets have nothing to do with those before.
+func (p *packer) topic(ctx context.Context, f *format.Frame) error {
+	t, err := format.DecodeTopic(f.Raw)
+	if err != nil {
+		return command.Input(err)
+	}
+	if was, ok := p.ids[t.Name]; ok && was != t.ID {
+		for k, part := range p.parts {
+			if k.topic == t.Name {
+				if err := p.closeSegment(ctx, part); err != nil {
+					return err
+				}
+				delete(p.parts, k)
+			}
+		}
+	}
+	p.topics[t.Name], p.ids[t.Name] = slices.Clone(f.Raw), t.ID
+	return p.out.pass(ctx, f.Raw)
+}
+
+// marked takes a mark: it comes behind the segment that holds what it covers.
+func (p *packer) marked(ctx context.Context, f *format.Frame) error {
+	m, err := format.DecodeMark(f.Raw)
+	if err != nil {
+		return command.Input(err)
+	}
+	part := p.partition(m.Topic, m.Partition)
+	if m.TopicID != "" {
+		part.topicID = m.TopicID
+	}
+	if len(m.Lost) > 0 { // the segment scanned what is before the loss, and no more
+		if err := p.closeSegment(ctx, part); err != nil {
+			return err
+		}
+	}
+	if part.open == nil {
+		part.next, part.begun = m.Next, true
+		return p.out.pass(ctx, f.Raw)
+	}
+	part.open.meta.Next = max(part.open.meta.Next, m.Next)
+	part.mark = slices.Clone(f.Raw)
+	if m.End != nil && m.Next >= *m.End { // the partition's last one
+		return p.closeSegment(ctx, part)
+	}
+	return nil
+}
+
+// watch closes segments that are open for too long, also while no input comes.
+func (p *packer) watch(ctx context.Context, over <-chan struct{}) error {
+	tick := time.NewTicker(max(p.cfg.SegmentAge/10, 10*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-over:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if err := p.closeAged(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *packer) closeAged(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range p.parts {
+		if part.open != nil && time.Since(part.open.opened) >= p.cfg.SegmentAge {
+			if err := p.closeSegment(ctx, part); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

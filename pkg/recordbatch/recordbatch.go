@@ -1,0 +1,256 @@
+// Package recordbatch reads Kafka's record batches, format 2 (KIP-98; the class
+// DefaultRecordBatch), as a Fetch response holds them, one after another. It
+// allocates nothing per record.
+package recordbatch
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kbkio/kbk/format"
+)
+
+// Offsets of a batch's fields from its first byte.
+const (
+	atLength     = 8
+	atEpoch      = 12
+	atMagic      = 16
+	atCRC        = 17
+	atAttributes = 21
+	atLastDelta  = 23
+	atBaseTime   = 27
+	atMaxTime    = 35
+	atProducer   = 43
+	atCount      = 57
+	headerSize   = 61
+
+	lengthBase = atEpoch // the length counts what follows it
+)
+
+// Bits of a batch's attributes.
+const (
+	codecMask     = 0x07
+	logAppendTime = 0x08
+	transactional = 0x10
+	control       = 0x20
+)
+
+// ErrPartial says that the bytes end inside a batch, as the last batch of a Fetch
+// response may.
+var ErrPartial = errors.New("partial record batch")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// A Batch is the header of one record batch, and its bytes.
+type Batch struct {
+	First, Last  int64 // offsets that the batch takes, with those of records compacted away
+	LeaderEpoch  int32
+	MaxTimestamp int64 // milliseconds since the epoch
+	ProducerID   int64
+	Records      int32
+	attributes   uint16
+	baseTime     int64
+	raw          []byte
+}
+
+// Cut takes the first batch off b. It returns ErrPartial where b ends inside it.
+func Cut(b []byte) (t Batch, rest []byte, err error) {
+	if len(b) < atMagic+1 {
+		return t, nil, ErrPartial
+	}
+	t.First = int64(binary.BigEndian.Uint64(b))
+	length := int(int32(binary.BigEndian.Uint32(b[atLength:])))
+	if magic := int8(b[atMagic]); magic != 2 {
+		return t, nil, fmt.Errorf("offset %d: message format %d is not supported, only 2 (Kafka 0.11 and later)", t.First, magic)
+	}
+	if length < headerSize-lengthBase || t.First < 0 {
+		return t, nil, fmt.Errorf("corrupt record batch at offset %d: length %d", t.First, length)
+	}
+	if len(b)-lengthBase < length {
+		return t, nil, ErrPartial
+	}
+	t.raw, rest = b[:lengthBase+length], b[lengthBase+length:]
+	last := int32(binary.BigEndian.Uint32(b[atLastDelta:]))
+	t.LeaderEpoch = int32(binary.BigEndian.Uint32(b[atEpoch:]))
+	t.attributes = binary.BigEndian.Uint16(b[atAttributes:])
+	t.baseTime = int64(binary.BigEndian.Uint64(b[atBaseTime:]))
+	t.MaxTimestamp = int64(binary.BigEndian.Uint64(b[atMaxTime:]))
+	t.ProducerID = int64(binary.BigEndian.Uint64(b[atProducer:]))
+	t.Records = int32(binary.BigEndian.Uint32(b[atCount:]))
+	t.Last = t.First + int64(last)
+	if last < 0 || t.Records < 0 || t.Last < t.First {
+		return t, nil, fmt.Errorf("corrupt record batch at offset %d: %d records, last offset delta %d", t.First, t.Records, last)
+	}
+	return t, rest, nil
+}
+
+// Control says that the batch holds a control record (a transaction marker, say)
+// and no data.
+func (t *Batch) Control() bool { return t.attributes&control != 0 }
+
+// Transactional says that the batch is part of a transaction.
+func (t *Batch) Transactional() bool { return t.attributes&transactional != 0 }
+
+// A Decoder decodes the records of batches, one batch at a time.
+type Decoder struct {
+	decompressor kgo.Decompressor
+	plain        []byte // the current batch's records, uncompressed
+	spare        []byte
+
+	batch   Batch
+	left    int32
+	headers []format.RecordHeader
+}
+
+// NewDecoder returns a Decoder. Not for use by several goroutines.
+func NewDecoder() *Decoder {
+	d := new(Decoder)
+	d.decompressor = kgo.DefaultDecompressor((*pool)(d))
+	return d
+}
+
+// pool lends the decompressor the decoder's one buffer.
+type pool Decoder
+
+// GetDecompressBytes implements kgo.PoolDecompressBytes.
+func (p *pool) GetDecompressBytes([]byte, kgo.CompressionCodecType) []byte {
+	b := p.spare
+	p.spare = nil
+	return b
+}
+
+// PutDecompressBytes implements kgo.PoolDecompressBytes.
+func (p *pool) PutDecompressBytes(b []byte) { p.spare = b }
+
+// keepBuffer is the largest buffer that is kept from one batch to the next.
+const keepBuffer = 8 << 20
+
+// Open checks a batch's checksum and gets its records ready for [Decoder.Next].
+func (d *Decoder) Open(t Batch) error {
+	if want, got := binary.BigEndian.Uint32(t.raw[atCRC:]), crc32.Checksum(t.raw[atAttributes:], castagnoli); got != want {
+		return fmt.Errorf("corrupt record batch at offset %d: checksum %08x, not %08x", t.First, got, want)
+	}
+	d.batch, d.left = t, t.Records
+	d.plain = t.raw[headerSize:]
+	codec := kgo.CompressionCodecType(t.attributes & codecMask)
+	if codec == kgo.CodecNone || t.Records == 0 {
+		return nil
+	}
+	plain, err := d.decompressor.Decompress(d.plain, codec)
+	if err != nil {
+		return fmt.Errorf("record batch at offset %d: decompress: %w", t.First, err)
+	}
+	d.plain = plain
+	if cap(plain) <= keepBuffer {
+		d.spare = plain[:0]
+	}
+	return nil
+}
+
+// Next decodes the next record of the open batch into r, all but its topic and
+// partition. Key, value and headers share the decoder's memory until the next
+// Open. It returns false after the last record.
+func (d *Decoder) Next(r *format.Record) (bool, error) {
+	if d.left == 0 {
+		return false, nil
+	}
+	d.left--
+	b := d.plain
+	length, n := varint(b)
+	if n <= 0 || length < 0 || length > int64(len(b)-n) {
+		return false, d.corrupt()
+	}
+	d.plain = b[n+int(length):]
+	b = b[n : n+int(length)]
+	if len(b) < 1 {
+		return false, d.corrupt()
+	}
+	b = b[1:] // the record's attributes, which nothing uses
+	timeDelta, n1 := varint(b)
+	if n1 <= 0 {
+		return false, d.corrupt()
+	}
+	b = b[n1:]
+	offsetDelta, n2 := varint(b)
+	if n2 <= 0 || offsetDelta < 0 || offsetDelta > d.batch.Last-d.batch.First {
+		return false, d.corrupt()
+	}
+	b = b[n2:]
+	r.Offset = d.batch.First + offsetDelta
+	r.Timestamp, r.Attributes = d.batch.baseTime+timeDelta, 0
+	if d.batch.attributes&logAppendTime != 0 {
+		r.Timestamp, r.Attributes = d.batch.MaxTimestamp, format.LogAppendTime
+	}
+	var ok bool
+	if r.Key, b, ok = nullable(b); !ok {
+		return false, d.corrupt()
+	}
+	if r.Value, b, ok = nullable(b); !ok {
+		return false, d.corrupt()
+	}
+	count, n := varint(b)
+	if n <= 0 || count < 0 || count > int64(len(b)) {
+		return false, d.corrupt()
+	}
+	b = b[n:]
+	r.Headers = d.headers[:0]
+	for range count {
+		var h format.RecordHeader
+		if h.Name, b, ok = nullable(b); !ok || h.Name == nil {
+			return false, d.corrupt()
+		}
+		if h.Value, b, ok = nullable(b); !ok {
+			return false, d.corrupt()
+		}
+		r.Headers = append(r.Headers, h)
+	}
+	d.headers = r.Headers
+	return true, nil
+}
+
+// Aborts says that the open batch is control data and its marker ends a
+// transaction without committing it (EndTransactionMarker, ControlRecordType.ABORT).
+func (d *Decoder) Aborts() (bool, error) {
+	var r format.Record
+	ok, err := d.Next(&r)
+	if err != nil || !ok {
+		return false, err
+	}
+	var key kmsg.ControlRecordKey
+	if err := key.ReadFrom(r.Key); err != nil {
+		return false, d.corrupt()
+	}
+	return key.Type == kmsg.ControlRecordKeyTypeAbort, nil
+}
+
+func (d *Decoder) corrupt() error {
+	return fmt.Errorf("corrupt record in the batch at offset %d", d.batch.First)
+}
+
+// varint reads a zig-zag varint (Protocol Buffers' sint64, which Kafka's varint
+// and varlong are). n is 0 where b is too short, and below where it is no varint.
+func varint(b []byte) (v int64, n int) {
+	if len(b) > 0 && b[0] < 0x80 { // most lengths and deltas
+		u := b[0]
+		return int64(u>>1) ^ -int64(u&1), 1
+	}
+	return binary.Varint(b)
+}
+
+// nullable reads bytes behind their length, -1 being null.
+func nullable(b []byte) (v, rest []byte, ok bool) {
+	l, n := varint(b)
+	if n <= 0 || l < -1 || l > int64(len(b)-n) {
+		return nil, nil, false
+	}
+	if l == -1 {
+		return nil, b[n:], true
+	}
+	end := n + int(l)
+	return b[n:end:end], b[end:], true
+}

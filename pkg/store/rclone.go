@@ -1,0 +1,112 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/kbkio/kbk/pkg/store/internal/initenv"
+
+	"github.com/rclone/rclone/fs"
+	"github.com/rclone/rclone/fs/accounting"
+	"github.com/rclone/rclone/fs/config"
+	"github.com/rclone/rclone/fs/config/configfile"
+	"github.com/rclone/rclone/fs/fspath"
+	"github.com/rclone/rclone/lib/atexit"
+)
+
+func init() { initenv.Restore() }
+
+// startRclone makes rclone, which expects to be a program, a library: it gets the
+// user's settings, and neither asks, nor logs, nor exits, nor handles signals.
+var startRclone = sync.OnceValue(func() error {
+	atexit.IgnoreSignals()
+	fs.SetLogger(lastWords{})
+	if err := fs.GlobalOptionsInit(); err != nil {
+		return fmt.Errorf("settings in RCLONE_* variables: %w", err)
+	}
+	ctx := context.Background()
+	ci := fs.GetConfig(ctx)
+	ci.AskPassword = false
+	ci.LogLevel = fs.LogLevelCritical
+	if path, ok := os.LookupEnv("RCLONE_CONFIG"); ok {
+		if err := config.SetConfigPath(path); err != nil {
+			return fmt.Errorf("RCLONE_CONFIG: %w", err)
+		}
+	}
+	configfile.Install()
+	// rclone would exit at a file that it cannot read: look first.
+	if err := config.Data().Load(); err != nil && !errors.Is(err, config.ErrorConfigFileNotFound) {
+		return fmt.Errorf("rclone's configuration %s: %w", config.GetConfigPath(), err)
+	}
+	accounting.Start(ctx)
+	return nil
+})
+
+// lastWords is the handler of rclone's log. Errors come back as errors, so it keeps
+// silent, unless rclone is about to end the process and nobody else will say why.
+type lastWords struct{}
+
+func (lastWords) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= fs.SlogLevelCritical
+}
+
+func (lastWords) Handle(_ context.Context, r slog.Record) error {
+	_, err := fmt.Fprintln(os.Stderr, "rclone:", r.Message)
+	return err
+}
+
+func (h lastWords) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h lastWords) WithGroup(string) slog.Handler      { return h }
+
+// newFs makes rclone's view of the folder at remote.
+func newFs(ctx context.Context, remote string) (fs.Fs, error) {
+	parsed, err := fspath.Parse(remote)
+	if err != nil {
+		return nil, err
+	}
+	if parsed.Path != "" && !strings.HasSuffix(remote, "/") {
+		// It is a folder. Without the slash S3 is asked whether it is a file, which costs
+		// a request, and a refusal of it reads as "is a file".
+		remote += "/"
+	}
+	f, err := fs.NewFs(ctx, remote)
+	switch {
+	case errors.Is(err, fs.ErrorNotFoundInConfigFile):
+		return nil, fmt.Errorf("no remote of this name in rclone's configuration (%s)", config.GetConfigPath())
+	case errors.Is(err, fs.ErrorIsFile):
+		return nil, errors.New("is a file, not a folder")
+	case err != nil:
+		return nil, err
+	}
+	// Without a bucket the folders of a backup would each become one.
+	inner := f
+	for inner.Features().UnWrap != nil {
+		inner = inner.Features().UnWrap()
+	}
+	if feat := inner.Features(); feat.BucketBased && !feat.Overlay && inner.Root() == "" {
+		return nil, errors.New("names no bucket")
+	}
+	return f, nil
+}
+
+// limited makes r keep to RCLONE_BWLIMIT, which rclone only does for its own copies.
+func limited(ctx context.Context, r io.Reader) io.Reader {
+	if len(fs.GetConfig(ctx).BwLimit) == 0 {
+		return r
+	}
+	return bandwidth{r}
+}
+
+type bandwidth struct{ r io.Reader }
+
+func (b bandwidth) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p[:min(len(p), 1<<20)]) // rclone's bucket holds 4 MiB
+	accounting.TokenBucket.LimitBandwidth(accounting.TokenBucketSlotAccounting, n)
+	return n, err
+}

@@ -1,0 +1,478 @@
+// Package store keeps a backup in any place that rclone reaches. It is the only
+// package that imports rclone.
+//
+// An object is written once: a segment under a name made from its content, a log
+// entry under its id. Only the manifest, a summary that nothing depends on, is
+// replaced. On a local disk, also below an encrypting remote, all that a log entry
+// lists is on the disk before the entry is.
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/kbkio/kbk/pkg/commitlog"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/rclone/rclone/backend/crypt"
+	"github.com/rclone/rclone/fs"
+	"github.com/rclone/rclone/fs/fserrors"
+	"github.com/rclone/rclone/fs/hash"
+	"github.com/rclone/rclone/fs/object"
+	"github.com/rclone/rclone/lib/atexit"
+	"golang.org/x/sync/errgroup"
+)
+
+// What a caller may want to tell apart.
+var (
+	ErrNotFound = errors.New("not found in the store")
+	ErrDamaged  = errors.New("damaged in the store")
+	ErrExists   = errors.New("exists in the store already")
+)
+
+// MaxSegment bounds the size of a segment, in bytes: it is read into memory whole.
+const MaxSegment = 1 << 30
+
+const (
+	maxEntry  = 256 << 20 // bytes of a log entry
+	maxTries  = 4         // of one operation, each of which rclone tries several times itself
+	loadBatch = 256       // log entries in memory before they are folded into the state
+)
+
+// A Store is the folder of one backup. Its methods may be called from several
+// goroutines.
+type Store struct {
+	fs      fs.Fs
+	name    string
+	secrets *strings.Replacer
+	tmp     string // what this store adds to a name to make a temporary one
+	disk    disk
+}
+
+// opened counts the stores that are open: rclone is shut down with the last.
+var opened atomic.Int32
+
+// Open opens the backup at remote: a path on a local disk, remote:path, or a
+// connection string such as :s3,provider=Minio,…:bucket/path. The folder need not
+// exist yet. Close the store after use.
+//
+// Remotes come from the user's own rclone.conf (RCLONE_CONFIG, or where rclone looks
+// for it) and from RCLONE_* variables; rclone never asks for a password.
+func Open(ctx context.Context, remote string) (s *Store, err error) {
+	s = &Store{name: displayName(remote), secrets: secrets(remote)}
+	defer s.describe(&err, "open")
+	if err := startRclone(); err != nil {
+		return nil, err
+	}
+	if s.fs, err = newFs(ctx, remote); err != nil {
+		return nil, err
+	}
+	s.tmp = "." + commitlog.NewRun().Name() + ".tmp"
+	opened.Add(1)
+	return s, nil
+}
+
+// Name returns the remote for messages: as it was given, without the parameters of
+// a connection string.
+func (s *Store) Name() string { return s.name }
+
+// Close lets go of connections. Nothing is buffered: it cannot lose data.
+func (s *Store) Close() (err error) {
+	defer s.describe(&err, "close")
+	if shutdown := s.fs.Features().Shutdown; shutdown != nil {
+		err = shutdown(context.Background())
+	}
+	if opened.Add(-1) == 0 {
+		atexit.Run()
+	}
+	return err
+}
+
+// PutSegment stores data at path (see [commitlog.SegmentPath]) and verifies what
+// arrived: its size, and a hash that the remote can compute, or the whole of it where
+// there is none. sum is data's SHA-256 in hexadecimal; the caller vouches for it.
+// When the object is there already nothing is sent; an object that differs, half
+// written by somebody who was killed, is replaced. data is not copied and must not
+// change before PutSegment returns.
+func (s *Store) PutSegment(ctx context.Context, path string, data []byte, sum string) (err error) {
+	defer s.describe(&err, "store", path)
+	if !iofs.ValidPath(path) || !strings.HasPrefix(path, commitlog.TopicsDir+"/") {
+		return errors.New("not a path of a segment")
+	}
+	if len(data) > MaxSegment {
+		return fmt.Errorf("%d bytes are more than the %d of the largest segment", len(data), MaxSegment)
+	}
+	c := s.content(data, sum)
+	return retry(ctx, func() error {
+		o, err := s.put(ctx, path, c)
+		if err != nil {
+			return err
+		}
+		return s.disk.syncFile(ctx, o)
+	})
+}
+
+// AppendEntry writes an entry of the commit log and returns the SHA-256 of its bytes
+// in hexadecimal, for [commitlog.Run.Advance]. Readers see all of the entry or none.
+// Nothing is overwritten: it fails with [ErrExists] when there is another entry of
+// this id. After an error it is not known whether the entry was stored.
+func (s *Store) AppendEntry(ctx context.Context, e *commitlog.Entry) (sha string, err error) {
+	path := commitlog.EntryPath(e.ID)
+	defer s.describe(&err, "store", path)
+	data, sha, err := commitlog.Encode(e)
+	if err != nil {
+		return "", err
+	}
+	if len(data) > maxEntry {
+		return "", fmt.Errorf("%d bytes are more than the %d of the largest log entry", len(data), maxEntry)
+	}
+	if err := s.disk.syncFolders(); err != nil {
+		return "", err
+	}
+	c := s.content(data, sha)
+	err = retry(ctx, func() error {
+		o, err := s.find(ctx, path)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return s.place(ctx, path, c)
+		case err != nil:
+			return err
+		}
+		if same, err := s.holds(ctx, o, c); err != nil || same { // same: an earlier try got through
+			return err
+		}
+		return ErrExists
+	})
+	if err != nil {
+		return "", err
+	}
+	return sha, s.disk.syncFolders()
+}
+
+// WriteManifest replaces the manifest. Where the remote can rename, or replaces
+// objects in one step, readers see the old one or the new one and nothing between.
+func (s *Store) WriteManifest(ctx context.Context, m *commitlog.Manifest) (err error) {
+	defer s.describe(&err, "store", commitlog.ManifestName)
+	data, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	h := sha256.Sum256(data)
+	c := s.content(data, hex.EncodeToString(h[:]))
+	if err := retry(ctx, func() error { return s.place(ctx, commitlog.ManifestName, c) }); err != nil {
+		return err
+	}
+	return s.disk.syncFolders()
+}
+
+// LoadLog reads the commit log. Where there is no backup the state has no entries.
+func (s *Store) LoadLog(ctx context.Context) (state *commitlog.State, err error) {
+	defer s.describe(&err, "read", commitlog.LogDir)
+	objects, err := s.listLog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	type result struct {
+		entry *commitlog.Entry
+		sha   string
+	}
+	state = new(commitlog.State)
+	for batch := range slices.Chunk(objects, loadBatch) {
+		results := make([]result, len(batch))
+		group, gctx := errgroup.WithContext(ctx)
+		group.SetLimit(fs.GetConfig(ctx).Checkers)
+		for i, o := range batch {
+			group.Go(func() error {
+				data, err := s.read(gctx, o, maxEntry)
+				if err != nil {
+					return fmt.Errorf("%s: %w", o.Remote(), err)
+				}
+				results[i].entry, results[i].sha, err = commitlog.Decode(o.Remote(), data)
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return nil, err
+		}
+		for _, r := range results {
+			if err := state.Add(r.entry, r.sha); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return state, nil
+}
+
+// ReadSegment reads the object of a segment and returns its content, which has the
+// size and the SHA-256 that the log says. It fails with [ErrNotFound] when there is
+// no such object, with [ErrDamaged] when it is another than the one that was stored.
+func (s *Store) ReadSegment(ctx context.Context, seg commitlog.Segment) (data []byte, err error) {
+	defer s.describe(&err, "read", seg.Path)
+	if seg.Size > MaxSegment {
+		return nil, fmt.Errorf("%d bytes are more than the %d of the largest segment", seg.Size, MaxSegment)
+	}
+	var o fs.Object
+	if err := retry(ctx, func() (err error) { o, err = s.find(ctx, seg.Path); return err }); err != nil {
+		return nil, err
+	}
+	if size := o.Size(); size >= 0 && size != seg.Size {
+		return nil, fmt.Errorf("%w: it has %d bytes instead of %d", ErrDamaged, size, seg.Size)
+	}
+	if data, err = s.read(ctx, o, seg.Size); err != nil {
+		return nil, err
+	}
+	if int64(len(data)) != seg.Size {
+		return nil, fmt.Errorf("%w: it ends after %d of %d bytes", ErrDamaged, len(data), seg.Size)
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != seg.SHA256 {
+		return nil, fmt.Errorf("%w: its sha256 is %x instead of %s", ErrDamaged, sum, seg.SHA256)
+	}
+	return data, nil
+}
+
+// listLog returns the objects of the log's entries, sorted by id.
+func (s *Store) listLog(ctx context.Context) ([]fs.Object, error) {
+	var entries fs.DirEntries
+	err := retry(ctx, func() (err error) {
+		entries, err = s.fs.List(ctx, commitlog.LogDir)
+		return err
+	})
+	if errors.Is(err, fs.ErrorDirNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var objects []fs.Object
+	for _, e := range entries {
+		if o, ok := e.(fs.Object); ok && commitlog.IsEntry(o.Remote()) {
+			objects = append(objects, o)
+		}
+	}
+	slices.SortFunc(objects, func(a, b fs.Object) int { return strings.Compare(a.Remote(), b.Remote()) })
+	return objects, nil
+}
+
+// find returns the object at path, or [ErrNotFound].
+func (s *Store) find(ctx context.Context, path string) (fs.Object, error) {
+	o, err := s.fs.NewObject(ctx, path)
+	if errors.Is(err, fs.ErrorObjectNotFound) || errors.Is(err, fs.ErrorDirNotFound) {
+		return nil, ErrNotFound
+	}
+	return o, err
+}
+
+// read returns the content of o, which may have limit bytes. Memory grows with what
+// arrives, not with what o says of itself.
+func (s *Store) read(ctx context.Context, o fs.Object, limit int64) ([]byte, error) {
+	var buf bytes.Buffer
+	err := retry(ctx, func() error {
+		in, err := o.Open(ctx)
+		if errors.Is(err, fs.ErrorObjectNotFound) || errors.Is(err, iofs.ErrNotExist) {
+			return ErrNotFound
+		}
+		if err != nil {
+			return damage(err)
+		}
+		defer in.Close()
+		buf.Reset()
+		buf.Grow(int(min(max(o.Size(), 0), limit, 64<<20)) + bytes.MinRead)
+		_, err = buf.ReadFrom(io.LimitReader(limited(ctx, in), limit+1))
+		return damage(err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if int64(buf.Len()) > limit {
+		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrDamaged, limit)
+	}
+	return buf.Bytes(), nil
+}
+
+// damage makes [ErrDamaged] of what an encrypting remote says of an object that
+// somebody else changed.
+func damage(err error) error {
+	for _, sign := range []error{
+		crypt.ErrorEncryptedFileTooShort, crypt.ErrorEncryptedFileBadHeader,
+		crypt.ErrorEncryptedBadMagic, crypt.ErrorEncryptedBadBlock,
+	} {
+		if errors.Is(err, sign) {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
+	return err
+}
+
+// content is what goes into an object.
+type content struct {
+	data   []byte
+	sha256 string
+	// A hash that the remote can compute as well, and data's. hash.None where it has none.
+	kind hash.Type
+	sum  string
+}
+
+func (s *Store) content(data []byte, sha256 string) content {
+	c := content{data: data, sha256: sha256}
+	offered := s.fs.Hashes()
+	switch {
+	case offered.Contains(hash.SHA256):
+		c.kind, c.sum = hash.SHA256, sha256
+		return c
+	case offered.Contains(hash.MD5): // what object stores check while they receive
+		c.kind = hash.MD5
+	default:
+		c.kind = offered.GetOne()
+	}
+	if c.kind != hash.None {
+		sums, err := hash.StreamTypes(bytes.NewReader(data), hash.NewHashSet(c.kind))
+		if err != nil {
+			c.kind = hash.None // not one of rclone's: read it back instead
+		}
+		c.sum = sums[c.kind]
+	}
+	return c
+}
+
+// info is what rclone wants to know of c before it sends it.
+func (c content) info(path string) fs.ObjectInfo {
+	hashes := map[hash.Type]string{hash.SHA256: c.sha256, c.kind: c.sum}
+	return object.NewStaticObjectInfo(path, time.Now(), int64(len(c.data)), true, hashes, nil)
+}
+
+// holds tells whether the content of o is c.
+func (s *Store) holds(ctx context.Context, o fs.Object, c content) (bool, error) {
+	if size := o.Size(); size >= 0 && size != int64(len(c.data)) {
+		return false, nil
+	}
+	if c.kind != hash.None {
+		// A remote may be able to in general, but not for this object.
+		if sum, err := o.Hash(ctx, c.kind); err == nil && sum != "" {
+			return sum == c.sum, nil
+		}
+	}
+	in, err := o.Open(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer in.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, io.LimitReader(limited(ctx, in), int64(len(c.data))+1)); err != nil {
+		return false, err
+	}
+	return hex.EncodeToString(h.Sum(nil)) == c.sha256, nil
+}
+
+// put makes the object at path hold c, and verifies that it does.
+func (s *Store) put(ctx context.Context, path string, c content) (fs.Object, error) {
+	in := limited(ctx, bytes.NewReader(c.data))
+	o, err := s.find(ctx, path)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		o, err = s.fs.Put(ctx, in, c.info(path))
+	case err == nil:
+		// What cannot be read is not what we want: an encrypted object that was cut off, say.
+		if same, err := s.holds(ctx, o, c); same && err == nil {
+			return o, nil
+		}
+		err = o.Update(ctx, in, c.info(path))
+	}
+	if err != nil {
+		return nil, err
+	}
+	same, err := s.holds(ctx, o, c)
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	if !same {
+		return nil, fserrors.RetryError(fmt.Errorf("verify: %w: not what was sent", ErrDamaged))
+	}
+	return o, nil
+}
+
+// place makes the object at path hold c in one step: where the remote can rename
+// there is never a half-written object at path. Object stores do as much by
+// themselves.
+func (s *Store) place(ctx context.Context, path string, c content) error {
+	features := s.fs.Features()
+	if features.Move == nil || features.DuplicateFiles {
+		_, err := s.put(ctx, path, c)
+		return err
+	}
+	tmp, err := s.put(ctx, path+s.tmp, c)
+	if err != nil {
+		return err
+	}
+	if err := s.disk.syncFile(ctx, tmp); err != nil {
+		return err
+	}
+	if _, err = features.Move(ctx, tmp, path); err == nil {
+		return nil
+	}
+	old, findErr := s.find(ctx, path)
+	if findErr != nil {
+		return err
+	}
+	if same, _ := s.holds(ctx, old, c); same { // moved, and only the answer was lost
+		return nil
+	}
+	// This remote does not rename over an object.
+	if removeErr := old.Remove(ctx); removeErr != nil {
+		return err
+	}
+	_, err = features.Move(ctx, tmp, path)
+	return err
+}
+
+// retry runs op again, a few times and after a pause, as long as it fails with what
+// may pass.
+func retry(ctx context.Context, op func() error) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := op()
+		if err != nil && !mayPass(ctx, err) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithMaxTries(maxTries))
+	if permanent, ok := errors.AsType[*backoff.PermanentError](err); ok {
+		return permanent.Unwrap()
+	}
+	return err
+}
+
+func mayPass(ctx context.Context, err error) bool {
+	if ctx.Err() != nil || fserrors.IsFatalError(err) || fserrors.IsNoRetryError(err) {
+		return false
+	}
+	return fserrors.IsRetryError(err) || fserrors.ShouldRetry(err)
+}
+
+// at returns where path is, for messages.
+func (s *Store) at(path string) string {
+	if strings.HasSuffix(s.name, "/") || strings.HasSuffix(s.name, ":") {
+		return s.name + path
+	}
+	return s.name + "/" + path
+}
+
+// describe puts what was done to what in front of *err, and takes secrets out.
+func (s *Store) describe(err *error, doing string, path ...string) {
+	if *err == nil {
+		return
+	}
+	where := s.name
+	if len(path) > 0 {
+		where = s.at(path[0])
+	}
+	*err = hide(fmt.Errorf("%s %s: %w", doing, where, *err), s.secrets)
+}
