@@ -113,7 +113,7 @@ func goodVectors(t testing.TB) []vector {
 			&Point{1_700_000_000_000},
 			&Batch{"orders", 11, 10, 19, -1, 10, []byte("raw")},
 			&Map{"orders", 11, 100, "orders-2", 2, 0, 1000},
-			&End{5, 6, true, true})},
+			&End{5, 6, true, true}))},
 		{name: "segments", about: "a segment, whose bytes are two zstd frames; in them is a complete stream", bytes: cat(segments, seg, data, frames(t, &End{Records: 1, Segments: 1}))},
 		{name: "later", about: "what a later version may add: keys of maps, elements behind the known ones, an unknown kind", bytes: cat(
 			unhex("d9d9f7 84 636b626b 01 a2 636e6577 f5 67636f6e74656e74 677265636f726473 f6"),

@@ -108,7 +108,7 @@ func run(app *cli.App, args []string) int {
 
 // report prints err, and its hint, on standard error.
 func report(app *cli.App, err error) {
-	log := logger(app.Name, os.Stderr, slog.LevelError, asJSON.Load())
+	log := logger(app.Name, os.Stderr, slog.LevelWarn, asJSON.Load())
 	hint := hintOf(err)
 	if asJSON.Load() {
 		if hint != "" {
@@ -117,7 +117,11 @@ func report(app *cli.App, err error) {
 		log.Error(err.Error(), "status", StatusOf(err))
 		return
 	}
-	log.Error(err.Error())
+	if StatusOf(err) == Interrupted {
+		log.Warn(err.Error())
+	} else {
+		log.Error(err.Error())
+	}
 	if hint != "" {
 		fmt.Fprintf(os.Stderr, "%s: hint: %s\n", app.Name, hint)
 	}

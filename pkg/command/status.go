@@ -18,9 +18,12 @@ const (
 	Interrupted = 130
 )
 
-// ErrInterrupted is what a command returns that was told to stop before it was
-// done, and stopped properly.
-var ErrInterrupted = WithStatus(Interrupted, errors.New("interrupted"))
+// Stopped is what a command returns that did its work properly on an input or to a
+// point that is not all, because somebody stopped the source. what says what came
+// of it.
+func Stopped(what string) error {
+	return WithStatus(Interrupted, errors.New("interrupted: "+what))
+}
 
 type statusError struct {
 	status int

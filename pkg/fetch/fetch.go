@@ -147,7 +147,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	switch {
 	case s.stopped:
-		return command.WithHint(command.ErrInterrupted, "the stream was ended properly: what was read is whole")
+		return command.Stopped("the stream was ended properly, and what was read is whole")
 	case p.lost || s.lost:
 		return command.WithStatus(command.Loss, fmt.Errorf("done, but records had been deleted before they were read"))
 	}

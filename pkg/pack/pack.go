@@ -123,7 +123,7 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 		humanize.Comma(p.out.records), humanize.Comma(segments), humanize.IBytes(uint64(raw)), humanize.IBytes(uint64(packed))),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	if end.Interrupted {
-		return command.WithHint(command.ErrInterrupted, "the source was stopped early: what it had read is packed")
+		return command.Stopped("what the source had read is packed")
 	}
 	return nil
 }

@@ -82,7 +82,7 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	env.Log.Info(fmt.Sprintf("unpacked %s records from %s segments", humanize.Comma(u.records.Load()), humanize.Comma(segments)),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	if end.Interrupted {
-		return command.WithHint(command.ErrInterrupted, "the source was stopped early: what it had read is unpacked")
+		return command.Stopped("what the source had read is unpacked")
 	}
 	return nil
 }

@@ -128,6 +128,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		kgo.ProducerBatchMaxBytesFn(targets.maxBatch),
 		kgo.ProducerBatchCompression(kgo.ZstdCompression(), kgo.NoCompression()),
 		kgo.MaxBufferedRecords(1<<20),
+		// The client looks for a topic that was created a moment ago; by default it
+		// would sit out seconds before it looks again.
+		kgo.MetadataMinAge(100*time.Millisecond),
 		kgo.MaxBufferedBytes(int(cfg.Memory)),
 	)
 	if err != nil {
@@ -164,7 +167,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	env.Log.Info(fmt.Sprintf("produced %s records to %d topics", humanize.Comma(p.acked), len(targets.sources)),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	if end.Interrupted {
-		return command.WithHint(command.ErrInterrupted, "the source was stopped early: the topics hold what it had read, which is not all")
+		return command.Stopped("the topics hold what it had read, which is not all")
 	}
 	return nil
 }

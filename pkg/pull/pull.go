@@ -194,7 +194,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	switch {
 	case stopped:
-		return command.WithHint(command.ErrInterrupted, "the stream was ended properly, but it is not the whole backup")
+		return command.Stopped("the stream was ended properly, but it is not the whole backup")
 	case holes:
 		return command.WithStatus(command.Loss, errors.New("done, but the backup has holes"))
 	}

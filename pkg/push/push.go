@@ -190,11 +190,15 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	if err := st.WriteManifest(ctx, state.Manifest()); err != nil {
 		return command.WithHint(err, "the backup itself is whole: the manifest is only a summary, and the next run writes it again")
 	}
-	env.Log.Info(fmt.Sprintf("stored %s segments, %s, in %s", humanize.Comma(p.segments), humanize.IBytes(uint64(p.stored)), st.Name()),
-		slog.Int64("already-there", p.skipped), slog.Duration("in", time.Since(began).Round(time.Millisecond)))
+	there := ""
+	if p.skipped > 0 {
+		there = fmt.Sprintf("; %s were there already", humanize.Comma(p.skipped))
+	}
+	env.Log.Info(fmt.Sprintf("stored %s segments, %s, in %s%s", humanize.Comma(p.segments), humanize.IBytes(uint64(p.stored)), st.Name(), there),
+		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	switch {
 	case end.Interrupted:
-		return command.WithHint(command.ErrInterrupted, "what the source had read is stored; run the same line again to go on")
+		return command.Stopped("what the source had read is stored; run the same line again to go on")
 	case end.Lost:
 		env.Log.Warn("the source had lost records before they were read; the log says which")
 	}

@@ -153,7 +153,8 @@ func (k *kit) shareClasses(ctx context.Context, archive string) error {
 	}
 	err = os.Rename(part, archive)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		// This JVM cannot write one. It ignores an empty one, and is not asked again.
+		err = os.WriteFile(archive, nil, 0o644)
 	}
 	k.sharing = use
 	return err

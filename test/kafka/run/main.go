@@ -15,13 +15,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(ctx, stop); err != nil {
 		fmt.Fprintf(os.Stderr, "kafka: error: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
+func run(ctx context.Context, stop func()) error {
 	brokers := flag.Int("brokers", 1, "number of brokers, 1 or 3")
 	port := flag.Int("port", 9092, "client port of the first broker, the others take the next ones; 0 takes free ones")
 	dir := flag.String("dir", "", "folder for data that is kept (default: a temporary one)")
@@ -49,6 +49,7 @@ Ctrl-C stops it.
 `, c.Bootstrap())
 
 	<-ctx.Done()
+	stop() // a second Ctrl-C ends everything at once
 	fmt.Fprintln(os.Stderr, "kafka: stopping")
 	return c.Close()
 }

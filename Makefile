@@ -1,0 +1,50 @@
+# make demo     the whole pipe on an embedded broker, in a minute; needs only Go
+# make test     everything, on a real Kafka too; needs Go, Java and Maven
+# make kafka    a real Kafka on 127.0.0.1:9092 to play with, until Ctrl-C
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X github.com/kbkio/kbk/pkg/command.version=$(VERSION)
+PREFIX  ?= /usr/local
+COMMANDS := $(notdir $(wildcard cmd/*))
+
+.PHONY: build demo test test-fast bench lint kafka man install clean
+
+build:
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+demo: build
+	go run ./examples/demo
+
+# The packages without rclone and Kafka, in seconds.
+test-fast:
+	test/run.sh fast
+
+test: build
+	test/run.sh
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./format ./pkg/...
+	test/bench/pipes.sh
+
+lint:
+	@test -z "$$(gofmt -l .)" || { echo "gofmt: these files are not formatted:"; gofmt -l .; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	go mod tidy -diff
+
+kafka:
+	go run ./test/kafka/run
+
+man: $(patsubst docs/man/%.md,bin/man/%,$(wildcard docs/man/*.1.md))
+
+bin/man/%: docs/man/%.md
+	@mkdir -p $(@D)
+	go tool go-md2man -in $< -out $@
+
+install: build man
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install $(addprefix bin/,$(COMMANDS)) $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 bin/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+
+clean:
+	rm -rf bin
