@@ -155,6 +155,7 @@ func (p *packer) read(ctx context.Context, r *format.Reader) (*format.End, error
 			}
 			continue
 		case format.KindTopic:
+			last = nil // it may begin a new incarnation
 			err = p.topic(ctx, f)
 		case format.KindMark:
 			err = p.marked(ctx, f)
@@ -207,11 +208,12 @@ func (p *packer) record(ctx context.Context, part *partition, f *format.Frame) e
 	if f.Offset < s.meta.Next {
 		return outOfOrder(f, s.meta.Next)
 	}
-	before := s.held
+	part.mark = nil // the record is past it
+	before := s.held()
 	if err := s.append(ctx, p.out, f); err != nil {
 		return err
 	}
-	p.held += s.held - before
+	p.held += s.held() - before
 	if s.raw >= p.cfg.SegmentSize {
 		return p.closeSegment(ctx, part)
 	}
@@ -233,7 +235,7 @@ func outOfOrder(f *format.Frame, next int64) error {
 func (p *packer) largest() *partition {
 	var most *partition
 	for _, part := range p.parts {
-		if part.open != nil && (most == nil || part.open.held > most.open.held) {
+		if part.open != nil && (most == nil || part.open.held() > most.open.held()) {
 			most = part
 		}
 	}
@@ -249,8 +251,7 @@ func (p *packer) openSegment(part *partition) (*segment, error) {
 	if err := s.mark(part.next); err != nil {
 		return nil, err
 	}
-	s.held = int64(cap(s.chunk))
-	p.held += s.held
+	p.held += s.held()
 	part.open = s
 	return s, nil
 }
@@ -263,7 +264,7 @@ func (p *packer) closeSegment(ctx context.Context, part *partition) error {
 		return nil
 	}
 	part.open, part.next = nil, s.meta.Next
-	p.held -= s.held
+	p.held -= s.held()
 	if err := s.finish(ctx, p.out); err != nil {
 		return err
 	}

@@ -28,8 +28,11 @@ type segment struct {
 	chunk  []byte   // not yet compressed
 	chunks []*chunk // compressed, or being so
 	raw    int64    // bytes in all, uncompressed
-	held   int64    // bytes of memory it takes, as far as known
+	cutOff int64    // bytes of memory that chunks are counted as
 }
+
+// held is how many bytes of memory the segment takes, as far as is known.
+func (s *segment) held() int64 { return s.cutOff + int64(cap(s.chunk)) }
 
 // A chunk is a part of a segment; packed may be read once done is closed.
 type chunk struct {
@@ -48,10 +51,8 @@ func (s *segment) append(ctx context.Context, out *output, f *format.Frame) erro
 	m.Last = f.Offset
 	m.Next = f.Offset + 1
 	m.MinTimestamp, m.MaxTimestamp = min(m.MinTimestamp, f.Timestamp), max(m.MaxTimestamp, f.Timestamp)
-	room := cap(s.chunk)
 	s.chunk = append(s.chunk, f.Raw...)
 	s.raw = m.RawSize + int64(len(s.chunk))
-	s.held += int64(cap(s.chunk) - room)
 	if len(s.chunk) < chunkSize {
 		return nil
 	}
@@ -73,11 +74,10 @@ func (s *segment) cut(ctx context.Context, out *output) error {
 	s.chunks = append(s.chunks, c)
 	s.meta.RawSize += int64(len(s.chunk))
 	// Until it is known what it comes to, a chunk counts as compressed by half.
-	s.held += int64(len(s.chunk)/2 - cap(s.chunk))
+	s.cutOff += int64(len(s.chunk) / 2)
 	s.chunk = nil
 	if len(c.raw) >= chunkSize && cap(c.raw) <= 2*chunkSize {
 		s.chunk = out.buffer()
-		s.held += int64(cap(s.chunk))
 	}
 	return out.compress(ctx, c)
 }
@@ -183,7 +183,7 @@ func (o *output) pass(ctx context.Context, raw []byte) error {
 // segment writes a segment behind what was put in before. It waits while closed
 // segments take more than their share of the memory.
 func (o *output) segment(ctx context.Context, s *segment) error {
-	weight := min(s.held, o.capacity)
+	weight := min(s.held(), o.capacity)
 	if err := o.room.Acquire(ctx, weight); err != nil {
 		return err
 	}

@@ -1,0 +1,429 @@
+package pack
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+)
+
+func testEnv() *command.Env {
+	return &command.Env{Name: "test", Log: slog.New(slog.DiscardHandler), Stop: make(chan struct{})}
+}
+
+func testConfig() Config {
+	return Config{SegmentSize: 128 << 20, Memory: 512 << 20, Level: 1, MaxFrame: format.DefaultMaxFrame}
+}
+
+// stream writes what f writes as a whole stream of records.
+func stream(t testing.TB, f func(w *format.Writer)) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := format.NewWriter(&b)
+	ok(t, w.WriteHeader(&format.Header{ID: "run", Created: 1, Content: format.ContentRecords}))
+	f(w)
+	ok(t, w.Close(&format.End{}))
+	return b.Bytes()
+}
+
+func ok(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// frames returns copies of a stream's frames, the end left out.
+func frames(t testing.TB, b []byte) []format.Frame {
+	t.Helper()
+	r := format.NewReader(bytes.NewReader(b), 0)
+	var out []format.Frame
+	for {
+		f, err := r.Next()
+		if err == io.EOF {
+			return out
+		}
+		ok(t, err)
+		if f.Kind != format.KindEnd {
+			c := *f
+			c.Raw = slices.Clone(f.Raw)
+			out = append(out, c)
+		}
+	}
+}
+
+func packed(t testing.TB, cfg Config, in []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	ok(t, Pack(t.Context(), cfg, testEnv(), bytes.NewReader(in), &out))
+	return out.Bytes()
+}
+
+// random writes records of many partitions in turn, with gaps in their offsets and
+// marks between them.
+func random(seed uint64, parts, records int) func(w *format.Writer) {
+	return func(w *format.Writer) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		next := make([]int64, parts)
+		_ = w.Write(&format.Topic{Name: "t", ID: "id", Partitions: parts})
+		for p := range parts {
+			next[p] = r.Int64N(1000)
+			_ = w.Write(&format.Mark{Topic: "t", Partition: int32(p), Next: next[p]})
+		}
+		value := make([]byte, 4000)
+		for i := range value {
+			value[i] = byte(r.IntN(16))
+		}
+		for range records {
+			p := r.IntN(parts)
+			next[p] += r.Int64N(3)
+			n := r.IntN(2000)
+			rec := format.Record{Topic: "t", Partition: int32(p), Offset: next[p], Timestamp: r.Int64N(1 << 40), Value: value[n : n+r.IntN(2000)]}
+			_ = w.WriteRecord(&rec)
+			next[p]++
+			if r.IntN(50) == 0 {
+				next[p] += r.Int64N(5)
+				_ = w.Write(&format.Mark{Topic: "t", Partition: int32(p), Next: next[p]})
+			}
+		}
+		for p := range parts {
+			next[p] += r.Int64N(10)
+			_ = w.Write(&format.Mark{Topic: "t", Partition: int32(p), Next: next[p], MarkInfo: format.MarkInfo{End: &next[p]}})
+		}
+	}
+}
+
+// TestCoverageJoins packs random streams under tight bounds and follows what each
+// partition's segments and marks cover: they must join end to start, a mark must
+// come behind the segments that it covers, and every record must be there.
+func TestCoverageJoins(t *testing.T) {
+	for seed := range uint64(8) {
+		cfg := testConfig()
+		cfg.SegmentSize, cfg.Memory = 20_000, minMemory
+		in := stream(t, random(seed, 20, 5000))
+		position := make(map[int32]int64)
+		segments, records := 0, int64(0)
+		for _, f := range frames(t, packed(t, cfg, in)) {
+			switch f.Kind {
+			case format.KindMark:
+				m, err := format.DecodeMark(f.Raw)
+				ok(t, err)
+				if at, known := position[m.Partition]; known && m.Next < at {
+					t.Fatalf("seed %d: partition %d: mark %d behind %d", seed, m.Partition, m.Next, at)
+				}
+				position[m.Partition] = m.Next
+			case format.KindSeg:
+				s, data, err := format.DecodeSegment(f.Raw)
+				ok(t, err)
+				if s.From != position[s.Partition] {
+					t.Fatalf("seed %d: partition %d: segment from %d where %d is due", seed, s.Partition, s.From, position[s.Partition])
+				}
+				if s.TopicID != "id" || int64(len(data)) != s.Size || [32]byte(s.SHA256) != sha256.Sum256(data) {
+					t.Fatalf("seed %d: segment's figures are wrong: %+v", seed, s)
+				}
+				position[s.Partition] = s.Next
+				segments++
+				records += s.Records
+			}
+		}
+		if records != 5000 || segments < 100 {
+			t.Errorf("seed %d: %d records in %d segments", seed, records, segments)
+		}
+	}
+}
+
+// TestRoundTrip holds the records of each partition against what comes back.
+func TestRoundTrip(t *testing.T) {
+	for seed := range uint64(5) {
+		cfg := testConfig()
+		cfg.SegmentSize = 1 << (12 + seed*4)
+		in := stream(t, random(seed, 7, 5000))
+		var out bytes.Buffer
+		ok(t, Unpack(t.Context(), cfg, testEnv(), bytes.NewReader(packed(t, cfg, in)), &out))
+		want, got := perPartition(frames(t, in)), perPartition(frames(t, out.Bytes()))
+		for p, recs := range want {
+			if !bytes.Equal(recs, got[p]) {
+				t.Errorf("seed %d: partition %d came back different", seed, p)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("seed %d: %d partitions, not %d", seed, len(got), len(want))
+		}
+	}
+}
+
+func perPartition(fs []format.Frame) map[int32][]byte {
+	out := make(map[int32][]byte)
+	for _, f := range fs {
+		if f.Kind == format.KindRec {
+			out[f.Partition] = append(out[f.Partition], f.Raw...)
+		}
+	}
+	return out
+}
+
+// TestSameBytes packs the same records in two runs.
+func TestSameBytes(t *testing.T) {
+	segs := func(id string) [][]byte {
+		var b bytes.Buffer
+		w := format.NewWriter(&b)
+		ok(t, w.WriteHeader(&format.Header{ID: id, Created: int64(len(id)), Content: format.ContentRecords}))
+		random(1, 3, 5000)(w)
+		ok(t, w.Close(&format.End{}))
+		var out [][]byte
+		for _, f := range frames(t, packed(t, testConfig(), b.Bytes())) {
+			if f.Kind == format.KindSeg {
+				out = append(out, f.Raw)
+			}
+		}
+		return out
+	}
+	a, b := segs("one"), segs("another")
+	if len(a) != 3 || !slices.EqualFunc(a, b, bytes.Equal) {
+		t.Error("the same records gave other segments")
+	}
+}
+
+// TestSegmentIsStream reads a segment's content by itself.
+func TestSegmentIsStream(t *testing.T) {
+	in := stream(t, random(3, 1, 30_000)) // several zstd frames
+	for _, f := range frames(t, packed(t, testConfig(), in)) {
+		if f.Kind != format.KindSeg {
+			continue
+		}
+		s, data, err := format.DecodeSegment(f.Raw)
+		ok(t, err)
+		d, err := zstd.NewReader(bytes.NewReader(data))
+		ok(t, err)
+		plain, err := io.ReadAll(d)
+		ok(t, err)
+		inside := frames(t, plain)
+		if int64(len(plain)) != s.RawSize || len(plain) < 3*chunkSize {
+			t.Errorf("%d bytes, not %d", len(plain), s.RawSize)
+		}
+		first, err := format.DecodeMark(inside[1].Raw)
+		ok(t, err)
+		last, err := format.DecodeMark(inside[len(inside)-1].Raw)
+		ok(t, err)
+		if inside[0].Kind != format.KindTopic || first.Next != s.From || last.Next != s.Next || int64(len(inside)-3) != s.Records {
+			t.Errorf("inside: %s, mark %d … mark %d, %d frames; segment %+v", inside[0].Name, first.Next, last.Next, len(inside), s)
+		}
+	}
+}
+
+// TestOrderOfOthers checks that a point comes behind all it covers, that a loss cuts
+// the segment, and that unknown frames pass.
+func TestOrderOfOthers(t *testing.T) {
+	unknown := []byte{0x82, 0x63, 'n', 'e', 'w', 0x01}
+	in := stream(t, func(w *format.Writer) {
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 5}))
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 6}))
+		ok(t, w.WriteRaw(unknown))
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 20, MarkInfo: format.MarkInfo{Lost: [][2]int64{{7, 20}}}}))
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 20}))
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 30}))
+		ok(t, w.Write(&format.Point{Time: 1}))
+	})
+	var got []string
+	for _, f := range frames(t, packed(t, testConfig(), in)) {
+		switch f.Kind {
+		case format.KindMark:
+			m, _ := format.DecodeMark(f.Raw)
+			got = append(got, fmt.Sprint("mark ", m.Next))
+		case format.KindSeg:
+			s, _, _ := format.DecodeSegment(f.Raw)
+			got = append(got, fmt.Sprintf("seg [%d,%d)", s.From, s.Next))
+		default:
+			got = append(got, string(f.Name))
+		}
+	}
+	want := []string{"mark 5", "new", "seg [5,7)", "mark 20", "seg [20,30)", "mark 30", "point"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestRecreatedTopic packs two incarnations of one topic.
+func TestRecreatedTopic(t *testing.T) {
+	in := stream(t, func(w *format.Writer) {
+		for _, id := range []string{"old", "new"} {
+			ok(t, w.Write(&format.Topic{Name: "t", ID: id, Partitions: 1}))
+			ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 3}))
+		}
+	})
+	var ids []string
+	for _, f := range frames(t, packed(t, testConfig(), in)) {
+		if f.Kind == format.KindSeg {
+			s, _, _ := format.DecodeSegment(f.Raw)
+			ids = append(ids, s.TopicID)
+		}
+	}
+	if !slices.Equal(ids, []string{"old", "new"}) {
+		t.Errorf("segments of %q", ids)
+	}
+}
+
+// TestSegmentAge waits for a segment of a stream that has gone quiet.
+func TestSegmentAge(t *testing.T) {
+	cfg := testConfig()
+	cfg.SegmentAge = 20 * time.Millisecond
+	whole := stream(t, func(w *format.Writer) {
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 3, Value: make([]byte, 1000)}))
+	})
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		done <- Pack(t.Context(), cfg, testEnv(), inR, outW)
+		outW.Close()
+	}()
+	go func() { _, _ = inW.Write(whole[:len(whole)-3]) }() // all but the end of the end
+	f, err := format.NewReader(outR, 0).Next()
+	if err != nil || f.Kind != format.KindSeg {
+		t.Fatalf("got %v, %v; want a segment", f, err)
+	}
+	inW.Close()
+	go func() { _, _ = io.Copy(io.Discard, outR) }()
+	if err := <-done; !errors.Is(err, format.ErrTruncated) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestBadInput wants one clear error, its status, and an output that is no whole
+// stream.
+func TestBadInput(t *testing.T) {
+	good := stream(t, random(1, 2, 100))
+	segs := packed(t, testConfig(), good)
+	damaged := slices.Clone(segs)
+	damaged[len(damaged)/2] ^= 1
+	disorder := stream(t, func(w *format.Writer) {
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 4}))
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 4}))
+	})
+	pack, unpack := Pack, Unpack
+	for name, c := range map[string]struct {
+		run    func(context.Context, Config, *command.Env, io.Reader, io.Writer) error
+		in     []byte
+		want   string
+		status int
+	}{
+		"cut":              {pack, good[:len(good)-5], "stream ended before its end frame", command.Corrupt},
+		"empty":            {pack, nil, "empty input", command.Corrupt},
+		"text":             {pack, []byte("hello, world"), "not a kbk stream", command.Corrupt},
+		"packed":           {pack, segs, "packed already", command.Usage},
+		"disorder":         {pack, disorder, "t/0: record of offset 4 where 5 or above is due", command.Corrupt},
+		"cut segments":     {unpack, segs[:len(segs)-20], "stream ended before its end frame", command.Corrupt},
+		"records":          {unpack, good, "not packed", command.Usage},
+		"damaged segments": {unpack, damaged, "sha256", command.Corrupt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			err := c.run(t.Context(), testConfig(), testEnv(), bytes.NewReader(c.in), &out)
+			if err == nil || !strings.Contains(err.Error(), c.want) || command.StatusOf(err) != c.status {
+				t.Errorf("got %v, status %d", err, command.StatusOf(err))
+			}
+			r := format.NewReader(&out, 0)
+			for {
+				if _, err := r.Next(); err == io.EOF {
+					t.Error("the output has an end frame")
+				} else if err != nil {
+					break
+				}
+			}
+		})
+	}
+}
+
+// TestSegmentLies changes what a segment says of itself; its checksum is right.
+func TestSegmentLies(t *testing.T) {
+	in := packed(t, testConfig(), stream(t, random(1, 1, 100)))
+	for name, lie := range map[string]func(*format.Segment){
+		"records":   func(s *format.Segment) { s.Records++ },
+		"last":      func(s *format.Segment) { s.Last--; s.Next-- },
+		"from":      func(s *format.Segment) { s.From, s.First = s.From+1, s.First+1 },
+		"timestamp": func(s *format.Segment) { s.MaxTimestamp++ },
+		"raw size":  func(s *format.Segment) { s.RawSize++ },
+		"partition": func(s *format.Segment) { s.Partition++ },
+		"codec":     func(s *format.Segment) { s.Codec = "lzma" },
+		"cipher":    func(s *format.Segment) { s.Cipher = "age" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			w := format.NewWriter(&b)
+			ok(t, w.WriteHeader(&format.Header{Content: format.ContentSegments}))
+			for _, f := range frames(t, in) {
+				if f.Kind == format.KindSeg {
+					s, data, err := format.DecodeSegment(f.Raw)
+					ok(t, err)
+					lie(s)
+					ok(t, w.WriteSegment(s, data))
+				}
+			}
+			ok(t, w.Close(&format.End{}))
+			err := Unpack(t.Context(), testConfig(), testEnv(), &b, io.Discard)
+			if err == nil || !strings.Contains(err.Error(), "segment of t/") || command.StatusOf(err) != command.Corrupt {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestDropBelow(t *testing.T) {
+	in := packed(t, testConfig(), stream(t, func(w *format.Writer) {
+		for o := range int64(10) {
+			ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: o}))
+		}
+	}))
+	var b, out bytes.Buffer
+	w := format.NewWriter(&b)
+	ok(t, w.WriteHeader(&format.Header{Content: format.ContentSegments}))
+	for _, f := range frames(t, in) {
+		s, data, err := format.DecodeSegment(f.Raw)
+		ok(t, err)
+		s.DropBelow = 7
+		ok(t, w.WriteSegment(s, data))
+	}
+	ok(t, w.Close(&format.End{}))
+	ok(t, Unpack(t.Context(), testConfig(), testEnv(), &b, &out))
+	var got []int64
+	for _, f := range frames(t, out.Bytes()) {
+		if f.Kind == format.KindRec {
+			got = append(got, f.Offset)
+		}
+	}
+	if !slices.Equal(got, []int64{7, 8, 9}) {
+		t.Errorf("got offsets %d", got)
+	}
+}
+
+func BenchmarkPack(b *testing.B) {
+	in := stream(b, random(1, 8, 100_000))
+	b.SetBytes(int64(len(in)))
+	b.ReportAllocs()
+	for b.Loop() {
+		ok(b, Pack(context.Background(), testConfig(), testEnv(), bytes.NewReader(in), io.Discard))
+	}
+}
+
+func BenchmarkUnpack(b *testing.B) {
+	in := stream(b, random(1, 8, 100_000))
+	segs := packed(b, testConfig(), in)
+	b.SetBytes(int64(len(in)))
+	b.ReportAllocs()
+	for b.Loop() {
+		ok(b, Unpack(context.Background(), testConfig(), testEnv(), bytes.NewReader(segs), io.Discard))
+	}
+}
