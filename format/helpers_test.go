@@ -106,7 +106,7 @@ func decodeEncoder(f *Frame) (e Encoder, err error) {
 // readRecord reads the only record of a stream.
 func readRecord(t testing.TB, b []byte) (*Record, []byte) {
 	t.Helper()
-	d := NewReader(bytes.NewReader(b), 0)
+	d := smallReader(b)
 	f, err := d.Next()
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 // Config says how to reach a cluster.
 type Config struct {
 	Brokers  []string // host:port, or host for port 9092
-	ClientID string
+	ClientID string   // as the brokers' logs and quotas have it; empty: kbk
 }
 
 // Flags are the command-line flags behind a [Config].
@@ -53,6 +53,9 @@ const (
 // NewClient returns a client of the cluster, once one of its brokers has
 // answered.
 func NewClient(ctx context.Context, cfg Config, opts ...kgo.Opt) (*kgo.Client, error) {
+	if cfg.ClientID == "" {
+		cfg.ClientID = "kbk" // brokers refuse a software name that is empty
+	}
 	base := []kgo.Opt{
 		kgo.SeedBrokers(cfg.Brokers...),
 		kgo.ClientID(cfg.ClientID),

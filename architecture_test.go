@@ -1,0 +1,76 @@
+// Package kbk has no code: this test holds the tree to ARCHITECTURE.md.
+package kbk
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/kbkio/kbk/"
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []pkg
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		p.ImportPath = strings.TrimPrefix(p.ImportPath, module)
+		all = append(all, p)
+	}
+}
+
+func TestLayers(t *testing.T) {
+	commands := []string{"fetch", "pack", "push", "pull", "produce"}
+	all := packages(t)
+	if len(all) < 15 {
+		t.Fatalf("only %d packages found", len(all))
+	}
+	for _, p := range all {
+		for _, imp := range p.Imports {
+			own, isOwn := strings.CutPrefix(imp, module)
+			command, isCommand := strings.CutPrefix(own, "pkg/")
+			isCommand = isOwn && isCommand && slices.Contains(commands, command)
+			switch {
+			case p.ImportPath == "format" && isOwn:
+				t.Errorf("format imports %s, and should import nothing of the project", own)
+			case strings.HasPrefix(imp, "github.com/rclone/") && !strings.HasPrefix(p.ImportPath, "pkg/store"):
+				t.Errorf("%s imports rclone, which only pkg/store may", p.ImportPath)
+			case own == "pkg/store" && p.ImportPath != "pkg/push" && p.ImportPath != "pkg/pull":
+				t.Errorf("%s imports pkg/store, and with it rclone", p.ImportPath)
+			case isCommand && !strings.HasPrefix(p.ImportPath, "cmd/"):
+				t.Errorf("%s imports the command %s", p.ImportPath, own)
+			case strings.HasPrefix(own, "test/") && strings.HasPrefix(p.ImportPath, "pkg/"):
+				t.Errorf("%s imports %s", p.ImportPath, own)
+			}
+		}
+	}
+}
+
+// TestOneClientBuilder looks for calls, which the imports do not show.
+func TestOneClientBuilder(t *testing.T) {
+	out, err := exec.Command("git", "grep", "-l", "kgo.NewClient(", "--", "pkg", "cmd", ":!*_test.go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(string(out)); got != "pkg/kafka/kafka.go" {
+		t.Errorf("clients are made in %s", got)
+	}
+}

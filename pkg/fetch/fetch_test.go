@@ -1,0 +1,388 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/cursor"
+	"github.com/kbkio/kbk/pkg/kafka"
+)
+
+// These tests run against franz-go's embedded broker, for speed and for faults that
+// a real one does not make on demand; test/e2e has the real one.
+
+type world struct {
+	*testing.T
+	fake *kfake.Cluster
+	cl   *kgo.Client
+	adm  *kadm.Client
+}
+
+func newWorld(t *testing.T, brokers int, topic string, partitions int32, opts ...kgo.Opt) *world {
+	t.Helper()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(brokers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	w := &world{t, fake, cl, kadm.NewClient(cl)}
+	w.create(topic, partitions)
+	return w
+}
+
+func (w *world) create(topic string, partitions int32) {
+	w.Helper()
+	if _, err := w.adm.CreateTopic(w.Context(), partitions, 1, nil, topic); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// produce writes n records to a partition, each a batch of its own.
+func (w *world) produce(topic string, partition int32, n int) {
+	w.Helper()
+	for i := range n {
+		r := &kgo.Record{Topic: topic, Partition: partition, Value: fmt.Appendf(nil, "value %d", i)}
+		if err := w.cl.ProduceSync(w.Context(), r).FirstErr(); err != nil {
+			w.Fatal(err)
+		}
+	}
+}
+
+type result struct {
+	offsets map[string][]int64 // of records, by topic/partition
+	marks   map[string][]int64
+	lost    [][2]int64
+	kinds   []string
+	end     *format.End
+	err     error
+	log     string
+}
+
+func (w *world) fetch(change func(*Config), stop <-chan struct{}) result {
+	w.Helper()
+	cfg := Config{
+		Kafka:  kafka.Config{Brokers: w.fake.ListenAddrs(), ClientID: "test"},
+		Topics: []string{"t"}, Concurrency: 64, Timeout: 30 * time.Second,
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	var out, log bytes.Buffer
+	env := &command.Env{Name: "test", Log: slog.New(slog.NewTextHandler(&log, nil)), Stop: stop}
+	res := result{offsets: make(map[string][]int64), marks: make(map[string][]int64)}
+	res.err = Run(w.Context(), cfg, env, &out)
+	res.log = log.String()
+	r := format.NewReader(&out, 0)
+	for {
+		f, err := r.Next()
+		if err != nil {
+			if err != io.EOF && res.err == nil {
+				w.Fatal(err)
+			}
+			return res
+		}
+		res.kinds = append(res.kinds, string(f.Name))
+		switch f.Kind {
+		case format.KindRec:
+			k := fmt.Sprintf("%s/%d", f.Topic, f.Partition)
+			res.offsets[k] = append(res.offsets[k], f.Offset)
+		case format.KindMark:
+			m, err := format.DecodeMark(f.Raw)
+			if err != nil {
+				w.Fatal(err)
+			}
+			k := fmt.Sprintf("%s/%d", m.Topic, m.Partition)
+			res.marks[k] = append(res.marks[k], m.Next)
+			res.lost = append(res.lost, m.Lost...)
+		case format.KindEnd:
+			res.end, _ = format.DecodeEnd(f.Raw)
+		}
+	}
+}
+
+func upTo(n int64) (out []int64) {
+	for i := range n {
+		out = append(out, i)
+	}
+	return out
+}
+
+func (w *world) want(r result, key string, offsets []int64, marks ...int64) {
+	w.Helper()
+	if r.err != nil {
+		w.Fatalf("fetch: %v\n%s", r.err, r.log)
+	}
+	if !slices.Equal(r.offsets[key], offsets) || !slices.Equal(r.marks[key], marks) {
+		w.Errorf("%s: records %d, marks %d; want %d, %d", key, r.offsets[key], r.marks[key], offsets, marks)
+	}
+}
+
+func TestOneShot(t *testing.T) {
+	w := newWorld(t, 3, "t", 3)
+	w.produce("t", 0, 7)
+	w.produce("t", 2, 3)
+	r := w.fetch(nil, nil)
+	w.want(r, "t/0", upTo(7), 0, 7)
+	w.want(r, "t/1", nil, 0, 0)
+	w.want(r, "t/2", upTo(3), 0, 3)
+	if r.end.Records != 10 || r.kinds[0] != "topic" || r.kinds[len(r.kinds)-2] != "point" {
+		t.Errorf("end %+v, frames %q", r.end, r.kinds)
+	}
+}
+
+// TestTransactions has committed, aborted and open transactions: the end is the last
+// stable offset, and the last offsets below it are markers.
+func TestTransactions(t *testing.T) {
+	w := newWorld(t, 1, "t", 1, kgo.TransactionalID("tx"))
+	for i, end := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort, kgo.TryCommit, kgo.TryAbort} {
+		if err := w.cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		w.produce("t", 0, i+1)
+		if err := w.cl.EndTransaction(t.Context(), end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// 0 and its marker 1; 2 3 aborted, 4; 5 6 7, 8; 9 10 11 12 aborted, 13.
+	if err := w.cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	w.produce("t", 0, 2)
+	w.want(w.fetch(nil, nil), "t/0", []int64{0, 5, 6, 7}, 0, 14)
+}
+
+func TestCursor(t *testing.T) {
+	w := newWorld(t, 1, "t", 2)
+	w.produce("t", 0, 10)
+	w.produce("t", 1, 2)
+	meta, err := w.adm.Metadata(t.Context(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := kafka.FormatTopicID(meta.Topics["t"].ID)
+	from := func(id string, next int64) func(*Config) {
+		return func(c *Config) {
+			c.From = &cursor.Cursor{Version: 1, Topics: map[string]cursor.Topic{"t": {ID: id, Partitions: map[int32]int64{0: next}}}}
+		}
+	}
+	r := w.fetch(from(id, 8), nil)
+	w.want(r, "t/0", []int64{8, 9}, 8, 10)
+	w.want(r, "t/1", []int64{0, 1}, 0, 2)
+	w.want(w.fetch(from(id, 10), nil), "t/0", nil, 10, 10)
+	r = w.fetch(from("AAAAAAAAAAAAAAAAAAAAAA", 8), nil)
+	w.want(r, "t/0", upTo(10), 0, 10)
+	if !strings.Contains(r.log, "created again") {
+		t.Errorf("said %q", r.log)
+	}
+	if r = w.fetch(from(id, 11), nil); r.err == nil || !strings.Contains(r.err.Error(), "offset 11") || !strings.Contains(r.err.Error(), "ends at 10") {
+		t.Errorf("cursor past the end: %v", r.err)
+	}
+	if _, err := w.adm.DeleteRecords(t.Context(), kadm.Offsets{"t": {0: {Topic: "t", Partition: 0, At: 5}}}); err != nil {
+		t.Fatal(err)
+	}
+	r = w.fetch(from(id, 3), nil)
+	if command.StatusOf(r.err) != command.Loss || !slices.Equal(r.lost, [][2]int64{{3, 5}}) || !r.end.Lost {
+		t.Errorf("lost records: %v, marks lost %v", r.err, r.lost)
+	}
+	r.err = nil
+	w.want(r, "t/0", []int64{5, 6, 7, 8, 9}, 3, 5, 10)
+}
+
+func TestSelect(t *testing.T) {
+	w := newWorld(t, 1, "t", 1)
+	w.create("audit.a", 1)
+	w.create("audit.b", 1)
+	for _, c := range []struct {
+		topics []string
+		want   string // topics of marks, or an error
+	}{
+		{[]string{"t"}, "t/0"},
+		{[]string{"^audit"}, "audit.a/0 audit.b/0"},
+		{[]string{"^audit", "audit.a", "t"}, "audit.a/0 audit.b/0 t/0"},
+		{[]string{"t", "missing"}, `topic "missing" does not exist`},
+		{[]string{"^nothing"}, `no topic matches "^nothing"`},
+		{[]string{"^("}, "missing closing )"},
+	} {
+		r := w.fetch(func(cfg *Config) { cfg.Topics = c.topics }, nil)
+		if r.err != nil {
+			if !strings.Contains(r.err.Error(), c.want) || len(r.kinds) > 0 {
+				t.Errorf("%q: %v, frames %q", c.topics, r.err, r.kinds)
+			}
+			continue
+		}
+		var got []string
+		for k := range r.marks {
+			got = append(got, k)
+		}
+		slices.Sort(got)
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%q: got %q, want %s", c.topics, got, c.want)
+		}
+	}
+}
+
+// TestManyPartitions reads more partitions than may be read at once.
+func TestManyPartitions(t *testing.T) {
+	w := newWorld(t, 3, "t", 300)
+	for p := range int32(300) {
+		w.produce("t", p, int(p%3))
+	}
+	r := w.fetch(func(c *Config) { c.Concurrency = 7 }, nil)
+	for p := range int64(300) {
+		w.want(r, fmt.Sprintf("t/%d", p), upTo(p%3), 0, p%3)
+	}
+}
+
+// TestTrouble makes brokers fail for a while, in each way that passes.
+func TestTrouble(t *testing.T) {
+	w := newWorld(t, 3, "t", 6)
+	for p := range int32(6) {
+		w.produce("t", p, 20)
+	}
+	trouble := []error{kerr.NotLeaderForPartition, kerr.UnknownLeaderEpoch, kerr.KafkaStorageError, kerr.LeaderNotAvailable, kerr.OffsetNotAvailable}
+	turn := 0
+	w.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		turn++
+		if turn > 20 {
+			return nil, nil, false
+		}
+		if turn%7 == 0 {
+			return nil, errors.New("the connection breaks"), true
+		}
+		fetch := req.(*kmsg.FetchRequest)
+		resp := fetch.ResponseKind().(*kmsg.FetchResponse)
+		for _, t := range fetch.Topics {
+			rt := kmsg.NewFetchResponseTopic()
+			rt.Topic, rt.TopicID = t.Topic, t.TopicID
+			for _, p := range t.Partitions {
+				rp := kmsg.NewFetchResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, trouble[turn%len(trouble)].(*kerr.Error).Code
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
+	r := w.fetch(nil, nil)
+	for p := range 6 {
+		w.want(r, fmt.Sprintf("t/%d", p), upTo(20), 0, 20)
+	}
+	if turn <= 20 {
+		t.Errorf("only %d fetches", turn)
+	}
+}
+
+// TestEmptyIsNotTheEnd answers fetches with nothing: twice although there is more,
+// and then, of another partition, for ever.
+func TestEmptyIsNotTheEnd(t *testing.T) {
+	w := newWorld(t, 1, "t", 1)
+	w.produce("t", 0, 5)
+	answers := 0
+	empty := func(stable int64, until int) {
+		answers = 0
+		w.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			w.fake.KeepControl()
+			if answers++; answers > until {
+				return nil, nil, false
+			}
+			fetch := req.(*kmsg.FetchRequest)
+			resp := fetch.ResponseKind().(*kmsg.FetchResponse)
+			rt := kmsg.NewFetchResponseTopic()
+			rt.Topic, rt.TopicID = fetch.Topics[0].Topic, fetch.Topics[0].TopicID
+			rp := kmsg.NewFetchResponseTopicPartition()
+			rp.HighWatermark, rp.LastStableOffset = stable, stable
+			rt.Partitions = append(rt.Partitions, rp)
+			resp.Topics = append(resp.Topics, rt)
+			return resp, nil, true
+		})
+	}
+	empty(5, 2)
+	w.want(w.fetch(nil, nil), "t/0", upTo(5), 0, 5)
+	if answers < 3 {
+		t.Fatalf("only %d fetches", answers)
+	}
+
+	// A partition that ends below where it ended: it may come back, or not.
+	empty(3, 1<<30)
+	r := w.fetch(func(c *Config) { c.Timeout = time.Second }, nil)
+	if r.err == nil || !strings.Contains(r.err.Error(), "ended at offset 5 at the start and ends at 3 now") || r.end != nil {
+		t.Errorf("got %v", r.err)
+	}
+}
+
+// TestStop stops a run that cannot get on.
+func TestStop(t *testing.T) {
+	w := newWorld(t, 1, "t", 2)
+	w.produce("t", 0, 5)
+	w.produce("t", 1, 5)
+	stop := make(chan struct{})
+	fetches := 0
+	w.fake.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		if fetches++; fetches == 1 {
+			close(stop)
+		}
+		return nil, errors.New("no answer"), true
+	})
+	r := w.fetch(nil, stop)
+	if command.StatusOf(r.err) != command.Interrupted || r.end == nil || !r.end.Interrupted || slices.Contains(r.kinds, "point") {
+		t.Errorf("got %v, end %+v, frames %q", r.err, r.end, r.kinds)
+	}
+	for k, marks := range r.marks {
+		if !slices.Equal(marks, []int64{0, 0}) {
+			t.Errorf("%s: marks %d", k, marks)
+		}
+	}
+}
+
+// TestGivesUp waits no longer than the timeout.
+func TestGivesUp(t *testing.T) {
+	w := newWorld(t, 1, "t", 1)
+	w.produce("t", 0, 5)
+	w.fake.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		return nil, errors.New("no answer"), true
+	})
+	r := w.fetch(func(c *Config) { c.Timeout = 500 * time.Millisecond }, nil)
+	if r.err == nil || !strings.Contains(r.err.Error(), "t/0: no progress at offset 0") || r.end != nil {
+		t.Errorf("got %v, end %+v", r.err, r.end)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	w := newWorld(t, 1, "t", 1)
+	w.produce("t", 0, 5)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.fake.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cancel()
+		return nil, errors.New("no answer"), true
+	})
+	var out bytes.Buffer
+	cfg := Config{Kafka: kafka.Config{Brokers: w.fake.ListenAddrs()}, Topics: []string{"t"}, Concurrency: 1, Timeout: time.Minute}
+	err := Run(ctx, cfg, &command.Env{Log: slog.New(slog.DiscardHandler)}, &out)
+	if !errors.Is(err, context.Canceled) || command.StatusOf(err) != command.Interrupted {
+		t.Errorf("got %v", err)
+	}
+}
