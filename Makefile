@@ -22,9 +22,9 @@ test-fast:
 test: build
 	test/run.sh
 
-bench:
+bench: build
 	go test -run '^$$' -bench . -benchmem ./format ./pkg/...
-	test/bench/pipes.sh
+	go run ./test/bench
 
 lint:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt: these files are not formatted:"; gofmt -l .; exit 1; }

@@ -9,9 +9,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,19 +20,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-)
 
-// topics are what the broker is filled with.
-var topics = []struct {
-	name       string
-	partitions int32
-	records    int
-	record     func(r *rand.Rand, i int) *kgo.Record
-}{
-	{"orders", 4, 50_000, order},
-	{"payments", 3, 20_000, payment},
-	{"customers", 2, 5_000, customer},
-}
+	"github.com/kbkio/kbk/examples/sample"
+)
 
 func main() {
 	if err := run(context.Background()); err != nil {
@@ -51,8 +39,11 @@ func run(ctx context.Context) error {
 	defer cluster.Close()
 	brokers := strings.Join(cluster.ListenAddrs(), ",")
 	fmt.Printf("--- An embedded broker listens on %s\n", brokers)
-	if err := fill(ctx, brokers); err != nil {
+	if err := sample.Fill(ctx, brokers); err != nil {
 		return fmt.Errorf("fill the broker: %w", err)
+	}
+	for _, t := range sample.Topics {
+		fmt.Printf("topic %s: %d records in %d partitions\n", t.Name, t.Records, t.Partitions)
 	}
 	dir, err := os.MkdirTemp("", "kbk-demo-")
 	if err != nil {
@@ -71,74 +62,13 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("examples/quickstart.sh: %w", err)
 	}
 	fmt.Println("--- Compare every record with its copy")
-	for _, t := range topics {
-		if err := compare(ctx, brokers, t.name, t.name+"-restored", t.records); err != nil {
+	for _, t := range sample.Topics {
+		if err := compare(ctx, brokers, t.Name, t.Name+"-restored", t.Records); err != nil {
 			return err
 		}
-		fmt.Printf("%s: all %d records are the same, bit for bit\n", t.name, t.records)
+		fmt.Printf("%s: all %d records are the same, bit for bit\n", t.Name, t.Records)
 	}
 	return nil
-}
-
-func fill(ctx context.Context, brokers string) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	r := rand.New(rand.NewPCG(2026, 11))
-	for _, t := range topics {
-		if _, err := kadm.NewClient(cl).CreateTopic(ctx, t.partitions, 1, nil, t.name); err != nil {
-			return fmt.Errorf("create %s: %w", t.name, err)
-		}
-		var failed error
-		for i := range t.records {
-			rec := t.record(r, i)
-			rec.Topic = t.name
-			cl.Produce(ctx, rec, func(_ *kgo.Record, err error) { failed = errors.Join(failed, err) })
-		}
-		if err := errors.Join(cl.Flush(ctx), failed); err != nil {
-			return fmt.Errorf("produce to %s: %w", t.name, err)
-		}
-		fmt.Printf("topic %s: %d records in %d partitions\n", t.name, t.records, t.partitions)
-	}
-	return nil
-}
-
-// began is when the first event happened: the records' own times go on from it.
-var began = time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC)
-
-func order(r *rand.Rand, i int) *kgo.Record {
-	id := fmt.Sprintf("o-%07d", i)
-	return &kgo.Record{
-		Key: []byte(id),
-		Value: fmt.Appendf(nil, `{"order":%q,"customer":"c-%05d","country":%q,"lines":[{"sku":"%08x","quantity":%d,"price":%d.%02d}]}`,
-			id, r.IntN(5000), []string{"DE", "FR", "PL", "US"}[r.IntN(4)], r.Uint32(), 1+r.IntN(5), r.IntN(300), r.IntN(100)),
-		Headers:   []kgo.RecordHeader{{Key: "trace", Value: fmt.Appendf(nil, "%016x", r.Uint64())}, {Key: "source", Value: []byte("shop")}},
-		Timestamp: began.Add(time.Duration(i) * 700 * time.Millisecond),
-	}
-}
-
-// payment has no key, a header twice, and comes late now and then.
-func payment(r *rand.Rand, i int) *kgo.Record {
-	at := began.Add(time.Duration(i) * 1900 * time.Millisecond)
-	if r.IntN(50) == 0 {
-		at = at.Add(-time.Hour)
-	}
-	return &kgo.Record{
-		Value:     fmt.Appendf(nil, `{"payment":"p-%06d","order":"o-%07d","amount":%d.%02d,"method":"card"}`, i, r.IntN(50_000), r.IntN(900), r.IntN(100)),
-		Headers:   []kgo.RecordHeader{{Key: "hop", Value: []byte("gateway")}, {Key: "hop", Value: []byte("ledger")}},
-		Timestamp: at,
-	}
-}
-
-// customer is deleted, with a tombstone, one time in twenty.
-func customer(r *rand.Rand, i int) *kgo.Record {
-	rec := &kgo.Record{Key: fmt.Appendf(nil, "c-%05d", r.IntN(5000)), Timestamp: began.Add(time.Duration(i) * time.Minute)}
-	if r.IntN(20) > 0 {
-		rec.Value = fmt.Appendf(nil, `{"name":"Customer %d","mail":"c%d@example.org","since":%d}`, i, i, 1990+r.IntN(36))
-	}
-	return rec
 }
 
 // compare reads two topics to their ends, partition by partition.

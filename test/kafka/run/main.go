@@ -3,12 +3,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/kbkio/kbk/examples/sample"
 	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
 
@@ -41,12 +46,17 @@ func run(ctx context.Context, stop func()) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf(`bootstrap: %[1]s
-try:
-  kcat -P -b %[1]s -t demo
-  kbk-fetch -b %[1]s -t demo > demo.kbk
+	switch err := sample.Fill(ctx, c.Bootstrap()); {
+	case errors.Is(err, kerr.TopicAlreadyExists): // in a folder that was kept
+	case err != nil:
+		return errors.Join(err, c.Close())
+	}
+	fmt.Printf(`bootstrap: %[1]s, with the topics orders, payments and customers
+try, after make build and PATH=$PWD/bin:$PATH in another terminal:
+  kbk-fetch -b %[1]s -t orders | kbk-pack | kbk-push /tmp/nightly
+  kbk-pull /tmp/nightly | kbk-pack -d | kbk-produce -b %[1]s --create-topics --rename orders=orders-restored > map.kbk
 Ctrl-C stops it.
-`, c.Bootstrap())
+`, strings.Split(c.Bootstrap(), ",")[0])
 
 	<-ctx.Done()
 	stop() // a second Ctrl-C ends everything at once

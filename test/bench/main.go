@@ -1,0 +1,229 @@
+// Command bench measures whole pipes against a real Kafka, and prints what each
+// stage of them took: `make bench` runs it. Processor seconds and peak memory are
+// the operating system's own account of each process. The figures of a machine
+// are in docs/performance.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	kafkatest "github.com/kbkio/kbk/test/kafka"
+)
+
+const (
+	topic      = "orders"
+	partitions = 8
+	valueSize  = 500
+)
+
+func main() {
+	bin := flag.String("bin", "bin", "folder of the built commands")
+	size := flag.Int64("bytes", 1<<30, "bytes of values to measure with")
+	runs := flag.Int("runs", 3, "runs of each pipe; the one of median duration is printed")
+	flag.Parse()
+	if err := run(context.Background(), *bin, int(*size/valueSize), *runs); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, bin string, records, runs int) (err error) {
+	c, err := kafkatest.Start(ctx, kafkatest.Options{HeapMB: 1024})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	dir, err := os.MkdirTemp("", "kbk-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	began := time.Now()
+	if err := fill(ctx, c.Bootstrap(), records); err != nil {
+		return fmt.Errorf("fill the topic: %w", err)
+	}
+	fmt.Printf("%d records of %d B in %d partitions, lz4 in the topic, made in %.1f s\n\n", records, valueSize, partitions, time.Since(began).Seconds())
+	fmt.Println("| pipe | stage | wall s | CPU s | peak RSS MiB | records/s of the pipe |")
+	fmt.Println("| --- | --- | ---: | ---: | ---: | ---: |")
+	b := bench{bin: bin, records: records, runs: runs}
+	b.measure("fetch > /dev/null", nil, []string{"kbk-fetch", "-b", c.Bootstrap(), "-t", topic})
+	backup := filepath.Join(dir, "backup")
+	b.measure("backup", func(int) error { return os.RemoveAll(backup) },
+		[]string{"kbk-fetch", "-b", c.Bootstrap(), "-t", topic}, []string{"kbk-pack"}, []string{"kbk-push", backup})
+	b.measure("pull, unpack > /dev/null", nil, []string{"kbk-pull", backup}, []string{"kbk-pack", "-d"})
+	target := ""
+	b.measure("restore", func(i int) error {
+		if target != "" { // make room
+			if err := drop(ctx, c.Bootstrap(), target); err != nil {
+				return err
+			}
+		}
+		target = fmt.Sprint("restored-", i)
+		return nil
+	}, []string{"kbk-pull", backup}, []string{"kbk-pack", "-d"},
+		[]string{"kbk-produce", "-b", c.Bootstrap(), "--create-topics", "--rename", topic + "=TARGET"})
+	return b.err
+}
+
+type bench struct {
+	bin     string
+	records int
+	runs    int
+	err     error
+}
+
+// usage is what one stage took in one run.
+type usage struct {
+	name string
+	cpu  time.Duration
+	rss  int64 // MiB
+}
+
+// measure runs a pipe some times, each after prepare, and prints the median run.
+// TARGET in an argument is restored-<run>.
+func (b *bench) measure(name string, prepare func(i int) error, stages ...[]string) {
+	type result struct {
+		wall  time.Duration
+		usage []usage
+	}
+	var results []result
+	for i := range b.runs {
+		if b.err != nil {
+			return
+		}
+		if prepare != nil {
+			if b.err = prepare(i); b.err != nil {
+				return
+			}
+		}
+		wall, u, err := b.pipe(i, stages)
+		if err != nil {
+			b.err = fmt.Errorf("%s: %w", name, err)
+			return
+		}
+		results = append(results, result{wall, u})
+	}
+	slices.SortFunc(results, func(a, b result) int { return int(a.wall - b.wall) })
+	r := results[len(results)/2]
+	for i, u := range r.usage {
+		wall, rate := "", ""
+		if i == 0 {
+			wall, rate = fmt.Sprintf("%.2f", r.wall.Seconds()), fmt.Sprintf("%.0f", float64(b.records)/r.wall.Seconds())
+		} else {
+			name = ""
+		}
+		fmt.Printf("| %s | %s | %s | %.2f | %d | %s |\n", name, u.name, wall, u.cpu.Seconds(), u.rss, rate)
+	}
+}
+
+func (b *bench) pipe(run int, stages [][]string) (time.Duration, []usage, error) {
+	var cmds []*exec.Cmd
+	var errs []*strings.Builder
+	var ends []io.Closer
+	began := time.Now()
+	for i, args := range stages {
+		words := make([]string, 0, len(args))
+		for _, w := range args[1:] {
+			words = append(words, strings.ReplaceAll(w, "TARGET", fmt.Sprint("restored-", run)))
+		}
+		cmd := exec.Command(filepath.Join(b.bin, args[0]), words...)
+		stderr := new(strings.Builder)
+		cmd.Stderr = stderr
+		if i > 0 {
+			r, w, err := os.Pipe()
+			if err != nil {
+				return 0, nil, err
+			}
+			cmds[i-1].Stdout, cmd.Stdin = w, r
+			ends = append(ends, r, w)
+		}
+		cmds, errs = append(cmds, cmd), append(errs, stderr)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer null.Close()
+	cmds[len(cmds)-1].Stdout = null
+	for _, cmd := range cmds {
+		if err := cmd.Start(); err != nil {
+			return 0, nil, err
+		}
+	}
+	for _, e := range ends {
+		e.Close()
+	}
+	var out []usage
+	for i, cmd := range cmds {
+		if err := cmd.Wait(); err != nil {
+			return 0, nil, fmt.Errorf("%s: %w: %s", stages[i][0], err, errs[i])
+		}
+		s := cmd.ProcessState
+		out = append(out, usage{strings.Join(stages[i][:1], " "), s.UserTime() + s.SystemTime(), peak(s) >> 20})
+	}
+	return time.Since(began), out, nil
+}
+
+// peak is a process's peak memory in bytes.
+func peak(s *os.ProcessState) int64 {
+	if u, ok := s.SysUsage().(*syscall.Rusage); ok {
+		return int64(u.Maxrss) << 10 // KiB on Linux
+	}
+	return 0
+}
+
+// fill produces JSON events of valueSize bytes that compress about as orders do.
+func fill(ctx context.Context, brokers string, records int) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.MaxBufferedRecords(1<<18), kgo.ProducerBatchCompression(kgo.Lz4Compression()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if _, err := kadm.NewClient(cl).CreateTopic(ctx, partitions, 1, nil, topic); err != nil {
+		return err
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	words := strings.Fields("shipped pending returned express standard gift invoice warehouse parcel locker morning evening fragile insured signature neighbour")
+	var failed error
+	for i := range records {
+		v := make([]byte, 0, valueSize+32)
+		v = fmt.Appendf(v, `{"order":"o-%09d","customer":"c-%06d","country":"DE","amount":%d.%02d,"trace":"%016x","note":"`, i, r.IntN(100_000), r.IntN(1000), r.IntN(100), r.Uint64())
+		for len(v) < valueSize-2 {
+			v = append(append(v, words[r.IntN(len(words))]...), ' ')
+		}
+		v = append(v[:valueSize-2], `"}`...)
+		rec := &kgo.Record{Topic: topic, Partition: int32(i % partitions), Key: fmt.Appendf(nil, "o-%09d", i), Value: v}
+		cl.Produce(ctx, rec, func(_ *kgo.Record, err error) {
+			if err != nil && failed == nil {
+				failed = err
+			}
+		})
+	}
+	return errors.Join(cl.Flush(ctx), failed)
+}
+
+func drop(ctx context.Context, brokers, name string) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	_, err = kadm.NewClient(cl).DeleteTopic(ctx, name)
+	return err
+}
