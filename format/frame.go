@@ -233,12 +233,15 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// marshal encodes a frame's element. It refuses what a reader would: text that
-// is not UTF-8, which the library lets through.
+// marshal encodes a frame's element. It refuses what a reader would: a map over
+// the limit, and text that is not UTF-8, which the library lets through.
 func marshal(what string, v any) ([]byte, error) {
 	raw, err := encMode.Marshal(v)
 	if err == nil {
 		_, err = itemLen(raw)
+	}
+	if err == nil && raw[0]&0xe0 == majorMap && len(raw) > maxMap {
+		err = fmt.Errorf("map of %d bytes, over %d", len(raw), maxMap)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %v", what, err) // not an ErrCorrupt: nothing was read

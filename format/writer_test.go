@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
@@ -129,6 +130,7 @@ func TestWriterRefusesWhatReadersRefuse(t *testing.T) {
 		"metadata": &Group{Offsets: map[string]map[int32]GroupOffset{"t": {0: {Metadata: ptr(bad)}}}},
 		"batch":    &Batch{Topic: bad},
 		"map":      &Map{TargetTopic: bad},
+		"large":    &Group{Offsets: map[string]map[int32]GroupOffset{"t": {0: {Metadata: ptr(strings.Repeat("m", maxMap))}}}},
 	} {
 		w := NewWriter(io.Discard)
 		if err := w.WriteHeader(&Header{}); err != nil {

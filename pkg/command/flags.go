@@ -2,6 +2,7 @@ package command
 
 import (
 	"math"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
@@ -22,20 +23,11 @@ func (s *Size) Set(v string) error {
 
 // String implements cli.Generic.
 func (s *Size) String() string {
+	text := humanize.Bytes(uint64(*s))
 	if *s%1024 == 0 {
-		return compact(humanize.IBytes(uint64(*s)))
+		text = humanize.IBytes(uint64(*s))
 	}
-	return compact(humanize.Bytes(uint64(*s)))
-}
-
-func compact(s string) string {
-	out := make([]byte, 0, len(s))
-	for i := range len(s) {
-		if s[i] != ' ' {
-			out = append(out, s[i])
-		}
-	}
-	return string(out)
+	return strings.NewReplacer(" ", "", ".0", "").Replace(text)
 }
 
 // SizeFlag is a flag that takes a size in bytes.

@@ -1,0 +1,130 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/kbkio/kbk/format"
+)
+
+func TestStatusOf(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, OK},
+		{errors.New("x"), Failed},
+		{Usagef("x"), Usage},
+		{fmt.Errorf("y: %w", WithHint(Usagef("x"), "hint")), Usage},
+		{Input(&format.PositionError{Err: format.ErrTruncated}), Corrupt},
+		{Input(&format.PositionError{Err: format.ErrEmpty}), Corrupt},
+		{Input(format.ErrNotStream), Corrupt},
+		{WithStatus(Loss, errors.New("x")), Loss},
+		{Stopped("x"), Interrupted},
+		{fmt.Errorf("x: %w", context.Canceled), Interrupted},
+	} {
+		if got := StatusOf(c.err); got != c.want {
+			t.Errorf("StatusOf(%v) = %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for in, want := range map[string]int64{"64MiB": 64 << 20, "10MB": 10e6, "4096": 4096, "1GiB": 1 << 30, "1.5KiB": 1536} {
+		var s Size
+		if err := s.Set(in); err != nil || int64(s) != want {
+			t.Errorf("%q: %d, %v", in, s, err)
+		}
+	}
+	for in, want := range map[Size]string{64 << 20: "64MiB", 10e6: "10MB", 1 << 30: "1GiB", 1536: "1.5kB"} {
+		if got := in.String(); got != want {
+			t.Errorf("%d: %q, not %q", int64(in), got, want)
+		}
+	}
+	for _, in := range []string{"", "x", "-1", "10QB", "99999999999GiB"} {
+		var s Size
+		if err := s.Set(in); err == nil {
+			t.Errorf("%q was taken as %d", in, s)
+		}
+	}
+}
+
+// TestRun runs an app with arguments and looks at its status.
+func TestRun(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{nil, OK},
+		{[]string{"--help"}, OK},
+		{[]string{"--version"}, OK},
+		{[]string{"--nonsense"}, Usage},
+		{[]string{"a", "b"}, Usage},
+		{[]string{"a", "--quiet"}, Usage}, // a flag behind the argument
+		{[]string{"--log-format", "xml"}, Usage},
+		{[]string{"help"}, OK}, // an argument like any other
+		{[]string{"--fail"}, Failed},
+	} {
+		app := App(Spec{
+			Name: "kbk-test", Usage: "test", MaxArgs: 1,
+			Flags: []cli.Flag{&cli.BoolFlag{Name: "fail"}},
+			Action: func(_ context.Context, c *cli.Context, _ *Env) error {
+				if c.Bool("fail") {
+					return errors.New("failed")
+				}
+				return nil
+			},
+		})
+		app.Writer, app.ErrWriter = io.Discard, io.Discard
+		if got := run(app, append([]string{"kbk-test"}, c.args...)); got != c.want {
+			t.Errorf("%q: status %d, want %d", c.args, got, c.want)
+		}
+	}
+}
+
+func TestHelpHasStatuses(t *testing.T) {
+	var out bytes.Buffer
+	app := App(Spec{Name: "kbk-test", Action: func(context.Context, *cli.Context, *Env) error { return nil }})
+	app.Writer = &out
+	if run(app, []string{"kbk-test", "--help"}) != OK || !strings.Contains(out.String(), "EXIT STATUS:\n   0    done\n") {
+		t.Errorf("help is %q", out.String())
+	}
+}
+
+func TestTextLog(t *testing.T) {
+	var b bytes.Buffer
+	log := logger("kbk-test", &b, slog.LevelInfo, false)
+	log.Debug("not seen")
+	log.Info("one")
+	log.With("a", 1).Warn("two\nlines", "b", "x y")
+	log.Error("three")
+	want := "kbk-test: one\nkbk-test: warning: two lines (a=1 b=\"x y\")\nkbk-test: error: three\n"
+	if b.String() != want {
+		t.Errorf("got %q", b.String())
+	}
+}
+
+func TestInterruptible(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r, w := io.Pipe()
+	defer w.Close()
+	in := Interruptible(ctx, r)
+	go func() { _, _ = w.Write([]byte("abc")) }()
+	b := make([]byte, 10)
+	if n, err := in.Read(b); n != 3 || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
+	why := errors.New("enough")
+	cancel(why)
+	if _, err := in.Read(b); !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+}
