@@ -33,7 +33,7 @@ them and writes them to standard output. With -d it unpacks and checks segments.
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "unpack", Aliases: []string{"d"}, Usage: "unpack segments"},
 			command.SizeFlag("segment-size", 128<<20, "close a segment at `SIZE` of uncompressed bytes"),
-			&cli.DurationFlag{Name: "segment-age", Usage: "close a segment when it has been open for `TIME`, such as 10m; 0: only by size"},
+			&cli.DurationFlag{Name: "segment-age", Usage: "close a segment when it has been open for `TIME`, such as 10m", DefaultText: "never"},
 			command.SizeFlag("memory", 512<<20, "hold `SIZE` of segments in memory; when that is reached, the largest is closed"),
 			&cli.IntFlag{Name: "level", Value: 1, Usage: "compress at zstd level `N`, 1 (fastest) to 19"},
 			command.MaxFrameFlag(),

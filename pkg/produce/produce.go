@@ -46,7 +46,7 @@ If the input turns out to be cut short, what came before has been produced; the 
 		Flags: append(kafka.Flags(),
 			&cli.StringSliceFlag{Name: "rename", Usage: "write topic OLD to NEW, as `OLD=NEW`; repeatable"},
 			&cli.BoolFlag{Name: "create-topics", Usage: "create topics that do not exist, with the partitions, replication factor and configs they had"},
-			&cli.IntFlag{Name: "replication-factor", Usage: "create topics with `N` replicas; default: as they had"},
+			&cli.IntFlag{Name: "replication-factor", Usage: "create topics with `N` replicas", DefaultText: "as they had"},
 			&cli.StringFlag{Name: "if-not-empty", Value: "fail", Usage: "`WHAT` to do when a target topic holds records: fail or append"},
 			&cli.StringFlag{Name: "map", Usage: "write which offset became which to `FILE`"},
 			command.SizeFlag("memory", 128<<20, "hold `SIZE` of records that are on their way"),
