@@ -356,6 +356,7 @@ func TestSegmentLies(t *testing.T) {
 		"from":      func(s *format.Segment) { s.From, s.First = s.From+1, s.First+1 },
 		"timestamp": func(s *format.Segment) { s.MaxTimestamp++ },
 		"raw size":  func(s *format.Segment) { s.RawSize++ },
+		"bomb":      func(s *format.Segment) { s.RawSize /= 2 },
 		"partition": func(s *format.Segment) { s.Partition++ },
 		"codec":     func(s *format.Segment) { s.Codec = "lzma" },
 		"cipher":    func(s *format.Segment) { s.Cipher = "age" },

@@ -169,7 +169,7 @@ func (u *unpacker) unpack(m *format.Segment, data []byte, withTopic bool, out *o
 	if err := d.Reset(bytes.NewReader(data)); err != nil {
 		return fmt.Errorf("decompress: %w", err)
 	}
-	plain := &counter{r: d}
+	plain := &counter{r: d, max: m.RawSize}
 	r := format.NewReader(plain, int(u.cfg.MaxFrame))
 	if _, err := r.Header(); err != nil {
 		return fmt.Errorf("inside: %w", err)
@@ -242,15 +242,18 @@ func check(want, got *format.Segment, rawSize int64) error {
 	return nil
 }
 
-// A counter counts what is read through it.
+// A counter counts what is read through it, and fails at more than max: what a
+// segment may decompress to is what it says.
 type counter struct {
-	r io.Reader
-	n int64
+	r      io.Reader
+	n, max int64
 }
 
 // Read implements io.Reader.
 func (c *counter) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
-	c.n += int64(n)
+	if c.n += int64(n); c.n > c.max {
+		return 0, fmt.Errorf("more than %d bytes uncompressed", c.max)
+	}
 	return n, err
 }
