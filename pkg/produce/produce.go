@@ -120,17 +120,21 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		return command.WithHint(command.Usagef("standard input is a stream of segments, not of records"), "put kbk-pack -d before this command")
 	}
 	targets := &targets{cfg: cfg, log: env.Log, topics: make(map[string]*target), sources: make(map[string]*source)}
-	cl, err := kafka.NewClient(ctx, cfg.Kafka,
-		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.RequiredAcks(kgo.AllISRAcks()),
-		// A sequence that the broker lost would be taken up anew, and records doubled.
-		kgo.StopProducerOnDataLossDetected(),
+	connect := func(opts ...kgo.Opt) (*kgo.Client, error) {
+		return kafka.NewClient(ctx, cfg.Kafka, append(opts,
+			kgo.RecordPartitioner(kgo.ManualPartitioner()),
+			kgo.RequiredAcks(kgo.AllISRAcks()),
+			// A sequence that the broker lost would be taken up anew, and records doubled.
+			kgo.StopProducerOnDataLossDetected(),
+			kgo.ProducerBatchCompression(kgo.ZstdCompression(), kgo.NoCompression()),
+			// The client looks for a topic that was created a moment ago; by default it
+			// would sit out seconds before it looks again.
+			kgo.MetadataMinAge(100*time.Millisecond),
+		)...)
+	}
+	cl, err := connect(
 		kgo.ProducerBatchMaxBytesFn(targets.maxBatch),
-		kgo.ProducerBatchCompression(kgo.ZstdCompression(), kgo.NoCompression()),
 		kgo.MaxBufferedRecords(1<<20),
-		// The client looks for a topic that was created a moment ago; by default it
-		// would sit out seconds before it looks again.
-		kgo.MetadataMinAge(100*time.Millisecond),
 		kgo.MaxBufferedBytes(int(cfg.Memory)),
 	)
 	if err != nil {
@@ -142,7 +146,8 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	if err := w.WriteHeader(&format.Header{ID: h.ID, Created: began.UnixMilli(), Content: format.ContentRecords, Source: h.Source}); err != nil {
 		return err
 	}
-	p := &producer{cl: cl, targets: targets, maps: w, fail: cancel}
+	p := &producer{cl: cl, connect: connect, targets: targets, maps: w, fail: cancel}
+	defer p.close()
 	end, err := p.follow(ctx, r)
 	if flushErr := cl.Flush(ctx); err == nil {
 		err = flushErr

@@ -20,6 +20,8 @@ import (
 // acknowledged, and turns acknowledgements into map frames.
 type producer struct {
 	cl      *kgo.Client
+	large   *kgo.Client // see produceLarge; nil until it is needed
+	connect func(...kgo.Opt) (*kgo.Client, error)
 	targets *targets
 	arena   arena
 	fail    context.CancelCauseFunc
@@ -113,8 +115,57 @@ func (p *producer) produce(ctx context.Context, part *partition, rec *format.Rec
 		part.sent = append(part.sent, run{rec.Offset, 1})
 	}
 	p.mu.Unlock()
+	if size(out) > int(part.source.target.maxBatch) {
+		return p.produceLarge(ctx, part, out)
+	}
 	p.cl.Produce(ctx, out, part.promise)
 	return context.Cause(ctx)
+}
+
+// maxRequest is the largest batch the client can be made to send.
+const maxRequest = 1 << 30
+
+// produceLarge produces a record that is larger than the topic's largest batch. It
+// may fit all the same: the broker looks at the batch as it is compressed, which is
+// how it got into the source, and the client at the record as it is. So it goes,
+// alone, through a client that does not look.
+func (p *producer) produceLarge(ctx context.Context, part *partition, r *kgo.Record) error {
+	if p.large == nil {
+		cl, err := p.connect(kgo.ProducerBatchMaxBytes(maxRequest), kgo.BrokerMaxWriteBytes(maxRequest))
+		if err != nil {
+			return err
+		}
+		p.large = cl
+	}
+	if err := p.cl.Flush(ctx); err != nil { // what is before it in the partition goes first
+		return err
+	}
+	err := p.large.ProduceSync(ctx, r).FirstErr()
+	p.acknowledged(part, r, err)
+	return context.Cause(ctx)
+}
+
+// close lets go of what the producer has connected itself.
+func (p *producer) close() {
+	if p.large != nil {
+		p.large.Close()
+	}
+}
+
+// batchOverhead is more than a batch of one record takes besides its key, value and
+// headers, and each header besides its name and value (DefaultRecordBatch, DefaultRecord).
+const (
+	batchOverhead  = 61 + 40
+	headerOverhead = 10
+)
+
+// size is about how many bytes a batch of r alone takes, uncompressed.
+func size(r *kgo.Record) int {
+	n := batchOverhead + len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		n += headerOverhead + len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
+	return n
 }
 
 // acknowledged takes the fate of the partition's oldest record on its way: a client
@@ -151,8 +202,7 @@ func (p *producer) acknowledged(part *partition, r *kgo.Record, err error) {
 func explain(part *partition, offset int64, r *kgo.Record, err error) error {
 	err = fmt.Errorf("produce %s/%d: record of offset %d: %w", part.source.name, part.num, offset, err)
 	if errors.Is(err, kerr.MessageTooLarge) {
-		size := humanize.IBytes(uint64(len(r.Key) + len(r.Value)))
-		return command.WithHint(err, fmt.Sprintf("its key and value are %s: raise max.message.bytes of topic %s", size, r.Topic))
+		return command.WithHint(err, fmt.Sprintf("it takes %s before compression: raise max.message.bytes of topic %s", humanize.IBytes(uint64(size(r))), r.Topic))
 	}
 	return err
 }
