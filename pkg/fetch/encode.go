@@ -34,12 +34,14 @@ const fetchedBytes = 64 << 20
 // were put in.
 type encoder struct {
 	*ordered.Queue
+	wanted   window
 	decoders sync.Pool
 	records  atomic.Int64
 }
 
-func newEncoder() *encoder {
+func newEncoder(wanted window) *encoder {
 	return &encoder{
+		wanted:   wanted,
 		Queue:    ordered.NewQueue(fetchedBytes),
 		decoders: sync.Pool{New: func() any { return recordbatch.NewDecoder() }},
 	}
@@ -82,6 +84,9 @@ func (e *encoder) encode(d *recordbatch.Decoder, j *job, out *ordered.Output) er
 		if t.Control() && !aborting[t.ProducerID] {
 			continue
 		}
+		if !t.Control() && t.MaxTimestamp < e.wanted.since {
+			continue
+		}
 		if err := d.Open(t); err != nil {
 			return err
 		}
@@ -101,7 +106,7 @@ func (e *encoder) encode(d *recordbatch.Decoder, j *job, out *ordered.Output) er
 			if !ok {
 				break
 			}
-			if rec.Offset < j.from || rec.Offset >= j.end {
+			if rec.Offset < j.from || rec.Offset >= j.end || !e.wanted.holds(rec.Timestamp) {
 				continue
 			}
 			buf = format.AppendRecord(buf, &rec)

@@ -25,10 +25,24 @@ import (
 // Config says what to read.
 type Config struct {
 	Kafka       kafka.Config
-	Topics      []string       // names, or regular expressions that begin with ^
-	From        *cursor.Cursor // where to begin; nil: at the beginning
+	Topics      []string       // names, perhaps with partitions (orders:0,3-5), or regular expressions that begin with ^
+	Exclude     []string       // likewise, without partitions
+	Internal    bool           // Kafka's own topics may be read too
+	Partitions  map[int32]bool // of every topic; nil: all
+	Cursor      *cursor.Cursor // where to begin, of the partitions that it names; nil: at From
+	From        Bound          // where to begin; zero: at the beginning
+	To          Bound          // where to end; zero: at the end
+	Uncommitted bool           // read what may yet be aborted, to the high watermark
+	NoConfigs   bool           // leave topic configs out
 	Concurrency int            // partitions read at once
 	Timeout     time.Duration  // how long a partition may make no progress
+}
+
+func (c *Config) isolation() string {
+	if c.Uncommitted {
+		return "read_uncommitted"
+	}
+	return "read_committed"
 }
 
 // App is the command kbk-fetch.
@@ -38,12 +52,21 @@ func App() *cli.App {
 		Usage: "read topics of a Kafka cluster as a stream of records",
 		Description: `Reads the selected topics from their beginning, or from --from, to the end offsets
 seen at the start, writes them to standard output and stops. Only committed records
-are read: the end is the last stable offset.
+are read: the end is the last stable offset. With --list it says what there is.
 
    kbk-fetch -b localhost:9092 -t orders -t '^audit\.' | kbk-pack | kbk-push /var/backups/nightly`,
 		Flags: append(kafka.Flags(),
-			&cli.StringSliceFlag{Name: "topic", Aliases: []string{"t"}, Usage: "read `TOPIC`: a name, or a regular expression that begins with ^; repeatable"},
-			&cli.StringFlag{Name: "from", Usage: "begin where the cursor `FILE` says (- is standard input); default: the beginning"},
+			&cli.StringSliceFlag{Name: "topic", Aliases: []string{"t"}, Usage: "read `TOPIC`: a name, a name with partitions (orders:0,3-5), or a regular expression that begins with ^; repeatable"},
+			&cli.StringSliceFlag{Name: "exclude", Usage: "leave out `TOPIC`: a name, or a regular expression that begins with ^; repeatable"},
+			&cli.BoolFlag{Name: "internal", Usage: "let --topic select Kafka's internal topics too"},
+			&cli.StringFlag{Name: "partitions", Aliases: []string{"p"}, Usage: "read only partitions `LIST`, such as 0,3-5"},
+			&cli.StringFlag{Name: "from", DefaultText: "beginning", Usage: "begin at `WHERE`: beginning, end, an offset, -N for the last N, a time, or a cursor file (- is standard input)"},
+			&cli.StringFlag{Name: "to", DefaultText: "end", Usage: "end at `WHERE`, likewise; an offset is not read itself, a time is"},
+			&cli.StringSliceFlag{Name: "offset", Aliases: []string{"o"}, Usage: "begin and end at `WHERE` as kcat and kcl have it: beginning, end, N, -N, N:M, s@TIME, e@TIME, @TIME:TIME; repeatable"},
+			&cli.StringFlag{Name: "isolation", Value: "read_committed", Usage: "read_committed, or read_uncommitted for what may yet be aborted"},
+			&cli.BoolFlag{Name: "no-configs", Usage: "leave the topics' configs out"},
+			&cli.BoolFlag{Name: "list", Usage: "print topics and partitions, their offsets, sizes and times, and read nothing"},
+			&cli.BoolFlag{Name: "json", Usage: "with --list: print JSON"},
 			&cli.IntFlag{Name: "concurrency", Value: 64, Usage: "read `N` partitions at once"},
 			&cli.DurationFlag{Name: "timeout", Value: 2 * time.Minute, Usage: "give up when a partition makes no progress for this long"},
 		),
@@ -52,30 +75,85 @@ are read: the end is the last stable offset.
 }
 
 func action(ctx context.Context, c *cli.Context, env *command.Env) error {
-	cfg := Config{Topics: c.StringSlice("topic"), Concurrency: c.Int("concurrency"), Timeout: c.Duration("timeout")}
+	cfg := Config{
+		Topics:      c.StringSlice("topic"),
+		Exclude:     c.StringSlice("exclude"),
+		Internal:    c.Bool("internal"),
+		NoConfigs:   c.Bool("no-configs"),
+		Concurrency: c.Int("concurrency"),
+		Timeout:     c.Duration("timeout"),
+	}
 	var err error
 	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
 		return err
 	}
-	if len(cfg.Topics) == 0 {
+	if len(cfg.Topics) == 0 && c.Bool("list") {
+		cfg.Topics = []string{"^"}
+	}
+	switch isolation := c.String("isolation"); {
+	case len(cfg.Topics) == 0:
 		return command.WithHint(command.Usagef("no topics"), "give -t NAME, or -t '^' for all")
-	}
-	if cfg.Concurrency < 1 {
+	case cfg.Concurrency < 1:
 		return command.Usagef("--concurrency %d is below 1", cfg.Concurrency)
-	}
-	if cfg.Timeout <= 0 {
+	case cfg.Timeout <= 0:
 		return command.Usagef("--timeout %s is not above 0", cfg.Timeout)
+	case isolation == "read_uncommitted":
+		cfg.Uncommitted = true
+	case isolation != "read_committed":
+		return command.Usagef("--isolation %q is neither read_committed nor read_uncommitted", isolation)
+	case c.Bool("json") && !c.Bool("list"):
+		return command.Usagef("--json is only for --list")
 	}
-	if from := c.String("from"); from != "" {
-		if cfg.From, err = readCursor(from); err != nil {
-			return command.WithStatus(command.Usage, fmt.Errorf("--from %s: %w", from, err))
+	if list := c.String("partitions"); list != "" {
+		if cfg.Partitions, err = parsePartitions(list); err != nil {
+			return command.Usagef("--partitions: %w", err)
 		}
+	}
+	if c.Bool("list") {
+		return List(ctx, cfg, c.Bool("json"), os.Stdout)
+	}
+	if err := setBounds(&cfg, c, time.Now()); err != nil {
+		return err
 	}
 	out, err := command.Stdout()
 	if err != nil {
 		return err
 	}
 	return Run(ctx, cfg, env, out)
+}
+
+// setBounds reads the flags that say where to begin and to end.
+func setBounds(cfg *Config, c *cli.Context, now time.Time) error {
+	if c.IsSet("offset") && (c.IsSet("from") || c.IsSet("to")) {
+		return command.Usagef("-o and --from or --to exclude one another")
+	}
+	for _, o := range c.StringSlice("offset") {
+		if err := parseOffsets(o, now, &cfg.From, &cfg.To); err != nil {
+			return command.Usagef("-o: %w", err)
+		}
+	}
+	if to := c.String("to"); to != "" {
+		var err error
+		if cfg.To, err = ParseBound(to, now); err != nil {
+			return command.Usagef("--to: %w", err)
+		}
+	}
+	from := c.String("from")
+	if from == "" {
+		return nil
+	}
+	bound, err := ParseBound(from, now)
+	if err == nil {
+		cfg.From = bound
+		return nil
+	}
+	if _, statErr := os.Stat(from); from != "-" && statErr != nil {
+		return command.WithHint(command.Usagef("--from: %w", err), "nor is there a cursor file of that name")
+	}
+	if cfg.Cursor, err = readCursor(from); err != nil {
+		return command.WithStatus(command.Usage, fmt.Errorf("--from %s: %w", from, err))
+	}
+	return nil
 }
 
 func readCursor(name string) (*cursor.Cursor, error) {
@@ -110,7 +188,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		ID:      runID(),
 		Created: began.UnixMilli(),
 		Content: format.ContentRecords,
-		Source:  &format.Source{Cluster: p.cluster, Tool: "kbk-fetch " + command.Version(), Isolation: "read_committed"},
+		Source:  &format.Source{Cluster: p.cluster, Tool: "kbk-fetch " + command.Version(), Isolation: cfg.isolation()},
 	})
 	if err != nil {
 		return err
@@ -121,7 +199,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	e := newEncoder()
+	e := newEncoder(timeWindow(cfg.From, cfg.To))
 	s := newSource(cl, cfg, env, p.parts, e)
 	bar := env.NewProgress("reading", p.offsets(), false)
 	defer bar.Close()
@@ -135,7 +213,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		return err
 	}
 	bar.Close()
-	if !s.stopped {
+	if whole := cfg.To.kind == unbounded || cfg.To.kind == atEnd; whole && !s.stopped {
 		if err := w.Write(&format.Point{Time: p.time.UnixMilli()}); err != nil {
 			return err
 		}

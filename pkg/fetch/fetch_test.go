@@ -70,6 +70,7 @@ func (w *world) produce(topic string, partition int32, n int) {
 }
 
 type result struct {
+	header  *format.Header
 	offsets map[string][]int64 // of records, by topic/partition
 	marks   map[string][]int64
 	lost    [][2]int64
@@ -94,6 +95,7 @@ func (w *world) fetch(change func(*Config), stop <-chan struct{}) result {
 	res.err = Run(w.Context(), cfg, env, &out)
 	res.log = log.String()
 	r := format.NewReader(&out, 0)
+	res.header, _ = r.Header()
 	for {
 		f, err := r.Next()
 		if err != nil {
@@ -183,7 +185,7 @@ func TestCursor(t *testing.T) {
 	id := kafka.FormatTopicID(meta.Topics["t"].ID)
 	from := func(id string, next int64) func(*Config) {
 		return func(c *Config) {
-			c.From = &cursor.Cursor{Version: 1, Topics: map[string]cursor.Topic{"t": {ID: id, Partitions: map[int32]int64{0: next}}}}
+			c.Cursor = &cursor.Cursor{Version: 1, Topics: map[string]cursor.Topic{"t": {ID: id, Partitions: map[int32]int64{0: next}}}}
 		}
 	}
 	r := w.fetch(from(id, 8), nil)
@@ -384,5 +386,111 @@ func TestCancel(t *testing.T) {
 	err := Run(ctx, cfg, &command.Env{Log: slog.New(slog.DiscardHandler)}, &out)
 	if !errors.Is(err, context.Canceled) || command.StatusOf(err) != command.Interrupted {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestBounds reads parts of a partition whose timestamps are out of order.
+func TestBounds(t *testing.T) {
+	w := newWorld(t, 1, "t", 1)
+	for _, ms := range []int64{1000, 2000, 5000, 3000, 1500, 4000, 2500} {
+		r := &kgo.Record{Topic: "t", Timestamp: time.UnixMilli(ms), Value: []byte("v")}
+		if err := w.cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		from, to string
+		want     []int64
+		marks    []int64
+	}{
+		{"beginning", "end", upTo(7), []int64{0, 7}},
+		{"3", "5", []int64{3, 4}, []int64{3, 5}},
+		{"-2", "end", []int64{5, 6}, []int64{5, 7}},
+		{"beginning", "-5", []int64{0, 1}, []int64{0, 2}},
+		{"end", "end", nil, []int64{7, 7}},
+		{"100", "200", nil, []int64{7, 7}},
+		{"5", "2", nil, []int64{5, 5}},
+		// All of a time, whenever it came; the scan begins at the first record of the time
+		// and goes on to the end.
+		{"@2500", "end", []int64{2, 3, 5, 6}, []int64{2, 7}},
+		{"beginning", "@2500", []int64{0, 1, 4, 6}, []int64{0, 7}},
+		{"@1500", "@3000", []int64{1, 3, 4, 6}, []int64{1, 7}},
+		{"@9000", "end", nil, []int64{7, 7}},
+	} {
+		r := w.fetch(func(cfg *Config) {
+			for text, b := range map[string]*Bound{c.from: &cfg.From, c.to: &cfg.To} {
+				var err error
+				if *b, err = ParseBound(text, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.from == c.to {
+				cfg.From = cfg.To
+			}
+		}, nil)
+		if r.err != nil || !slices.Equal(r.offsets["t/0"], c.want) || !slices.Equal(r.marks["t/0"], c.marks) {
+			t.Errorf("%s to %s: %d, marks %d, %v; want %d, %d", c.from, c.to, r.offsets["t/0"], r.marks["t/0"], r.err, c.want, c.marks)
+		}
+	}
+}
+
+func TestSelectPartitions(t *testing.T) {
+	w := newWorld(t, 1, "t", 5)
+	w.create("u", 3)
+	w.create("v", 1)
+	for _, c := range []struct {
+		change func(*Config)
+		want   string
+	}{
+		{func(c *Config) { c.Topics = []string{"t:0,2-3", "u:1"} }, "t/0 t/2 t/3 u/1"},
+		{func(c *Config) { c.Topics = []string{"^"}; c.Partitions = map[int32]bool{2: true} }, "t/2 u/2"},
+		{func(c *Config) { c.Topics = []string{"^"}; c.Exclude = []string{"t", "^v"} }, "u/0 u/1 u/2"},
+		{func(c *Config) { c.Topics = []string{"t:7"} }, "topic t has no partition 7"},
+		{func(c *Config) { c.Topics = []string{"t:x"} }, "not a list of partitions"},
+		{func(c *Config) { c.Exclude = []string{"^"} }, "leaves no partition"},
+		{func(c *Config) { c.Exclude = []string{"^["} }, "--exclude"},
+	} {
+		r := w.fetch(c.change, nil)
+		got := ""
+		if r.err != nil {
+			got = r.err.Error()
+		} else {
+			var keys []string
+			for k := range r.marks {
+				keys = append(keys, k)
+			}
+			slices.Sort(keys)
+			got = strings.Join(keys, " ")
+		}
+		if got != c.want && (r.err == nil || !strings.Contains(got, c.want)) {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
+
+// TestUncommitted reads a transaction that is open, and one that was aborted, as what
+// may yet be: the header says so.
+func TestUncommitted(t *testing.T) {
+	w := newWorld(t, 1, "t", 1, kgo.TransactionalID("tx"))
+	for _, end := range []bool{true, false} {
+		if err := w.cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		w.produce("t", 0, 2)
+		if end {
+			if err := w.cl.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r := w.fetch(func(c *Config) { c.Uncommitted = true }, nil)
+	w.want(r, "t/0", []int64{0, 1, 3, 4}, 0, 5)
+	if r.header.Source.Isolation != "read_uncommitted" {
+		t.Errorf("header says %q", r.header.Source.Isolation)
+	}
+	r = w.fetch(nil, nil)
+	w.want(r, "t/0", nil, 0, 3)
+	if r.header.Source.Isolation != "read_committed" {
+		t.Errorf("header says %q", r.header.Source.Isolation)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/kafka"
 )
 
@@ -43,30 +45,23 @@ func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logge
 	if err != nil {
 		return nil, fmt.Errorf("list topics: %w", err)
 	}
-	names, err := selectTopics(meta.Topics, cfg.Topics)
+	selected, err := selectTopics(meta.Topics, cfg)
 	if err != nil {
 		return nil, err
 	}
+	names := slices.Sorted(maps.Keys(selected))
 	p := &plan{cluster: meta.Cluster}
-	configs, err := topicConfigs(ctx, adm, names, log)
-	if err != nil {
-		return nil, err
+	configs := make(map[string]map[string]string)
+	if !cfg.NoConfigs {
+		if configs, err = topicConfigs(ctx, adm, names, log); err != nil {
+			return nil, err
+		}
 	}
 	// The end first: what the beginning is afterwards, retention has decided.
 	p.time = time.Now()
-	ends, err := adm.ListCommittedOffsets(ctx, names...)
-	if err == nil {
-		err = ends.Error()
-	}
+	o, err := listOffsets(ctx, adm, names, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("list end offsets: %w", err)
-	}
-	starts, err := adm.ListStartOffsets(ctx, names...)
-	if err == nil {
-		err = starts.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list start offsets: %w", err)
+		return nil, err
 	}
 	for _, name := range names {
 		t := meta.Topics[name]
@@ -74,15 +69,15 @@ func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logge
 		p.topics = append(p.topics, format.Topic{
 			Name: name, ID: id, Partitions: len(t.Partitions), ReplicationFactor: t.Partitions.NumReplicas(), Configs: configs[name],
 		})
-		from := cfg.From
-		if from != nil && from.Topics[name].ID != "" && from.Topics[name].ID != id {
+		resume := cfg.Cursor
+		if resume != nil && resume.Topics[name].ID != "" && resume.Topics[name].ID != id {
 			log.Warn(fmt.Sprintf("topic %s was deleted and created again: reading the new one from its beginning", name),
-				"was", from.Topics[name].ID, "is", id)
-			from = nil
+				"was", resume.Topics[name].ID, "is", id)
+			resume = nil
 		}
-		for _, num := range t.Partitions.Numbers() {
-			start, ok1 := starts.Lookup(name, num)
-			end, ok2 := ends.Lookup(name, num)
+		for _, num := range slices.Sorted(maps.Keys(selected[name])) {
+			start, ok1 := o.starts.Lookup(name, num)
+			end, ok2 := o.ends.Lookup(name, num)
 			if !ok1 || !ok2 {
 				return nil, fmt.Errorf("%s/%d: the brokers told no offsets", name, num)
 			}
@@ -91,20 +86,13 @@ func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logge
 				topic: name, id: t.ID, num: num, leader: d.Leader, epoch: d.LeaderEpoch,
 				pos: start.Offset, end: max(end.Offset, start.Offset), logStart: start.Offset,
 			}
-			if from != nil {
-				if next, ok := from.Topics[name].Partitions[num]; ok {
-					if next > end.Offset {
-						return nil, command.WithHint(
-							fmt.Errorf("%s/%d: the backup goes on at offset %d, but the partition ends at %d: records were lost at the source (unclean leader election?)", name, num, next, end.Offset),
-							"back the topic up afresh, to another place")
-					}
-					part.pos = next
-				}
+			if err := part.bound(cfg, resume, o); err != nil {
+				return nil, err
 			}
 			if part.pos < start.Offset {
-				part.lost = [2]int64{part.pos, start.Offset}
+				part.lost = [2]int64{part.pos, min(start.Offset, part.end)}
 				p.lost = true
-				log.Warn(fmt.Sprintf("%s/%d: offsets %d to %d were deleted before they were read", name, num, part.pos, start.Offset-1))
+				log.Warn(fmt.Sprintf("%s/%d: offsets %d to %d were deleted before they were read", name, num, part.lost[0], part.lost[1]-1))
 			}
 			p.parts = append(p.parts, part)
 		}
@@ -112,42 +100,166 @@ func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logge
 	return p, nil
 }
 
-// selectTopics finds the topics that the selectors mean. Internal ones are never
-// among those that an expression matches.
-func selectTopics(all kadm.TopicDetails, selectors []string) ([]string, error) {
-	picked := make(map[string]bool)
-	for _, s := range selectors {
-		if !strings.HasPrefix(s, "^") {
-			t, ok := all[s]
-			if !ok || errors.Is(t.Err, kerr.UnknownTopicOrPartition) {
-				return nil, command.WithHint(fmt.Errorf("topic %q does not exist", s), "list topics with kcat -L, or match several with -t '^PATTERN'")
+// bound narrows what is read of a partition from all that it holds.
+func (part *partition) bound(cfg Config, resume *cursor.Cursor, o *offsets) error {
+	start, end := part.pos, part.end
+	if cfg.From.kind != unbounded {
+		part.pos = cfg.From.offsetOf(start, end, o.ofTime(part))
+	}
+	// Up to a time means all records of that time: later ones may have come before
+	// them. So a time does not bound offsets from above.
+	if cfg.To.kind != atTime {
+		part.end = cfg.To.offsetOf(start, end, 0)
+	}
+	if resume != nil {
+		if next, ok := resume.Topics[part.topic].Partitions[part.num]; ok {
+			if next > end {
+				return command.WithHint(
+					fmt.Errorf("%s/%d: the backup goes on at offset %d, but the partition ends at %d: records were lost at the source (unclean leader election?)", part.topic, part.num, next, end),
+					"back the topic up afresh, to another place")
 			}
-			picked[s] = true
+			part.pos = next
+		}
+	}
+	part.end = max(part.end, part.pos)
+	return nil
+}
+
+// offsets are what brokers say of partitions.
+type offsets struct {
+	starts, ends kadm.ListedOffsets
+	since        kadm.ListedOffsets // of the first record of Config.From's time or later
+}
+
+func (o *offsets) ofTime(part *partition) int64 {
+	l, _ := o.since.Lookup(part.topic, part.num)
+	return l.Offset
+}
+
+func listOffsets(ctx context.Context, adm *kadm.Client, names []string, cfg Config) (*offsets, error) {
+	o := new(offsets)
+	var err error
+	ends := adm.ListCommittedOffsets
+	if cfg.Uncommitted {
+		ends = adm.ListEndOffsets
+	}
+	if o.ends, err = ends(ctx, names...); err == nil {
+		err = o.ends.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list end offsets: %w", err)
+	}
+	if o.starts, err = adm.ListStartOffsets(ctx, names...); err == nil {
+		err = o.starts.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list start offsets: %w", err)
+	}
+	if cfg.From.kind != atTime {
+		return o, nil
+	}
+	if o.since, err = adm.ListOffsetsAfterMilli(ctx, cfg.From.n, names...); err == nil {
+		err = o.since.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the first records since %s: %w", time.UnixMilli(cfg.From.n).UTC().Format(time.RFC3339), err)
+	}
+	return o, nil
+}
+
+// selectTopics finds the partitions that the selectors mean, by topic.
+func selectTopics(all kadm.TopicDetails, cfg Config) (map[string]map[int32]bool, error) {
+	excluded, err := matcher("--exclude", cfg.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	picked := make(map[string]map[int32]bool)
+	pick := func(name string, wanted func(int32) bool) {
+		if picked[name] == nil {
+			picked[name] = make(map[int32]bool)
+		}
+		for num := range all[name].Partitions {
+			if wanted(num) && (cfg.Partitions == nil || cfg.Partitions[num]) {
+				picked[name][num] = true
+			}
+		}
+	}
+	for _, s := range cfg.Topics {
+		if strings.HasPrefix(s, "^") {
+			matches, err := matcher("-t", []string{s})
+			if err != nil {
+				return nil, err
+			}
+			matched := false
+			for name, t := range all {
+				if matches(name) && !excluded(name) && (!t.IsInternal || cfg.Internal) {
+					matched = true
+					pick(name, func(int32) bool { return true })
+				}
+			}
+			if !matched {
+				return nil, fmt.Errorf("no topic matches %q", s)
+			}
+			continue
+		}
+		name, list, some := strings.Cut(s, ":")
+		t, ok := all[name]
+		switch {
+		case !ok || errors.Is(t.Err, kerr.UnknownTopicOrPartition):
+			return nil, command.WithHint(fmt.Errorf("topic %q does not exist", name), "kbk-fetch --list says what there is; -t '^PATTERN' matches several")
+		case t.IsInternal && !cfg.Internal:
+			return nil, command.WithHint(fmt.Errorf("topic %q is Kafka's own", name), "to read it all the same, add --internal")
+		case excluded(name):
+			continue
+		}
+		wanted := func(int32) bool { return true }
+		if some {
+			nums, err := parsePartitions(list)
+			if err != nil {
+				return nil, command.Usagef("-t %s: %w", s, err)
+			}
+			for num := range nums {
+				if _, ok := t.Partitions[num]; !ok {
+					return nil, fmt.Errorf("topic %s has no partition %d", name, num)
+				}
+			}
+			wanted = func(num int32) bool { return nums[num] }
+		}
+		pick(name, wanted)
+	}
+	for name, nums := range picked {
+		if err := all[name].Err; err != nil {
+			return nil, fmt.Errorf("topic %s: %w", name, err)
+		}
+		if len(nums) == 0 {
+			delete(picked, name)
+		}
+	}
+	if len(picked) == 0 {
+		return nil, errors.New("the selection leaves no partition to read")
+	}
+	return picked, nil
+}
+
+// matcher tells whether a topic's name is one of the patterns: names, or regular
+// expressions that begin with ^.
+func matcher(flag string, patterns []string) (func(string) bool, error) {
+	names := make(map[string]bool)
+	var exprs []*regexp.Regexp
+	for _, s := range patterns {
+		if !strings.HasPrefix(s, "^") {
+			names[s] = true
 			continue
 		}
 		re, err := regexp.Compile(s)
 		if err != nil {
-			return nil, command.Usagef("-t %q: %w", s, err)
+			return nil, command.Usagef("%s %q: %w", flag, s, err)
 		}
-		matched := false
-		for name, t := range all {
-			if !t.IsInternal && re.MatchString(name) {
-				picked[name], matched = true, true
-			}
-		}
-		if !matched {
-			return nil, fmt.Errorf("no topic matches %q", s)
-		}
+		exprs = append(exprs, re)
 	}
-	var names []string
-	for name := range picked {
-		if err := all[name].Err; err != nil {
-			return nil, fmt.Errorf("topic %s: %w", name, err)
-		}
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names, nil
+	return func(name string) bool {
+		return names[name] || slices.ContainsFunc(exprs, func(re *regexp.Regexp) bool { return re.MatchString(name) })
+	}, nil
 }
 
 // topicConfigs returns the configs that were set on each topic; the rest are the

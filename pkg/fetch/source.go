@@ -71,7 +71,8 @@ type source struct {
 	stop     <-chan struct{}
 	e        *encoder
 	parts    []*partition
-	limit    int // partitions read at once
+	limit    int  // partitions read at once
+	isolated int8 // read_committed is 1 (IsolationLevel)
 	timeout  time.Duration
 	progress func(done int64)
 
@@ -95,6 +96,9 @@ func newSource(cl *kgo.Client, cfg Config, env *command.Env, parts []*partition,
 		cl: cl, adm: kadm.NewClient(cl), log: env.Log, stop: env.Stop, e: e, parts: parts,
 		limit: cfg.Concurrency, timeout: cfg.Timeout, left: len(parts), brokers: make(map[int32]bool),
 		over: make(chan struct{}, 1),
+	}
+	if !cfg.Uncommitted {
+		s.isolated = 1
 	}
 	s.changed = sync.NewCond(&s.mu)
 	return s
@@ -234,7 +238,7 @@ func (s *source) serve(ctx, fetching context.Context, broker int32) error {
 		if set == nil {
 			return nil
 		}
-		req, byID := request(set)
+		req, byID := s.request(set)
 		answer, err := s.cl.Broker(int(broker)).RetriableRequest(fetching, req)
 		if fetching.Err() != nil {
 			s.release(set)
@@ -309,14 +313,14 @@ func (s *source) ail(set []*partition, why error) {
 	}
 }
 
-func request(set []*partition) (*kmsg.FetchRequest, map[[16]byte]string) {
+func (s *source) request(set []*partition) (*kmsg.FetchRequest, map[[16]byte]string) {
 	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID = -1
 	req.MaxWaitMillis = int32(maxWait.Milliseconds())
 	req.MinBytes = 1
 	req.MaxBytes = responseBytes
-	req.IsolationLevel = 1 // read_committed
-	req.SessionEpoch = -1  // no fetch session: the set changes with every request
+	req.IsolationLevel = s.isolated
+	req.SessionEpoch = -1 // no fetch session: the set changes with every request
 	byID := make(map[[16]byte]string)
 	topics := make(map[string]int)
 	for _, p := range set {
@@ -470,7 +474,11 @@ func (s *source) put(ctx context.Context, j *job) error {
 func (s *source) settle(p *partition, rp *kmsg.FetchResponseTopicPartition, alone bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(rp.RecordBatches) > 0 || max(rp.LastStableOffset, 0) < p.end || rp.HighWatermark < p.end {
+	stable := rp.LastStableOffset // -1 where the request did not ask for it
+	if s.isolated == 0 {
+		stable = rp.HighWatermark
+	}
+	if len(rp.RecordBatches) > 0 || stable < p.end || rp.HighWatermark < p.end {
 		p.empty = 0
 		if rp.HighWatermark < p.end {
 			p.trouble = fmt.Errorf("the partition ended at offset %d at the start and ends at %d now", p.end, rp.HighWatermark)

@@ -1,0 +1,165 @@
+package fetch
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kbkio/kbk/pkg/timespec"
+)
+
+// A Bound is one end of what is read of each partition, before it is known what the
+// partition holds.
+type Bound struct {
+	kind boundKind
+	n    int64 // an offset, a number of records, or milliseconds since the epoch
+}
+
+type boundKind uint8
+
+const (
+	unbounded boundKind = iota
+	atBeginning
+	atEnd
+	atOffset
+	atLast // n offsets before the end
+	atTime
+)
+
+// ParseBound reads beginning, end, an offset, -N (the last N offsets) or a time as
+// [timespec.Parse] has it, milliseconds behind an @.
+func ParseBound(s string, now time.Time) (Bound, error) {
+	switch s {
+	case "beginning", "earliest":
+		return Bound{kind: atBeginning}, nil
+	case "end", "latest":
+		return Bound{kind: atEnd}, nil
+	}
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n != math.MinInt64 {
+		if n < 0 || strings.HasPrefix(s, "-") {
+			return Bound{atLast, -n}, nil
+		}
+		return Bound{atOffset, n}, nil
+	}
+	text, marked := strings.CutPrefix(s, "@")
+	t, err := timespec.Parse(text, now)
+	if err != nil {
+		if marked {
+			return Bound{}, err
+		}
+		return Bound{}, fmt.Errorf("%q is not beginning, end, an offset, -N or a time (RFC 3339, @MILLISECONDS, or a duration before now such as 24h)", s)
+	}
+	return Bound{atTime, t.UnixMilli()}, nil
+}
+
+// parseOffsets reads what kcat and kcl take behind -o, and changes from and to
+// accordingly: beginning, end, N, -N; s@TIME and e@TIME, where to start and to end;
+// N:M, offsets from N up to and without M; @T1:T2, times. Either side of a colon
+// may be missing.
+func parseOffsets(s string, now time.Time, from, to *Bound) (err error) {
+	if s == "" {
+		return errors.New("nothing is not an offset")
+	}
+	side := func(text, prefix string, b *Bound) {
+		if err == nil && text != "" {
+			*b, err = ParseBound(prefix+text, now)
+		}
+	}
+	switch kind, rest, _ := strings.Cut(s, "@"); {
+	case kind == "s" && rest != "":
+		side(rest, "@", from)
+		return err
+	case kind == "e" && rest != "":
+		side(rest, "@", to)
+		return err
+	case kind == "" && rest != "":
+		// A time may hold colons itself; the one between two times is the one that makes
+		// both sides times.
+		if _, err := timespec.Parse(rest, now); err == nil {
+			side(rest, "@", from)
+			return err
+		}
+		for i, c := range rest {
+			if c != ':' {
+				continue
+			}
+			f, t := *from, *to
+			err = nil
+			side(rest[:i], "@", &f)
+			side(strings.TrimPrefix(rest[i+1:], "@"), "@", &t)
+			if err == nil {
+				*from, *to = f, t
+				return nil
+			}
+		}
+		return fmt.Errorf("%q is not @TIME or @TIME:TIME", s)
+	}
+	if a, b, ok := strings.Cut(s, ":"); ok && !strings.Contains(b, ":") {
+		side(a, "", from)
+		side(b, "", to)
+		return err
+	}
+	side(s, "", from)
+	return err
+}
+
+// parsePartitions reads a list of partitions and ranges of them: 0,3-5.
+func parsePartitions(s string) (map[int32]bool, error) {
+	out := make(map[int32]bool)
+	for _, part := range strings.Split(s, ",") {
+		a, b, isRange := strings.Cut(part, "-")
+		if !isRange {
+			b = a
+		}
+		first, err1 := strconv.ParseUint(a, 10, 31)
+		last, err2 := strconv.ParseUint(b, 10, 31)
+		if err1 != nil || err2 != nil || first > last || last-first > 1<<20 {
+			return nil, fmt.Errorf("%q is not a list of partitions such as 0,3-5", s)
+		}
+		for n := first; n <= last; n++ {
+			out[int32(n)] = true
+		}
+	}
+	return out, nil
+}
+
+// window is the records' timestamps that are wanted, in milliseconds since the
+// epoch, both ends included.
+type window struct{ since, until int64 }
+
+var always = window{math.MinInt64, math.MaxInt64}
+
+func (w window) holds(ms int64) bool { return ms >= w.since && ms <= w.until }
+
+// timeWindow is what two bounds ask of the records' timestamps. Offsets follow the
+// order of arrival and not of timestamps, so that times cannot be turned into
+// offsets without losing records that came late.
+func timeWindow(from, to Bound) window {
+	w := always
+	if from.kind == atTime {
+		w.since = from.n
+	}
+	if to.kind == atTime {
+		w.until = to.n
+	}
+	return w
+}
+
+// offsetOf is where a bound lies in a partition that holds [start, end). What a time
+// comes to is given: the offset of the first record of that time or later.
+func (b Bound) offsetOf(start, end int64, ofTime int64) int64 {
+	switch b.kind {
+	case atBeginning:
+		return start
+	case atOffset:
+		return min(b.n, end)
+	case atLast:
+		return max(start, end-b.n)
+	case atTime:
+		return min(max(start, ofTime), end)
+	}
+	return end
+}
