@@ -76,7 +76,12 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, st.Close()) }()
+	defer func() {
+		if store.IsDamage(err) {
+			err = command.WithStatus(command.Corrupt, err)
+		}
+		err = errors.Join(err, st.Close())
+	}()
 	state, err := st.LoadLog(ctx)
 	if err != nil {
 		return err

@@ -156,6 +156,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	state, err := st.LoadLog(ctx)
+	if store.IsDamage(err) {
+		return command.WithStatus(command.Corrupt, err)
+	}
 	if err != nil {
 		return err
 	}

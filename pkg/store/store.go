@@ -40,6 +40,12 @@ var (
 	ErrExists   = errors.New("exists in the store already")
 )
 
+// IsDamage tells whether err says that the backup is not as it was written: an object
+// that a log entry lists is missing or altered, or the log itself is.
+func IsDamage(err error) bool {
+	return errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) || errors.Is(err, commitlog.ErrCorrupt)
+}
+
 // MaxSegment bounds the size of a segment, in bytes: it is read into memory whole.
 const MaxSegment = 1 << 30
 

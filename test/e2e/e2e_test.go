@@ -1,0 +1,142 @@
+// Package e2e drives the built commands through real pipes, against a real Kafka.
+//
+// The scripts in testdata are short pipelines with what they must come to; tests
+// that kill and interrupt stages in the middle are in Go. One broker, started once,
+// serves them all.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	kafkatest "github.com/kbkio/kbk/test/kafka"
+)
+
+var (
+	cluster *kafkatest.Cluster
+	bin     string // the folder of the commands
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	status, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
+	os.Exit(status)
+}
+
+func run(m *testing.M) (status int, err error) {
+	if bin = os.Getenv("KBK_BIN"); bin == "" {
+		if bin, err = os.MkdirTemp("", "kbk-e2e-"); err != nil {
+			return 0, err
+		}
+		defer os.RemoveAll(bin)
+		if out, err := exec.Command("go", "build", "-o", bin, "github.com/kbkio/kbk/cmd/...").CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("build the commands: %w\n%s", err, out)
+		}
+	}
+	if err := os.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH")); err != nil {
+		return 0, err
+	}
+	cluster, err = kafkatest.Start(context.Background(), kafkatest.Options{HeapMB: 512})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, cluster.Close()) }()
+	return m.Run(), nil
+}
+
+func TestScripts(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(scripts) < 6 {
+		t.Fatalf("only %d scripts: %v", len(scripts), err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("KAFKA", cluster.Bootstrap())
+			env.Setenv("HOME", env.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"seed":   cmdSeed,
+			"same":   cmdSame,
+			"frames": cmdFrames,
+			"config": cmdConfig,
+			"cursor": cmdCursor,
+			"delete": cmdDelete,
+			"status": cmdStatus,
+			"unzstd": cmdUnzstd,
+			"damage": cmdDamage,
+		},
+	})
+}
+
+// cmdStatus runs a shell line and wants an exit status: status N 'line'. Its output
+// is left for stdout and stderr.
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: status N 'shell line'")
+	}
+	err := ts.Exec("bash", "-c", args[1])
+	var exit *exec.ExitError
+	got := 0
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if want, _ := strconv.Atoi(args[0]); got != want {
+		ts.Fatalf("exit status %d, not %s", got, args[0])
+	}
+}
+
+// check ends a script on an error.
+func check(ts *testscript.TestScript, err error) {
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+}
+
+// only wants n arguments, and no !.
+func only(ts *testscript.TestScript, neg bool, args []string, n int, usage string) {
+	if neg || len(args) != n {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
+	only(ts, neg, args, 2, "damage flip|cut|remove GLOB")
+	files, err := filepath.Glob(ts.MkAbs(args[1]))
+	check(ts, err)
+	if len(files) == 0 {
+		ts.Fatalf("no file is like %s", args[1])
+	}
+	b, err := os.ReadFile(files[0])
+	check(ts, err)
+	switch args[0] {
+	case "flip":
+		b[len(b)/2] ^= 1
+		check(ts, os.WriteFile(files[0], b, 0o644))
+	case "cut":
+		check(ts, os.WriteFile(files[0], b[:len(b)-1], 0o644))
+	case "remove":
+		check(ts, os.Remove(files[0]))
+	default:
+		ts.Fatalf("damage %s?", strings.Join(args, " "))
+	}
+}

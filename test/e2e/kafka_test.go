@@ -1,0 +1,479 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/cursor"
+	"github.com/kbkio/kbk/pkg/kafka"
+)
+
+const patience = 2 * time.Minute
+
+func client(opts ...kgo.Opt) (*kgo.Client, error) {
+	return kgo.NewClient(append(opts, kgo.SeedBrokers(strings.Split(cluster.Bootstrap(), ",")...), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+}
+
+// cmdSeed makes a topic with records of one kind.
+func cmdSeed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: seed KIND TOPIC [N]")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	switch kind, topic := args[0], args[1]; kind {
+	case "mixed":
+		check(ts, seedMixed(ctx, topic))
+	case "transactions":
+		end, err := seedTransactions(ctx, topic)
+		check(ts, err)
+		ts.Defer(end)
+	case "compacted":
+		check(ts, seedCompacted(ctx, topic))
+	case "records": // N records in each of two partitions, and none in a third
+		n, err := strconv.Atoi(args[2])
+		check(ts, err)
+		check(ts, seedRecords(ctx, topic, 3, 2, n, 100))
+	default:
+		ts.Fatalf("seed %s?", kind)
+	}
+}
+
+func create(ctx context.Context, cl *kgo.Client, topic string, partitions int32, configs map[string]string) error {
+	c := make(map[string]*string)
+	for k, v := range configs {
+		c[k] = &v
+	}
+	_, err := kadm.NewClient(cl).CreateTopic(ctx, partitions, 1, c, topic)
+	return err
+}
+
+// seedRecords produces to a topic, which it creates where it is not there: n records of
+// size bytes or a little more to each of the first filled partitions.
+func seedRecords(ctx context.Context, topic string, partitions, filled int32, n, size int) error {
+	cl, err := client(kgo.MaxBufferedRecords(1 << 17))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	_ = create(ctx, cl, topic, partitions, nil) // it may exist: then there are more records
+	var failed error
+	pad := bytes.Repeat([]byte("kbk "), size/4+1)
+	for i := range n {
+		for p := range filled {
+			v := append(fmt.Appendf(nil, "%s/%d record %d ", topic, p, i), pad[:size]...)
+			cl.Produce(ctx, &kgo.Record{Topic: topic, Partition: p, Key: strconv.AppendInt(nil, int64(i), 10), Value: v}, func(_ *kgo.Record, err error) {
+				failed = errors.Join(failed, err)
+			})
+		}
+	}
+	return errors.Join(cl.Flush(ctx), failed)
+}
+
+// seedMixed produces what is hard to keep: null, empty and large keys and values,
+// tombstones, headers that repeat, are null, or have no UTF-8 name, timestamps out of
+// order, and batches of every codec.
+func seedMixed(ctx context.Context, topic string) error {
+	large := bytes.Repeat([]byte("0123456789abcdef"), 3<<16) // 3 MiB, which compresses well
+	noise := make([]byte, 2<<20)
+	for i, x := 0, uint32(1); i < len(noise); i++ {
+		x = x*1664525 + 1013904223
+		noise[i] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-"[x>>26]
+	}
+	codecs := []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()}
+	for i, codec := range codecs {
+		cl, err := client(kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(8<<20))
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		if i == 0 {
+			configs := map[string]string{"max.message.bytes": "8388608", "retention.ms": "-1", "min.insync.replicas": "1"}
+			if err := create(ctx, cl, topic, 3, configs); err != nil {
+				return err
+			}
+		}
+		at := func(ms int64) time.Time { return time.UnixMilli(1_700_000_000_000 + ms) }
+		for p := range int32(2) { // the third partition stays empty
+			for n, r := range []*kgo.Record{
+				{Key: []byte("key"), Value: []byte("value"), Timestamp: at(5000)},
+				{Value: []byte("no key"), Timestamp: at(1000)},
+				{Key: []byte{}, Value: []byte("empty key"), Timestamp: at(9000)},
+				{Key: []byte("tombstone"), Timestamp: at(100)},
+				{Key: []byte("empty value"), Value: []byte{}, Timestamp: at(8000)},
+				{Timestamp: at(7000)},
+				{Key: []byte("headers"), Value: []byte("v"), Timestamp: at(6000), Headers: []kgo.RecordHeader{
+					{Key: "b", Value: []byte("1")}, {Key: "a", Value: nil}, {Key: "b", Value: []byte("2")}, {Key: "b", Value: []byte("1")}, {Key: "e", Value: []byte{}}, {Key: "", Value: []byte("nameless")},
+				}},
+				{Key: []byte("not utf-8"), Value: []byte{0xff, 0xfe, 0x00, 0x80}, Timestamp: at(1), Headers: []kgo.RecordHeader{{Key: "\xff\xfe", Value: []byte("x")}}},
+				{Key: []byte("large"), Value: large, Timestamp: at(2)},
+				{Key: noise[:1<<20], Value: noise, Timestamp: at(3)},
+				{Key: []byte("last"), Value: fmt.Appendf(nil, "codec %d", i), Timestamp: at(int64(i))},
+			} {
+				r.Topic, r.Partition = topic, p
+				if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
+					return fmt.Errorf("record %d of codec %d: %w", n, i, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// seedTransactions leaves committed, aborted and one open transaction behind. What it
+// returns ends the open one.
+func seedTransactions(ctx context.Context, topic string) (end func(), err error) {
+	cl, err := client(kgo.TransactionalID(topic))
+	if err != nil {
+		return nil, err
+	}
+	if err := create(ctx, cl, topic, 2, nil); err != nil {
+		return nil, err
+	}
+	for i := range 7 {
+		if err := cl.BeginTransaction(); err != nil {
+			return nil, err
+		}
+		what := kgo.TryCommit
+		if i%2 == 1 {
+			what = kgo.TryAbort
+		}
+		for n := range 10 {
+			for p := range int32(2) {
+				if p == 1 && i == 6 {
+					continue // nothing of partition 1 stays open
+				}
+				v := fmt.Appendf(nil, "transaction %d, commit %v, record %d", i, what, n)
+				if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Partition: p, Value: v}).FirstErr(); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if i < 6 {
+			if err := cl.EndTransaction(ctx, what); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return func() {
+		_ = cl.EndTransaction(context.Background(), kgo.TryAbort)
+		cl.Close()
+	}, nil
+}
+
+// seedCompacted waits until the cleaner has made gaps, its last offsets included.
+func seedCompacted(ctx context.Context, topic string) error {
+	cl, err := client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	err = create(ctx, cl, topic, 1, map[string]string{
+		"cleanup.policy": "compact", "segment.ms": "200", "min.cleanable.dirty.ratio": "0.01",
+		"delete.retention.ms": "0", "min.compaction.lag.ms": "0", "max.compaction.lag.ms": "200",
+	})
+	if err != nil {
+		return err
+	}
+	produce := func(key string, value []byte) error {
+		return cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Key: []byte(key), Value: value}).FirstErr()
+	}
+	for i := range 300 {
+		if err := produce(fmt.Sprint("key ", i%20), fmt.Appendf(nil, "value %d", i)); err != nil {
+			return err
+		}
+	}
+	for range 600 {
+		left, err := count(ctx, topic)
+		if err != nil {
+			return err
+		}
+		if left < 100 {
+			return nil
+		}
+		// A segment is only rolled, and then cleaned, when more comes.
+		time.Sleep(250 * time.Millisecond)
+		if err := produce("tick", nil); err != nil {
+			return err
+		}
+	}
+	return errors.New("the cleaner did not come")
+}
+
+// count is how many records of a topic a consumer sees.
+func count(ctx context.Context, topic string) (int, error) {
+	parts, err := consume(ctx, topic)
+	n := 0
+	for _, recs := range parts {
+		n += len(recs)
+	}
+	return n, err
+}
+
+// consume reads a topic's committed records with franz-go's consumer.
+func consume(ctx context.Context, topic string) (map[int32][]*kgo.Record, error) {
+	cl, err := client(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(100*time.Millisecond))
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	ends, err := adm.ListCommittedOffsets(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	starts, err := adm.ListStartOffsets(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	open := make(map[int32]bool)
+	out := make(map[int32][]*kgo.Record)
+	ends.Each(func(o kadm.ListedOffset) {
+		out[o.Partition] = nil
+		if start, _ := starts.Lookup(topic, o.Partition); start.Offset < o.Offset {
+			open[o.Partition] = true
+		}
+	})
+	for len(open) > 0 {
+		// Where compaction took the last records, none tells that the end is reached.
+		quiet, cancel := context.WithTimeout(ctx, 3*time.Second)
+		fetches := cl.PollFetches(quiet)
+		cancel()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if quiet.Err() != nil && fetches.NumRecords() == 0 {
+			return out, nil
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			end, _ := ends.Lookup(topic, r.Partition)
+			if r.Offset < end.Offset && !r.Attrs.IsControl() {
+				out[r.Partition] = append(out[r.Partition], r)
+			}
+			if r.Offset+1 >= end.Offset {
+				delete(open, r.Partition)
+			}
+		})
+	}
+	return out, nil
+}
+
+// cmdSame compares two topics: record by record as franz-go's consumer has them, and
+// byte by byte as Kafka's own console consumer prints them.
+func cmdSame(ts *testscript.TestScript, neg bool, args []string) {
+	only(ts, neg, args, 3, "same TOPIC TOPIC COUNT")
+	n, err := strconv.Atoi(args[2])
+	check(ts, err)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	check(ts, same(ctx, args[0], args[1], n))
+	a, err := consume(ctx, args[0])
+	check(ts, err)
+	for p := range a {
+		x, err := cluster.Console(ctx, args[0], int(p))
+		check(ts, err)
+		y, err := cluster.Console(ctx, args[1], int(p))
+		check(ts, err)
+		if !bytes.Equal(x, y) || len(a[p]) > 0 && len(x) == 0 {
+			ts.Fatalf("Kafka's console consumer prints %s/%d and %s/%d differently, %d and %d bytes", args[0], p, args[1], p, len(x), len(y))
+		}
+	}
+}
+
+// same compares two topics' committed records, all but their offsets.
+func same(ctx context.Context, source, target string, n int) error {
+	a, err := consume(ctx, source)
+	if err != nil {
+		return err
+	}
+	b, err := consume(ctx, target)
+	if err != nil {
+		return err
+	}
+	if len(a) != len(b) {
+		return fmt.Errorf("%s has %d partitions, %s has %d", source, len(a), target, len(b))
+	}
+	total := 0
+	for p := range a {
+		total += len(a[p])
+		if len(a[p]) != len(b[p]) {
+			return fmt.Errorf("%s/%d has %d records, %s/%d has %d", source, p, len(a[p]), target, p, len(b[p]))
+		}
+		for i, x := range a[p] {
+			if y := b[p][i]; !equal(x, y) {
+				return fmt.Errorf("record %d of partition %d: offset %d of %s is not offset %d of %s", i, p, x.Offset, source, y.Offset, target)
+			}
+		}
+	}
+	if total != n {
+		return fmt.Errorf("%s has %d records, not %d", source, total, n)
+	}
+	return nil
+}
+
+func equal(a, b *kgo.Record) bool {
+	exact := func(x, y []byte) bool { return bytes.Equal(x, y) && (x == nil) == (y == nil) }
+	return exact(a.Key, b.Key) && exact(a.Value, b.Value) && a.Timestamp.Equal(b.Timestamp) &&
+		slices.EqualFunc(a.Headers, b.Headers, func(x, y kgo.RecordHeader) bool { return x.Key == y.Key && exact(x.Value, y.Value) })
+}
+
+// cmdFrames prints the frames of a stream, records counted and not printed.
+func cmdFrames(ts *testscript.TestScript, neg bool, args []string) {
+	only(ts, neg, args, 1, "frames FILE")
+	f, err := os.Open(ts.MkAbs(args[0]))
+	check(ts, err)
+	defer f.Close()
+	r := format.NewReader(f, 0)
+	records := make(map[string]int)
+	for {
+		f, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		check(ts, err)
+		switch f.Kind {
+		case format.KindRec:
+			records[fmt.Sprintf("%s/%d", f.Topic, f.Partition)]++
+		case format.KindMark:
+			m, err := format.DecodeMark(f.Raw)
+			check(ts, err)
+			fmt.Fprintf(ts.Stdout(), "mark %s/%d %d lost %d\n", m.Topic, m.Partition, m.Next, m.Lost)
+		case format.KindMap:
+			m, err := format.DecodeMap(f.Raw)
+			check(ts, err)
+			fmt.Fprintf(ts.Stdout(), "map %s/%d %d %s/%d %d %d\n", m.Topic, m.Partition, m.SourceFirst, m.TargetTopic, m.TargetPartition, m.TargetFirst, m.Count)
+		default:
+			fmt.Fprintf(ts.Stdout(), "%s\n", f.Name)
+		}
+	}
+	for k, n := range records {
+		fmt.Fprintf(ts.Stdout(), "%d records of %s\n", n, k)
+	}
+}
+
+// cmdConfig prints what was set on a topic, and its partitions.
+func cmdConfig(ts *testscript.TestScript, neg bool, args []string) {
+	only(ts, neg, args, 1, "config TOPIC")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cl, err := client()
+	check(ts, err)
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	meta, err := adm.Metadata(ctx, args[0])
+	check(ts, err)
+	fmt.Fprintf(ts.Stdout(), "partitions=%d\n", len(meta.Topics[args[0]].Partitions))
+	all, err := adm.DescribeTopicConfigs(ctx, args[0])
+	check(ts, err)
+	for _, c := range all[0].Configs {
+		if c.Source.String() == "DYNAMIC_TOPIC_CONFIG" {
+			fmt.Fprintf(ts.Stdout(), "%s=%s\n", c.Key, c.MaybeValue())
+		}
+	}
+}
+
+// cmdCursor writes a cursor file for a topic: cursor FILE TOPIC ID P=NEXT…, the id
+// "is" being the topic's own.
+func cmdCursor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 4 {
+		ts.Fatalf("usage: cursor FILE TOPIC is|ID P=NEXT…")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cl, err := client()
+	check(ts, err)
+	defer cl.Close()
+	meta, err := kadm.NewClient(cl).Metadata(ctx, args[1])
+	check(ts, err)
+	t := cursor.Topic{ID: args[2], Partitions: make(map[int32]int64)}
+	if t.ID == "is" {
+		t.ID = kafka.FormatTopicID(meta.Topics[args[1]].ID)
+	}
+	for _, a := range args[3:] {
+		var p int32
+		var next int64
+		_, err := fmt.Sscanf(a, "%d=%d", &p, &next)
+		check(ts, err)
+		t.Partitions[p] = next
+	}
+	b, err := json.Marshal(cursor.Cursor{Version: cursor.Version, Topics: map[string]cursor.Topic{args[1]: t}})
+	check(ts, err)
+	check(ts, os.WriteFile(ts.MkAbs(args[0]), b, 0o644))
+}
+
+// cmdDelete deletes the records of partition 0 below an offset, or a whole topic.
+func cmdDelete(ts *testscript.TestScript, neg bool, args []string) {
+	only(ts, neg, args, 2, "delete TOPIC BELOW|all")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cl, err := client()
+	check(ts, err)
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	if args[1] == "all" {
+		_, err := adm.DeleteTopic(ctx, args[0])
+		check(ts, err)
+		return
+	}
+	below, err := strconv.ParseInt(args[1], 10, 64)
+	check(ts, err)
+	resp, err := adm.DeleteRecords(ctx, kadm.Offsets{args[0]: {0: {Topic: args[0], At: below}}})
+	if err == nil {
+		err = resp.Error()
+	}
+	check(ts, err)
+}
+
+// cmdUnzstd decompresses a file by its own means: the zstd tool need not be there.
+func cmdUnzstd(ts *testscript.TestScript, neg bool, args []string) {
+	only(ts, neg, args, 2, "unzstd GLOB FILE")
+	files, err := filepath.Glob(ts.MkAbs(args[0]))
+	check(ts, err)
+	if len(files) != 1 {
+		ts.Fatalf("%d files are like %s", len(files), args[0])
+	}
+	in, err := os.Open(files[0])
+	check(ts, err)
+	defer in.Close()
+	d, err := zstd.NewReader(in)
+	check(ts, err)
+	defer d.Close()
+	out, err := os.Create(ts.MkAbs(args[1]))
+	check(ts, err)
+	_, err = io.Copy(out, d)
+	check(ts, errors.Join(err, out.Close()))
+}
+
+// TestSeedsDiffer makes sure that the comparison can fail.
+func TestSeedsDiffer(t *testing.T) {
+	if err := seedRecords(t.Context(), "differ-a", 3, 2, 10, 100); err != nil {
+		t.Fatal(err)
+	}
+	if err := seedRecords(t.Context(), "differ-b", 3, 2, 10, 100); err != nil {
+		t.Fatal(err)
+	}
+	if err := same(t.Context(), "differ-a", "differ-b", 20); err == nil {
+		t.Error("records that differ were taken as the same")
+	}
+	if err := same(t.Context(), "differ-a", "differ-a", 20); err != nil {
+		t.Error(err)
+	}
+}
