@@ -17,15 +17,25 @@ import (
 
 // A job is one partition's part of a Fetch response, to become frames.
 type job struct {
-	topic   string
-	num     int32
-	from    int64 // records of offsets [from, end) are wanted
-	end     int64
+	p       *partition
+	from    int64 // records of offsets [from, next) are wanted
+	next    int64 // what is scanned when the job is done
+	epoch   int32 // leader epoch of the last batch, -1 where there is none
 	batches []byte
 	aborted []kmsg.FetchResponseTopicPartitionAbortedTransaction
 	head    []byte // frames to put before the records
 	tail    []byte // and after
+	role    role
+	seq     int64 // counts the partition's jobs
 }
+
+type role uint8
+
+const (
+	scanning role = iota // may be left out when the run is told to stop
+	opening              // the partition's first mark
+	closing              // its last one, where no job before has written it
+)
 
 // fetchedBytes bounds the responses that wait to be decoded.
 const fetchedBytes = 64 << 20
@@ -35,33 +45,43 @@ const fetchedBytes = 64 << 20
 type encoder struct {
 	*ordered.Queue
 	wanted   window
+	stop     <-chan struct{}
+	skipped  atomic.Bool // a job was left out, because of stop
 	decoders sync.Pool
 	records  atomic.Int64
 }
 
-func newEncoder(wanted window) *encoder {
+func newEncoder(wanted window, stop <-chan struct{}) *encoder {
 	return &encoder{
 		wanted:   wanted,
+		stop:     stop,
 		Queue:    ordered.NewQueue(fetchedBytes),
 		decoders: sync.Pool{New: func() any { return recordbatch.NewDecoder() }},
 	}
 }
 
-// put queues a job; it waits while too much is queued.
+// put queues a job; it waits while too much is queued. Jobs of one partition are
+// put by one goroutine at a time.
 func (e *encoder) put(ctx context.Context, j *job) error {
+	j.seq = j.p.jobs
+	j.p.jobs++
 	return e.Put(ctx, int64(len(j.batches)), func(ctx context.Context, out *ordered.Output) error {
 		d := e.decoders.Get().(*recordbatch.Decoder)
 		defer e.decoders.Put(d)
 		if err := e.encode(d, j, out); err != nil {
-			return fmt.Errorf("fetch %s/%d: %w", j.topic, j.num, err)
+			return fmt.Errorf("fetch %s: %w", j.p, err)
 		}
 		return nil
 	})
 }
 
 func (e *encoder) encode(d *recordbatch.Decoder, j *job, out *ordered.Output) error {
+	if !j.p.turn(j, e.stop) {
+		e.skipped.Store(true)
+		return nil
+	}
 	buf := append(out.Buffer(), j.head...)
-	rec := format.Record{Topic: j.topic, Partition: j.num}
+	rec := format.Record{Topic: j.p.topic, Partition: j.p.num}
 	var records int64
 	slices.SortFunc(j.aborted, func(a, b kmsg.FetchResponseTopicPartitionAbortedTransaction) int {
 		return cmp.Compare(a.FirstOffset, b.FirstOffset)
@@ -106,7 +126,7 @@ func (e *encoder) encode(d *recordbatch.Decoder, j *job, out *ordered.Output) er
 			if !ok {
 				break
 			}
-			if rec.Offset < j.from || rec.Offset >= j.end || !e.wanted.holds(rec.Timestamp) {
+			if rec.Offset < j.from || rec.Offset >= j.next || !e.wanted.holds(rec.Timestamp) {
 				continue
 			}
 			buf = format.AppendRecord(buf, &rec)
@@ -120,5 +140,11 @@ func (e *encoder) encode(d *recordbatch.Decoder, j *job, out *ordered.Output) er
 		}
 	}
 	e.records.Add(records)
+	if j.role == closing {
+		var err error
+		if buf, err = j.p.closingMark(buf); err != nil {
+			return err
+		}
+	}
 	return out.Emit(append(buf, j.tail...))
 }

@@ -199,7 +199,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	e := newEncoder(timeWindow(cfg.From, cfg.To))
+	e := newEncoder(timeWindow(cfg.From, cfg.To), env.Stop)
 	s := newSource(cl, cfg, env, p.parts, e)
 	bar := env.NewProgress("reading", p.offsets(), false)
 	defer bar.Close()
@@ -213,18 +213,21 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		return err
 	}
 	bar.Close()
-	if whole := cfg.To.kind == unbounded || cfg.To.kind == atEnd; whole && !s.stopped {
+	s.mu.Lock()
+	stopped := s.stopped || e.skipped.Load()
+	s.mu.Unlock()
+	if whole := cfg.To.kind == unbounded || cfg.To.kind == atEnd; whole && !stopped {
 		if err := w.Write(&format.Point{Time: p.time.UnixMilli()}); err != nil {
 			return err
 		}
 	}
-	if err := w.Close(&format.End{Records: e.records.Load(), Interrupted: s.stopped, Lost: p.lost || s.lost}); err != nil {
+	if err := w.Close(&format.End{Records: e.records.Load(), Interrupted: stopped, Lost: p.lost || s.lost}); err != nil {
 		return err
 	}
 	env.Log.Info(fmt.Sprintf("read %s records of %d topics", humanize.Comma(e.records.Load()), len(p.topics)),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	switch {
-	case s.stopped:
+	case stopped:
 		return command.Stopped("the stream was ended properly, and what was read is whole")
 	case p.lost || s.lost:
 		return command.WithStatus(command.Loss, fmt.Errorf("done, but records had been deleted before they were read"))

@@ -46,6 +46,52 @@ type partition struct {
 	empty    int       // fetches of it alone that brought nothing, in a row
 	moved    time.Time // when pos last went on
 	trouble  error     // why it does not
+
+	// Of its jobs, which are fetched ahead of what is written: see turn.
+	jobs    int64 // put; whoever has the partition counts them
+	line    *sync.Cond
+	begun   int64 // jobs that have had their turn
+	reached int64 // offset below which all is written, or being so
+	epoch0  int32 // leader epoch there
+	halted  bool
+	closed  bool // the last mark is written
+}
+
+// turn decides whether a job is done, when it is its turn among the partition's: once
+// one has been left out because the run is told to stop, so are all after it. So a
+// stop need not wait until everything is written that was fetched ahead, which may
+// be far more than it was as it came over the network.
+func (p *partition) turn(j *job, stop <-chan struct{}) bool {
+	p.line.L.Lock()
+	defer p.line.L.Unlock()
+	for p.begun != j.seq {
+		p.line.Wait() // for one that another worker has just taken
+	}
+	p.begun++
+	p.line.Broadcast()
+	if j.role != scanning {
+		return true
+	}
+	select {
+	case <-stop:
+		p.halted = true
+	default:
+	}
+	if p.halted {
+		return false
+	}
+	p.reached, p.epoch0, p.closed = j.next, j.epoch, len(j.tail) > 0
+	return true
+}
+
+// closingMark appends the partition's last mark to b, if it has none.
+func (p *partition) closingMark(b []byte) ([]byte, error) {
+	p.line.L.Lock()
+	defer p.line.L.Unlock()
+	if p.closed {
+		return b, nil
+	}
+	return p.mark(b, p.reached, p.epoch0, nil)
 }
 
 type state uint8
@@ -169,10 +215,7 @@ func (s *source) run(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if s.stopped {
-		return s.finish(ctx)
-	}
-	return nil
+	return s.finish(ctx)
 }
 
 // begin takes up partitions while fewer than the limit are active.
@@ -187,24 +230,20 @@ func (s *source) begin(ctx context.Context) error {
 		p := s.parts[s.next]
 		s.next++
 		s.mu.Unlock()
-		j := &job{topic: p.topic, num: p.num}
+		p.lastSeen, p.epoch0, p.line = -1, -1, sync.NewCond(new(sync.Mutex))
+		j := &job{p: p, role: opening}
 		var err error
-		if j.head, err = p.mark(nil, p.pos, nil); err != nil {
+		if j.head, err = p.mark(nil, p.pos, -1, nil); err != nil {
 			return err
 		}
-		p.lastSeen = -1
 		if p.lost[0] < p.lost[1] {
-			if j.head, err = p.mark(j.head, p.lost[1], [][2]int64{p.lost}); err != nil {
+			if j.head, err = p.mark(j.head, p.lost[1], -1, [][2]int64{p.lost}); err != nil {
 				return err
 			}
 			p.pos = p.lost[1]
 		}
+		p.reached = p.pos
 		over := p.pos >= p.end
-		if over {
-			if j.tail, err = p.mark(nil, max(p.pos, p.end), nil); err != nil {
-				return err
-			}
-		}
 		if err := s.put(ctx, j); err != nil {
 			return err
 		}
@@ -221,12 +260,12 @@ func (s *source) begin(ctx context.Context) error {
 	}
 }
 
-// mark appends a mark frame of p to b.
-func (p *partition) mark(b []byte, next int64, lost [][2]int64) ([]byte, error) {
+// mark appends a mark frame of p to b. The leader epoch is -1 before the first batch.
+func (p *partition) mark(b []byte, next int64, epoch int32, lost [][2]int64) ([]byte, error) {
 	m := &format.Mark{Topic: p.topic, Partition: p.num, Next: next}
 	m.TopicID, m.LogStart, m.End, m.Lost = kafka.FormatTopicID(p.id), &p.logStart, &p.end, lost
-	if p.lastSeen >= 0 {
-		m.LeaderEpoch = &p.lastSeen
+	if epoch >= 0 {
+		m.LeaderEpoch = &epoch
 	}
 	return m.AppendFrame(b)
 }
@@ -405,7 +444,7 @@ func (s *source) handlePartition(ctx context.Context, p *partition, rp *kmsg.Fet
 		next = p.end
 	}
 	j := &job{
-		topic: p.topic, num: p.num, from: p.pos, end: p.end,
+		p: p, from: p.pos, epoch: lastSeen,
 		batches: rp.RecordBatches[:len(rp.RecordBatches)-len(rest)], aborted: rp.AbortedTransactions,
 	}
 	p.lastSeen = lastSeen
@@ -414,10 +453,11 @@ func (s *source) handlePartition(ctx context.Context, p *partition, rp *kmsg.Fet
 
 // advance queues a job that takes p to the offset next.
 func (s *source) advance(ctx context.Context, p *partition, next int64, j *job) error {
+	j.next = next
 	over := next >= p.end
 	if over {
 		var err error
-		if j.tail, err = p.mark(j.tail, next, nil); err != nil {
+		if j.tail, err = p.mark(j.tail, next, p.lastSeen, nil); err != nil {
 			return err
 		}
 	}
@@ -508,8 +548,8 @@ func (s *source) outOfRange(ctx context.Context, p *partition) error {
 	}
 	to := min(start.Offset, p.end)
 	s.log.Warn(fmt.Sprintf("%s: offsets %d to %d were deleted before they were read", p, p.pos, to-1))
-	j := &job{topic: p.topic, num: p.num}
-	if j.head, err = p.mark(nil, to, [][2]int64{{p.pos, to}}); err != nil {
+	j := &job{p: p, epoch: p.lastSeen}
+	if j.head, err = p.mark(nil, to, p.lastSeen, [][2]int64{{p.pos, to}}); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -569,18 +609,11 @@ func (s *source) tend(ctx context.Context) error {
 	return nil
 }
 
-// finish marks, after a stop, where each partition that was begun has come to.
+// finish writes the last mark of each partition that was begun and has none: where
+// it had come to when the run was told to stop.
 func (s *source) finish(ctx context.Context) error {
-	for _, p := range s.active {
-		if p.state == done {
-			continue
-		}
-		j := &job{topic: p.topic, num: p.num}
-		var err error
-		if j.tail, err = p.mark(nil, p.pos, nil); err != nil {
-			return err
-		}
-		if err := s.e.put(ctx, j); err != nil {
+	for _, p := range s.parts[:s.next] {
+		if err := s.put(ctx, &job{p: p, role: closing}); err != nil {
 			return err
 		}
 	}

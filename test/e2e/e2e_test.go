@@ -29,6 +29,13 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if *slow > 0 {
+		if err := slowCopy(); err != nil {
+			fmt.Fprintln(os.Stderr, "slow:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	status, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
