@@ -9,15 +9,17 @@ cd "$(dirname "$0")/.."
 module=$(go list -m)
 # What links rclone takes minutes to compile with the race detector on; all else
 # is tested with it.
-storage=$(go list -deps -f '{{if eq .ImportPath "github.com/rclone/rclone/fs"}}x{{end}}' ./pkg/store | grep -c x || true)
-[ "$storage" -gt 0 ] || { echo "test/run.sh: pkg/store does not import rclone any more: look at this script" >&2; exit 1; }
 light=() heavy=()
-for pkg in $(go list ./...); do
+while read -r pkg deps; do
     case $pkg in
-    $module/test/*) continue ;;
+    "$module"/test/*) ;;
+    *) case " $deps " in
+        *" github.com/rclone/rclone/fs "*) heavy+=("$pkg") ;;
+        *) light+=("$pkg") ;;
+        esac ;;
     esac
-    if go list -deps "$pkg" | grep -qx github.com/rclone/rclone/fs; then heavy+=("$pkg"); else light+=("$pkg"); fi
-done
+done < <(go list -f '{{.ImportPath}} {{join .Deps " "}}' ./...)
+[ ${#heavy[@]} -gt 0 ] || { echo "test/run.sh: no package imports rclone any more: look at this script" >&2; exit 1; }
 
 sum() { go tool gotestsum --format pkgname-and-test-fails --hide-summary=output "$@"; }
 

@@ -23,7 +23,7 @@ var childArgs = []string{"-vv", "--config=/nonexistent", "--log-level", "DEBUG"}
 func TestChild(t *testing.T) {
 	remote := os.Getenv(childVar)
 	if remote == "" {
-		t.Skip("only a helper of TestStartUp")
+		return // not as a test: TestStartUp runs it
 	}
 	if !slices.Equal(os.Args[len(os.Args)-len(childArgs):], childArgs) {
 		t.Errorf("arguments are %q", os.Args)

@@ -18,6 +18,7 @@ import (
 	iofs "io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +62,8 @@ type Store struct {
 	fs      fs.Fs
 	name    string
 	secrets *strings.Replacer
-	tmp     string // what this store adds to a name to make a temporary one
+	hashes  func() hash.Set // that the remote can compute
+	tmp     string          // what this store adds to a name to make a temporary one
 	disk    disk
 }
 
@@ -83,6 +85,8 @@ func Open(ctx context.Context, remote string) (s *Store, err error) {
 	if s.fs, err = newFs(ctx, remote); err != nil {
 		return nil, err
 	}
+	// SFTP finds out by running commands there, and is not made for two at a time.
+	s.hashes = sync.OnceValue(s.fs.Hashes)
 	s.tmp = "." + commitlog.NewRun().Name() + ".tmp"
 	opened.Add(1)
 	return s, nil
@@ -330,7 +334,7 @@ type content struct {
 
 func (s *Store) content(data []byte, sha256 string) content {
 	c := content{data: data, sha256: sha256}
-	offered := s.fs.Hashes()
+	offered := s.hashes()
 	switch {
 	case offered.Contains(hash.SHA256):
 		c.kind, c.sum = hash.SHA256, sha256
