@@ -24,11 +24,11 @@ done < <(go list -f '{{.ImportPath}} {{join .Deps " "}}' ./...)
 sum() { go tool gotestsum --format pkgname-and-test-fails --hide-summary=output "$@"; }
 
 echo "== packages without storage, with the race detector"
-sum -- -race "${light[@]}"
+sum -- -count=1 -race "${light[@]}"
 [ "${1:-}" = fast ] && exit
 
 echo "== packages with storage"
-sum -- "${heavy[@]}"
+sum -- -count=1 "${heavy[@]}"
 
 echo "== real Kafka"
 for tool in java mvn; do

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,9 +16,6 @@ import (
 
 const childVar = "KBK_STORE_TEST_REMOTE"
 
-// childArgs are flags that kbk's commands and rclone both have.
-var childArgs = []string{"-vv", "--config=/nonexistent", "--log-level", "DEBUG"}
-
 // TestChild is the program that TestStartUp runs. What package initialisers do can
 // only be seen in a process of its own.
 func TestChild(t *testing.T) {
@@ -25,9 +23,7 @@ func TestChild(t *testing.T) {
 	if remote == "" {
 		return // not as a test: TestStartUp runs it
 	}
-	if !slices.Equal(os.Args[len(os.Args)-len(childArgs):], childArgs) {
-		t.Errorf("arguments are %q", os.Args)
-	}
+	fmt.Printf("arguments: %q\n", flag.Args())
 	s, err := Open(context.Background(), remote)
 	if err != nil {
 		fmt.Println("error:", err)
@@ -54,11 +50,14 @@ func TestStartUp(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		remote string
+		args   []string
 		env    []string
 		want   string // in what Open says; nothing when it succeeds
 		file   string // where the log must be then
 	}{
 		{name: "plain", remote: filepath.Join(dir, "plain"), file: "plain"},
+		// Flags that kbk's commands and rclone both have.
+		{name: "flags", remote: filepath.Join(dir, "flags"), file: "flags", args: []string{"-vv", "--config=/nonexistent", "--log-level", "DEBUG"}},
 		{name: "config", remote: "nas:b", env: []string{"RCLONE_CONFIG=" + conf}, file: "nas/b"},
 		{name: "config of none", remote: "nas:b", want: "no remote of this name"},
 		{name: "remote from the environment", remote: "env:c", file: "env/c",
@@ -69,7 +68,7 @@ func TestStartUp(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			home := t.TempDir()
-			cmd := exec.Command(os.Args[0], append([]string{"-test.run=^TestChild$", "--"}, childArgs...)...)
+			cmd := exec.Command(os.Args[0], append([]string{"-test.run=^TestChild$", "--"}, test.args...)...)
 			cmd.Env = append(os.Environ(), childVar+"="+test.remote, "HOME="+home, "XDG_CONFIG_HOME=", "RCLONE_CONFIG=")
 			if !slices.ContainsFunc(test.env, func(v string) bool { return strings.HasPrefix(v, "RCLONE_CONFIG=") }) {
 				cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "RCLONE_CONFIG=") })
@@ -84,6 +83,9 @@ func TestStartUp(t *testing.T) {
 				t.Errorf("rclone wrote: %s", stderr.String())
 			}
 			out := stdout.String()
+			if want := fmt.Sprintf("arguments: %q\n", test.args); !strings.HasPrefix(out, want) {
+				t.Errorf("got %q, want %q", out, want)
+			}
 			if failed := strings.Contains(out, "error:"); failed != (test.want != "") || !strings.Contains(out, test.want) {
 				t.Errorf("got %q, want an error with %q", out, test.want)
 			}

@@ -57,7 +57,7 @@ const (
 )
 
 // A Store is the folder of one backup. Its methods may be called from several
-// goroutines.
+// goroutines, but for WriteManifest, which is for one at a time.
 type Store struct {
 	fs      fs.Fs
 	name    string
@@ -449,7 +449,10 @@ func (s *Store) place(ctx context.Context, path string, c content) error {
 func retry(ctx context.Context, op func() error) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := op()
-		if err != nil && !mayPass(ctx, err) {
+		switch {
+		case err != nil && ctx.Err() != nil: // whatever op made of it
+			err = backoff.Permanent(context.Cause(ctx))
+		case err != nil && !mayPass(err):
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
@@ -460,8 +463,8 @@ func retry(ctx context.Context, op func() error) error {
 	return err
 }
 
-func mayPass(ctx context.Context, err error) bool {
-	if ctx.Err() != nil || fserrors.IsFatalError(err) || fserrors.IsNoRetryError(err) {
+func mayPass(err error) bool {
+	if fserrors.IsFatalError(err) || fserrors.IsNoRetryError(err) {
 		return false
 	}
 	return fserrors.IsRetryError(err) || fserrors.ShouldRetry(err)

@@ -64,7 +64,7 @@ func serve(t *testing.T, kind string, params rc.Params) string {
 // remotes are the kinds of places that tests try, each made anew.
 var remotes = map[string]func(t *testing.T) string{
 	"local":  func(t *testing.T) string { return filepath.Join(t.TempDir(), "deep", "nightly") },
-	"memory": func(t *testing.T) string { return ":memory:" + strings.ToLower(t.Name()) },
+	"memory": func(*testing.T) string { return ":memory:" + commitlog.NewRun().Name() }, // the process has one memory
 	"s3": func(t *testing.T) string {
 		addr := serve(t, "s3", rc.Params{"auth_key": []string{"key-of-test,secret-of-test"}})
 		return fmt.Sprintf(":s3,provider=Rclone,access_key_id=key-of-test,secret_access_key=secret-of-test,endpoint='http://%s':bucket/nightly", addr)
