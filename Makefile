@@ -33,7 +33,7 @@ lint:
 	go mod tidy -diff
 
 kafka:
-	go run ./test/kafka/run
+	@go build -o bin/test/kafka ./test/kafka/run && bin/test/kafka
 
 man: $(patsubst docs/man/%.md,bin/man/%,$(wildcard docs/man/*.1.md))
 

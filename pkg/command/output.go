@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 )
@@ -121,4 +123,9 @@ func (h *textHandler) WithGroup(string) slog.Handler { return h }
 // oneLine keeps what came from elsewhere from breaking a message into lines.
 func oneLine(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+}
+
+// Count writes a number of things as messages do: 1 segment, 2,147 records.
+func Count(n int64, thing string) string {
+	return humanize.Comma(n) + " " + english.PluralWord(int(n), thing, "")
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
@@ -224,7 +223,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	if err := w.Close(&format.End{Records: e.records.Load(), Interrupted: stopped, Lost: p.lost || s.lost}); err != nil {
 		return err
 	}
-	env.Log.Info(fmt.Sprintf("read %s records of %d topics", humanize.Comma(e.records.Load()), len(p.topics)),
+	env.Log.Info(fmt.Sprintf("read %s of %s", command.Count(e.records.Load(), "record"), command.Count(int64(len(p.topics)), "topic")),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	switch {
 	case stopped:

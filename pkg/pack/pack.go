@@ -119,8 +119,8 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	if err := w.Close(&format.End{Records: p.out.records, Segments: segments, Interrupted: end.Interrupted, Lost: end.Lost}); err != nil {
 		return err
 	}
-	env.Log.Info(fmt.Sprintf("packed %s records in %s segments, %s to %s",
-		humanize.Comma(p.out.records), humanize.Comma(segments), humanize.IBytes(uint64(raw)), humanize.IBytes(uint64(packed))),
+	env.Log.Info(fmt.Sprintf("packed %s in %s, %s to %s",
+		command.Count(p.out.records, "record"), command.Count(segments, "segment"), humanize.IBytes(uint64(raw)), humanize.IBytes(uint64(packed))),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	if end.Interrupted {
 		return command.Stopped("what the source had read is packed")

@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
@@ -79,7 +78,7 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	if err := w.Close(&format.End{Records: u.records.Load(), Interrupted: end.Interrupted, Lost: end.Lost}); err != nil {
 		return err
 	}
-	env.Log.Info(fmt.Sprintf("unpacked %s records from %s segments", humanize.Comma(u.records.Load()), humanize.Comma(segments)),
+	env.Log.Info(fmt.Sprintf("unpacked %s from %s", command.Count(u.records.Load(), "record"), command.Count(segments, "segment")),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	if end.Interrupted {
 		return command.Stopped("what the source had read is unpacked")

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/urfave/cli/v2"
@@ -162,14 +161,14 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	}
 	if err != nil {
 		if p.acked > 0 {
-			env.Log.Warn(fmt.Sprintf("%s records were produced before this", humanize.Comma(p.acked)))
+			env.Log.Warn(fmt.Sprintf("%s went into the topics before this", command.Count(p.acked, "record")))
 		}
 		return errors.Join(err, w.Flush())
 	}
 	if err := w.Close(&format.End{Records: p.acked, Interrupted: end.Interrupted, Lost: end.Lost}); err != nil {
 		return fmt.Errorf("write the map: %w", err)
 	}
-	env.Log.Info(fmt.Sprintf("produced %s records to %d topics", humanize.Comma(p.acked), len(targets.sources)),
+	env.Log.Info(fmt.Sprintf("produced %s to %s", command.Count(p.acked, "record"), command.Count(int64(len(targets.sources)), "topic")),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	if end.Interrupted {
 		return command.Stopped("the topics hold what it had read, which is not all")

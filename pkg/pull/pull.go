@@ -195,7 +195,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 	if err := w.Close(&format.End{Records: records, Segments: segments, Interrupted: stopped}); err != nil {
 		return err
 	}
-	env.Log.Info(fmt.Sprintf("read %s segments, %s, from %s", humanize.Comma(segments), humanize.IBytes(uint64(size)), st.Name()),
+	env.Log.Info(fmt.Sprintf("read %s, %s, from %s", command.Count(segments, "segment"), humanize.IBytes(uint64(size)), st.Name()),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	switch {
 	case stopped:

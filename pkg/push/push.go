@@ -195,9 +195,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	}
 	there := ""
 	if p.skipped > 0 {
-		there = fmt.Sprintf("; %s were there already", humanize.Comma(p.skipped))
+		there = fmt.Sprintf("; %s there already", command.Count(p.skipped, "segment"))
 	}
-	env.Log.Info(fmt.Sprintf("stored %s segments, %s, in %s%s", humanize.Comma(p.segments), humanize.IBytes(uint64(p.stored)), st.Name(), there),
+	env.Log.Info(fmt.Sprintf("stored %s, %s, in %s%s", command.Count(p.segments, "segment"), humanize.IBytes(uint64(p.stored)), st.Name(), there),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	switch {
 	case end.Interrupted:

@@ -204,7 +204,7 @@ func TestKillBackup(t *testing.T) {
 			if status := again.wait(); !all0(status) {
 				t.Fatalf("the same line again: %d\n%s", status, again)
 			}
-			if !strings.Contains(again.errs[3].String(), "were there already") {
+			if !strings.Contains(again.errs[3].String(), "there already") {
 				t.Errorf("nothing was resumed:\n%s", again)
 			}
 			restore(t, "kill-backup", dir, "kill-backup-"+name)
