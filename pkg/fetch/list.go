@@ -73,11 +73,7 @@ func timestamp(ms *int64) string {
 }
 
 func listings(ctx context.Context, adm *kadm.Client, cfg Config) ([]Listing, error) {
-	meta, err := adm.Metadata(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list topics: %w", err)
-	}
-	selected, err := selectTopics(meta.Topics, cfg)
+	meta, selected, err := choose(ctx, adm, cfg)
 	if err != nil {
 		return nil, err
 	}

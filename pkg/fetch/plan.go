@@ -41,11 +41,7 @@ func (p *plan) offsets() int64 {
 }
 
 func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logger) (*plan, error) {
-	meta, err := adm.Metadata(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list topics: %w", err)
-	}
-	selected, err := selectTopics(meta.Topics, cfg)
+	meta, selected, err := choose(ctx, adm, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +161,16 @@ func listOffsets(ctx context.Context, adm *kadm.Client, names []string, cfg Conf
 		return nil, fmt.Errorf("look for the first records since %s: %w", time.UnixMilli(cfg.From.n).UTC().Format(time.RFC3339), err)
 	}
 	return o, nil
+}
+
+// choose asks the cluster what there is, and selects.
+func choose(ctx context.Context, adm *kadm.Client, cfg Config) (kadm.Metadata, map[string]map[int32]bool, error) {
+	meta, err := adm.Metadata(ctx)
+	if err != nil {
+		return meta, nil, fmt.Errorf("list topics: %w", err)
+	}
+	selected, err := selectTopics(meta.Topics, cfg)
+	return meta, selected, err
 }
 
 // selectTopics finds the partitions that the selectors mean, by topic.
