@@ -70,6 +70,10 @@ func TestScripts(t *testing.T) {
 	if err != nil || len(scripts) < 6 {
 		t.Fatalf("only %d scripts: %v", len(scripts), err)
 	}
+	examples, err := filepath.Abs("../../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -77,7 +81,14 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("KAFKA", cluster.Bootstrap())
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("EXAMPLES", examples)
 			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "cbor2" {
+				return false, fmt.Errorf("condition %s?", cond)
+			}
+			return exec.Command("python3", "-c", "import cbor2").Run() == nil, nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"seed":   cmdSeed,
