@@ -28,11 +28,13 @@ type Config struct {
 	Exclude     []string       // likewise, without partitions
 	Internal    bool           // Kafka's own topics may be read too
 	Partitions  map[int32]bool // of every topic; nil: all
+	Shard       Shard          // the part of the partitions that this run reads; zero: all of it
 	Cursor      *cursor.Cursor // where to begin, of the partitions that it names; nil: at From
 	From        Bound          // where to begin; zero: at the beginning
 	To          Bound          // where to end; zero: at the end
 	Uncommitted bool           // read what may yet be aborted, to the high watermark
 	NoConfigs   bool           // leave topic configs out
+	FailOnLoss  bool           // stop where records were deleted before they were read
 	Concurrency int            // partitions read at once
 	Timeout     time.Duration  // how long a partition may make no progress
 }
@@ -59,10 +61,12 @@ are read: the end is the last stable offset. With --list it says what there is.
 			&cli.StringSliceFlag{Name: "exclude", Usage: "leave out `TOPIC`: a name, or a regular expression that begins with ^; repeatable"},
 			&cli.BoolFlag{Name: "internal", Usage: "let --topic select Kafka's internal topics too"},
 			&cli.StringFlag{Name: "partitions", Aliases: []string{"p"}, Usage: "read only partitions `LIST`, such as 0,3-5"},
+			&cli.StringFlag{Name: "shard", Usage: "read part `I/N` of the partitions, such as 1/3 here, 2/3 and 3/3 on other machines"},
 			&cli.StringFlag{Name: "from", DefaultText: "beginning", Usage: "begin at `WHERE`: beginning, end, an offset, -N for the last N, a time, or a cursor file (- is standard input)"},
 			&cli.StringFlag{Name: "to", DefaultText: "end", Usage: "end at `WHERE`, likewise; an offset is not read itself, a time is"},
 			&cli.StringSliceFlag{Name: "offset", Aliases: []string{"o"}, Usage: "begin and end at `WHERE` as kcat and kcl have it: beginning, end, N, -N, N:M, s@TIME, e@TIME, @TIME:TIME; repeatable"},
 			&cli.StringFlag{Name: "isolation", Value: "read_committed", Usage: "read_committed, or read_uncommitted for what may yet be aborted"},
+			&cli.StringFlag{Name: "on-loss", Value: "record", Usage: "`WHAT` to do when records were deleted before they were read: record it and go on, or fail"},
 			&cli.BoolFlag{Name: "no-configs", Usage: "leave the topics' configs out"},
 			&cli.BoolFlag{Name: "list", Usage: "print topics and partitions, their offsets, sizes and times, and read nothing"},
 			&cli.BoolFlag{Name: "json", Usage: "with --list: print JSON"},
@@ -102,6 +106,18 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.Usagef("--isolation %q is neither read_committed nor read_uncommitted", isolation)
 	case c.Bool("json") && !c.Bool("list"):
 		return command.Usagef("--json is only for --list")
+	}
+	switch onLoss := c.String("on-loss"); onLoss {
+	case "record":
+	case "fail":
+		cfg.FailOnLoss = true
+	default:
+		return command.Usagef("--on-loss %q is neither record nor fail", onLoss)
+	}
+	if shard := c.String("shard"); shard != "" {
+		if cfg.Shard, err = ParseShard(shard); err != nil {
+			return command.Usagef("--shard: %w", err)
+		}
 	}
 	if list := c.String("partitions"); list != "" {
 		if cfg.Partitions, err = parsePartitions(list); err != nil {
@@ -215,7 +231,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	s.mu.Lock()
 	stopped := s.stopped || e.skipped.Load()
 	s.mu.Unlock()
-	if whole := cfg.To.kind == unbounded || cfg.To.kind == atEnd; whole && !stopped {
+	// One moment of the cluster: not where others read the rest of it, or this run ends
+	// somewhere else.
+	if whole := cfg.To.kind == unbounded || cfg.To.kind == atEnd; whole && cfg.Shard.of == 0 && !stopped {
 		if err := w.Write(&format.Point{Time: p.time.UnixMilli()}); err != nil {
 			return err
 		}

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -209,6 +211,77 @@ func TestCursor(t *testing.T) {
 	}
 	r.err = nil
 	w.want(r, "t/0", []int64{5, 6, 7, 8, 9}, 3, 5, 10)
+	strict := from(id, 3)
+	r = w.fetch(func(c *Config) { strict(c); c.FailOnLoss = true }, nil)
+	if command.StatusOf(r.err) != command.Loss || r.end != nil || !strings.Contains(r.err.Error(), "t/0: offsets 3 to 4 were deleted") {
+		t.Errorf("to fail on loss: %v, end %+v", r.err, r.end)
+	}
+}
+
+// TestLostMeanwhile deletes records after the run has begun.
+func TestLostMeanwhile(t *testing.T) {
+	for _, strict := range []bool{false, true} {
+		w := newWorld(t, 1, "t", 1)
+		w.produce("t", 0, 10)
+		var begin sync.Once
+		var deleted atomic.Bool
+		w.fake.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+			w.fake.KeepControl()
+			if deleted.Load() {
+				return nil, nil, false
+			}
+			go begin.Do(func() { // the broker works on one request at a time
+				if _, err := w.adm.DeleteRecords(context.Background(), kadm.Offsets{"t": {0: {Topic: "t", Partition: 0, At: 6}}}); err != nil {
+					t.Error(err)
+				}
+				deleted.Store(true)
+			})
+			return nil, errors.New("not now"), true
+		})
+		r := w.fetch(func(c *Config) { c.FailOnLoss = strict }, nil)
+		if command.StatusOf(r.err) != command.Loss || strict != (r.end == nil) {
+			t.Fatalf("strict %v: %v, end %+v", strict, r.err, r.end)
+		}
+		if r.err = nil; !strict {
+			w.want(r, "t/0", []int64{6, 7, 8, 9}, 0, 6, 10)
+			if !slices.Equal(r.lost, [][2]int64{{0, 6}}) || !r.end.Lost {
+				t.Errorf("lost %v, end %+v", r.lost, r.end)
+			}
+		}
+	}
+}
+
+// TestShards reads a cluster in three parts.
+func TestShards(t *testing.T) {
+	w := newWorld(t, 1, "t", 10)
+	w.create("u", 1)
+	for p := range int32(10) {
+		w.produce("t", p, 2)
+	}
+	seen := make(map[string]int)
+	for _, s := range []string{"1/3", "2/3", "3/3"} {
+		r := w.fetch(func(c *Config) {
+			c.Topics = []string{"^"}
+			var err error
+			if c.Shard, err = ParseShard(s); err != nil {
+				t.Fatal(err)
+			}
+		}, nil)
+		if r.err != nil || slices.Contains(r.kinds, "point") {
+			t.Fatalf("%s: %v, frames %q", s, r.err, r.kinds)
+		}
+		for k := range r.marks {
+			seen[k]++
+		}
+	}
+	if len(seen) != 11 {
+		t.Errorf("seen %v", seen)
+	}
+	for k, n := range seen {
+		if n != 1 {
+			t.Errorf("%s was read %d times", k, n)
+		}
+	}
 }
 
 func TestSelect(t *testing.T) {
@@ -296,42 +369,57 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
-// TestEmptyIsNotTheEnd answers fetches with nothing: twice although there is more,
-// and then, of another partition, for ever.
-func TestEmptyIsNotTheEnd(t *testing.T) {
-	w := newWorld(t, 1, "t", 1)
-	w.produce("t", 0, 5)
-	answers := 0
-	empty := func(stable int64, until int) {
-		answers = 0
-		w.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
-			w.fake.KeepControl()
-			if answers++; answers > until {
-				return nil, nil, false
-			}
-			fetch := req.(*kmsg.FetchRequest)
-			resp := fetch.ResponseKind().(*kmsg.FetchResponse)
-			rt := kmsg.NewFetchResponseTopic()
-			rt.Topic, rt.TopicID = fetch.Topics[0].Topic, fetch.Topics[0].TopicID
-			rp := kmsg.NewFetchResponseTopicPartition()
-			rp.HighWatermark, rp.LastStableOffset = stable, stable
-			rt.Partitions = append(rt.Partitions, rp)
-			resp.Topics = append(resp.Topics, rt)
-			return resp, nil, true
-		})
-	}
-	empty(5, 2)
-	w.want(w.fetch(nil, nil), "t/0", upTo(5), 0, 5)
-	if answers < 3 {
-		t.Fatalf("only %d fetches", answers)
-	}
+// answerEmpty answers fetches of one partition with nothing, so many times, and says
+// that the partition ends at stable. It returns how many fetches there were.
+func (w *world) answerEmpty(stable int64, times int) (fetches *int) {
+	fetches = new(int)
+	w.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		if *fetches++; *fetches > times {
+			return nil, nil, false
+		}
+		fetch := req.(*kmsg.FetchRequest)
+		resp := fetch.ResponseKind().(*kmsg.FetchResponse)
+		rt := kmsg.NewFetchResponseTopic()
+		rt.Topic, rt.TopicID = fetch.Topics[0].Topic, fetch.Topics[0].TopicID
+		rp := kmsg.NewFetchResponseTopicPartition()
+		rp.HighWatermark, rp.LastStableOffset = stable, stable
+		rt.Partitions = append(rt.Partitions, rp)
+		resp.Topics = append(resp.Topics, rt)
+		return resp, nil, true
+	})
+	return fetches
+}
 
-	// A partition that ends below where it ended: it may come back, or not.
-	empty(3, 1<<30)
-	r := w.fetch(func(c *Config) { c.Timeout = time.Second }, nil)
-	if r.err == nil || !strings.Contains(r.err.Error(), "ended at offset 5 at the start and ends at 3 now") || r.end != nil {
-		t.Errorf("got %v", r.err)
-	}
+// TestEmptyIsNotTheEnd gets nothing from a fetch, for three reasons.
+func TestEmptyIsNotTheEnd(t *testing.T) {
+	t.Run("there is more", func(t *testing.T) {
+		w := newWorld(t, 1, "t", 1)
+		w.produce("t", 0, 5)
+		fetches := w.answerEmpty(5, 2)
+		w.want(w.fetch(nil, nil), "t/0", upTo(5), 0, 5)
+		if *fetches < 3 {
+			t.Errorf("only %d fetches", *fetches)
+		}
+	})
+	t.Run("compaction took the rest", func(t *testing.T) {
+		w := newWorld(t, 1, "t", 1)
+		w.produce("t", 0, 5)
+		fetches := w.answerEmpty(5, 1<<30)
+		w.want(w.fetch(nil, nil), "t/0", nil, 0, 5)
+		if *fetches <= confirmEmpty {
+			t.Errorf("believed after %d fetches", *fetches)
+		}
+	})
+	t.Run("the partition ends below where it ended", func(t *testing.T) {
+		w := newWorld(t, 1, "t", 1)
+		w.produce("t", 0, 5)
+		w.answerEmpty(3, 1<<30)
+		r := w.fetch(func(c *Config) { c.Timeout = time.Second }, nil)
+		if r.err == nil || !strings.Contains(r.err.Error(), "ended at offset 5 at the start and ends at 3 now") || r.end != nil {
+			t.Errorf("got %v", r.err)
+		}
+	})
 }
 
 // TestStop stops a run that cannot get on.

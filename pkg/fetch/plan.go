@@ -88,12 +88,20 @@ func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logge
 			if part.pos < start.Offset {
 				part.lost = [2]int64{part.pos, min(start.Offset, part.end)}
 				p.lost = true
+				if cfg.FailOnLoss {
+					return nil, lossError(part, part.lost[0], part.lost[1])
+				}
 				log.Warn(fmt.Sprintf("%s/%d: offsets %d to %d were deleted before they were read", name, num, part.lost[0], part.lost[1]-1))
 			}
 			p.parts = append(p.parts, part)
 		}
 	}
 	return p, nil
+}
+
+// lossError is what --on-loss fail makes of deleted records.
+func lossError(p *partition, from, next int64) error {
+	return command.WithStatus(command.Loss, fmt.Errorf("%s: offsets %d to %d were deleted before they were read", p, from, next-1))
 }
 
 // bound narrows what is read of a partition from all that it holds.
@@ -185,7 +193,7 @@ func selectTopics(all kadm.TopicDetails, cfg Config) (map[string]map[int32]bool,
 			picked[name] = make(map[int32]bool)
 		}
 		for num := range all[name].Partitions {
-			if wanted(num) && (cfg.Partitions == nil || cfg.Partitions[num]) {
+			if wanted(num) && (cfg.Partitions == nil || cfg.Partitions[num]) && cfg.Shard.holds(name, num) {
 				picked[name][num] = true
 			}
 		}

@@ -120,6 +120,7 @@ type source struct {
 	limit    int  // partitions read at once
 	isolated int8 // read_committed is 1 (IsolationLevel)
 	timeout  time.Duration
+	strict   bool // records that are lost end the run
 	progress func(done int64)
 
 	over chan struct{} // a partition is done
@@ -140,7 +141,7 @@ type source struct {
 func newSource(cl *kgo.Client, cfg Config, env *command.Env, parts []*partition, e *encoder) *source {
 	s := &source{
 		cl: cl, adm: kadm.NewClient(cl), log: env.Log, stop: env.Stop, e: e, parts: parts,
-		limit: cfg.Concurrency, timeout: cfg.Timeout, left: len(parts), brokers: make(map[int32]bool),
+		limit: cfg.Concurrency, timeout: cfg.Timeout, strict: cfg.FailOnLoss, left: len(parts), brokers: make(map[int32]bool),
 		over: make(chan struct{}, 1),
 	}
 	if !cfg.Uncommitted {
@@ -547,6 +548,9 @@ func (s *source) outOfRange(ctx context.Context, p *partition) error {
 		return nil
 	}
 	to := min(start.Offset, p.end)
+	if s.strict {
+		return lossError(p, p.pos, to)
+	}
 	s.log.Warn(fmt.Sprintf("%s: offsets %d to %d were deleted before they were read", p, p.pos, to-1))
 	j := &job{p: p, epoch: p.lastSeen}
 	if j.head, err = p.mark(nil, to, p.lastSeen, [][2]int64{{p.pos, to}}); err != nil {
