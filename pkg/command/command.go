@@ -66,11 +66,16 @@ func App(s Spec) *cli.App {
 		// A comma is a character like any other in a regular expression.
 		DisableSliceFlagSeparator: true,
 		EnableBashCompletion:      true,
-		CustomAppHelpTemplate:     cli.AppHelpTemplate + "\n" + exitStatus,
+		CustomAppHelpTemplate:     strings.Replace(cli.AppHelpTemplate, "GLOBAL OPTIONS", "FLAGS", 1) + "\n" + exitStatus,
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
 			return WithStatus(Usage, err)
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // Main prints and exits
+	}
+	for _, f := range app.Flags {
+		if b, ok := f.(*cli.BoolFlag); ok {
+			b.DisableDefaultText = true // that a switch is off by default goes without saying
+		}
 	}
 	app.Action = func(c *cli.Context) error {
 		if c.NArg() > s.MaxArgs {
