@@ -66,7 +66,7 @@ func App(s Spec) *cli.App {
 		// A comma is a character like any other in a regular expression.
 		DisableSliceFlagSeparator: true,
 		EnableBashCompletion:      true,
-		CustomAppHelpTemplate:     strings.Replace(cli.AppHelpTemplate, "GLOBAL OPTIONS", "FLAGS", 1) + "\n" + exitStatus,
+		CustomAppHelpTemplate:     strings.ReplaceAll(cli.AppHelpTemplate, "GLOBAL OPTIONS", "FLAGS") + "\n" + exitStatus,
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
 			return WithStatus(Usage, err)
 		},
