@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	status, err := run(m)
+	status, err := testAll(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		os.Exit(1)
@@ -44,7 +45,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-func run(m *testing.M) (status int, err error) {
+func testAll(m *testing.M) (status int, err error) {
 	if bin = os.Getenv("KBK_BIN"); bin == "" {
 		if bin, err = os.MkdirTemp("", "kbk-e2e-"); err != nil {
 			return 0, err
@@ -67,7 +68,7 @@ func run(m *testing.M) (status int, err error) {
 
 func TestScripts(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(scripts) < 6 {
+	if err != nil || len(scripts) < 7 {
 		t.Fatalf("only %d scripts: %v", len(scripts), err)
 	}
 	examples, err := filepath.Abs("../../examples")
@@ -98,6 +99,7 @@ func TestScripts(t *testing.T) {
 			"cursor": cmdCursor,
 			"delete": cmdDelete,
 			"status": cmdStatus,
+			"fails":  cmdFails,
 			"unzstd": cmdUnzstd,
 			"damage": cmdDamage,
 		},
@@ -107,9 +109,7 @@ func TestScripts(t *testing.T) {
 // cmdStatus runs a shell line and wants an exit status: status N 'line'. Its output
 // is left for stdout and stderr.
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: status N 'shell line'")
-	}
+	only(ts, neg, args, 2, "status N 'shell line'")
 	err := ts.Exec("bash", "-c", args[1])
 	var exit *exec.ExitError
 	got := 0
@@ -118,8 +118,25 @@ func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	} else if err != nil {
 		ts.Fatalf("%v", err)
 	}
-	if want, _ := strconv.Atoi(args[0]); got != want {
-		ts.Fatalf("exit status %d, not %s", got, args[0])
+	want, err := strconv.Atoi(args[0])
+	check(ts, err)
+	if got != want {
+		ts.Fatalf("exit status %d, not %d", got, want)
+	}
+}
+
+// failure is all that a command may print when it fails before it has done anything.
+var failure = regexp.MustCompile(`^(kbk-[a-z]+): error: [^\n]+\n(kbk-[a-z]+: hint: [^\n]+\n)?$`)
+
+// cmdFails is status for a command that fails at once: nothing on standard output,
+// one line of error on standard error, and perhaps one with a hint.
+func cmdFails(ts *testscript.TestScript, neg bool, args []string) {
+	cmdStatus(ts, neg, args)
+	if out := ts.ReadFile("stdout"); out != "" {
+		ts.Fatalf("%d bytes on standard output", len(out))
+	}
+	if said := ts.ReadFile("stderr"); !failure.MatchString(said) {
+		ts.Fatalf("standard error is not one line and perhaps a hint")
 	}
 }
 

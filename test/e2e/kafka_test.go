@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,6 +20,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kbkio/kbk/format"
@@ -27,14 +30,20 @@ import (
 
 const patience = 2 * time.Minute
 
-func client(opts ...kgo.Opt) (*kgo.Client, error) {
-	return kgo.NewClient(append(opts, kgo.SeedBrokers(strings.Split(cluster.Bootstrap(), ",")...), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+func client(opts ...kgo.Opt) (*kgo.Client, error) { return connect(cluster.Bootstrap(), opts...) }
+
+func connect(brokers string, opts ...kgo.Opt) (*kgo.Client, error) {
+	return kgo.NewClient(append(opts,
+		kgo.SeedBrokers(strings.Split(brokers, ",")...),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.MetadataMinAge(50*time.Millisecond), // tests wait for topics to come and go
+	)...)
 }
 
 // cmdSeed makes a topic with records of one kind.
 func cmdSeed(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: seed KIND TOPIC [N]")
+	if neg || len(args) < 2 || (len(args) == 3) != (args[0] == "records") || len(args) > 3 {
+		ts.Fatalf("usage: seed mixed|transactions|compacted TOPIC, seed records TOPIC N")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -68,17 +77,31 @@ func create(ctx context.Context, cl *kgo.Client, topic string, partitions int32,
 // seedRecords produces to a topic, which it creates where it is not there: n records of
 // size bytes or a little more to each of the first filled partitions.
 func seedRecords(ctx context.Context, topic string, partitions, filled int32, n, size int) error {
-	cl, err := client(kgo.MaxBufferedRecords(1 << 17))
+	cl, err := client()
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	_ = create(ctx, cl, topic, partitions, nil) // it may exist: then there are more records
+	// It may exist: then there are more records.
+	if err := create(ctx, cl, topic, partitions, nil); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		return err
+	}
+	return fill(ctx, cluster.Bootstrap(), topic, filled, n, size)
+}
+
+// fill is the part of seedRecords that produces. A broker sends what it has; so that
+// many records are not read at once, neither the batches nor what is in them is
+// compressed to much less.
+func fill(ctx context.Context, brokers, topic string, filled int32, n, size int) error {
+	cl, err := connect(brokers, kgo.MaxBufferedRecords(1<<15), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
 	var failed error
-	pad := bytes.Repeat([]byte("kbk "), size/4+1)
 	for i := range n {
 		for p := range filled {
-			v := append(fmt.Appendf(nil, "%s/%d record %d ", topic, p, i), pad[:size]...)
+			v := append(fmt.Appendf(nil, "%s/%d record %d ", topic, p, i), somewhere(i*int(filled)+int(p), size)...)
 			cl.Produce(ctx, &kgo.Record{Topic: topic, Partition: p, Key: strconv.AppendInt(nil, int64(i), 10), Value: v}, func(_ *kgo.Record, err error) {
 				failed = errors.Join(failed, err)
 			})
@@ -87,19 +110,34 @@ func seedRecords(ctx context.Context, topic string, partitions, filled int32, n,
 	return errors.Join(cl.Flush(ctx), failed)
 }
 
+// noise is letters and digits without a pattern, the same in every run.
+var noise = func() []byte {
+	b := make([]byte, 8<<20)
+	for i, x := 0, uint32(1); i < len(b); i++ {
+		x = x*1664525 + 1013904223
+		b[i] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-"[x>>26]
+	}
+	return b
+}()
+
+// somewhere returns the i-th piece of noise of so many bytes, which comes again, if at
+// all, too late for a compressor.
+func somewhere(i, size int) []byte {
+	at := i * size % (len(noise) - size)
+	return noise[at : at+size]
+}
+
+// codecs are what a batch can be compressed with, by their number in its attributes
+// (CompressionType).
+var codecs = []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()}
+
 // seedMixed produces what is hard to keep: null, empty and large keys and values,
 // tombstones, headers that repeat, are null, or have no UTF-8 name, timestamps out of
-// order, and batches of every codec.
+// order, also within a batch, and batches of every codec.
 func seedMixed(ctx context.Context, topic string) error {
 	large := bytes.Repeat([]byte("0123456789abcdef"), 3<<16) // 3 MiB, which compresses well
-	noise := make([]byte, 2<<20)
-	for i, x := 0, uint32(1); i < len(noise); i++ {
-		x = x*1664525 + 1013904223
-		noise[i] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-"[x>>26]
-	}
-	codecs := []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()}
 	for i, codec := range codecs {
-		cl, err := client(kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(8<<20))
+		cl, err := client(kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(8<<20), kgo.ProducerLinger(100*time.Millisecond))
 		if err != nil {
 			return err
 		}
@@ -112,11 +150,11 @@ func seedMixed(ctx context.Context, topic string) error {
 		}
 		at := func(ms int64) time.Time { return time.UnixMilli(1_700_000_000_000 + ms) }
 		for p := range int32(2) { // the third partition stays empty
-			for n, r := range []*kgo.Record{
+			batch := []*kgo.Record{
 				{Key: []byte("key"), Value: []byte("value"), Timestamp: at(5000)},
 				{Value: []byte("no key"), Timestamp: at(1000)},
 				{Key: []byte{}, Value: []byte("empty key"), Timestamp: at(9000)},
-				{Key: []byte("tombstone"), Timestamp: at(100)},
+				{Key: []byte("tombstone"), Timestamp: time.UnixMilli(0)},
 				{Key: []byte("empty value"), Value: []byte{}, Timestamp: at(8000)},
 				{Timestamp: at(7000)},
 				{Key: []byte("headers"), Value: []byte("v"), Timestamp: at(6000), Headers: []kgo.RecordHeader{
@@ -124,17 +162,58 @@ func seedMixed(ctx context.Context, topic string) error {
 				}},
 				{Key: []byte("not utf-8"), Value: []byte{0xff, 0xfe, 0x00, 0x80}, Timestamp: at(1), Headers: []kgo.RecordHeader{{Key: "\xff\xfe", Value: []byte("x")}}},
 				{Key: []byte("large"), Value: large, Timestamp: at(2)},
-				{Key: noise[:1<<20], Value: noise, Timestamp: at(3)},
+			}
+			alone := []*kgo.Record{
+				{Key: noise[:1<<20], Value: noise[:2<<20], Timestamp: at(3)},
 				{Key: []byte("last"), Value: fmt.Appendf(nil, "codec %d", i), Timestamp: at(int64(i))},
-			} {
+			}
+			for _, r := range append(batch, alone...) {
 				r.Topic, r.Partition = topic, p
+			}
+			if err := cl.ProduceSync(ctx, batch...).FirstErr(); err != nil {
+				return fmt.Errorf("a batch of codec %d: %w", i, err)
+			}
+			for _, r := range alone {
 				if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
-					return fmt.Errorf("record %d of codec %d: %w", n, i, err)
+					return fmt.Errorf("a record of codec %d: %w", i, err)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// TestMixedIsMixed makes sure of what seedMixed is to be: a client is free to send a
+// batch uncompressed.
+func TestMixedIsMixed(t *testing.T) {
+	if err := seedMixed(t.Context(), "is-mixed"); err != nil {
+		t.Fatal(err)
+	}
+	parts, err := consume(t.Context(), "is-mixed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p := range int32(2) {
+		compressed := make(map[uint8]int)
+		backwards := 0
+		for i, r := range parts[p] {
+			compressed[r.Attrs.CompressionType()]++
+			if i > 0 && r.Timestamp.Before(parts[p][i-1].Timestamp) {
+				backwards++
+			}
+		}
+		for codec := range codecs {
+			if n := compressed[uint8(codec)]; n < 9 {
+				t.Errorf("partition %d: only %d records are in batches of codec %d", p, n, codec)
+			}
+		}
+		if backwards < 10 {
+			t.Errorf("partition %d: only %d timestamps are before that of the record before", p, backwards)
+		}
+	}
+	if len(parts[2]) > 0 {
+		t.Errorf("the empty partition holds %d records", len(parts[2]))
+	}
 }
 
 // seedTransactions leaves committed, aborted and one open transaction behind. What it
@@ -272,6 +351,9 @@ func consume(ctx context.Context, topic string) (map[int32][]*kgo.Record, error)
 		if quiet.Err() != nil && fetches.NumRecords() == 0 {
 			return out, nil
 		}
+		if err := fetches.Err(); err != nil && quiet.Err() == nil {
+			return nil, err
+		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			end, _ := ends.Lookup(topic, r.Partition)
 			if r.Offset < end.Offset && !r.Attrs.IsControl() {
@@ -314,35 +396,47 @@ func cmdSame(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// same compares two topics' committed records, all but their offsets.
+// same compares two topics' committed records, all but their offsets. The source has
+// n of them.
 func same(ctx context.Context, source, target string, n int) error {
+	found, err := begins(ctx, source, target, n)
+	if err == nil && found != n {
+		err = fmt.Errorf("%s has %d records, %s has %d", source, n, target, found)
+	}
+	return err
+}
+
+// begins wants each partition of target to begin like that of source, which has n
+// records, as far as it goes. It returns how many records target has.
+func begins(ctx context.Context, source, target string, n int) (found int, err error) {
 	a, err := consume(ctx, source)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	b, err := consume(ctx, target)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(a) != len(b) {
-		return fmt.Errorf("%s has %d partitions, %s has %d", source, len(a), target, len(b))
+		return 0, fmt.Errorf("%s has %d partitions, %s has %d", source, len(a), target, len(b))
 	}
 	total := 0
 	for p := range a {
 		total += len(a[p])
-		if len(a[p]) != len(b[p]) {
-			return fmt.Errorf("%s/%d has %d records, %s/%d has %d", source, p, len(a[p]), target, p, len(b[p]))
+		found += len(b[p])
+		if len(a[p]) < len(b[p]) {
+			return 0, fmt.Errorf("%s/%d has %d records, %s/%d has %d", source, p, len(a[p]), target, p, len(b[p]))
 		}
-		for i, x := range a[p] {
-			if y := b[p][i]; !equal(x, y) {
-				return fmt.Errorf("record %d of partition %d: offset %d of %s is not offset %d of %s", i, p, x.Offset, source, y.Offset, target)
+		for i, y := range b[p] {
+			if x := a[p][i]; !equal(x, y) {
+				return 0, fmt.Errorf("record %d of partition %d: offset %d of %s is not offset %d of %s", i, p, x.Offset, source, y.Offset, target)
 			}
 		}
 	}
 	if total != n {
-		return fmt.Errorf("%s has %d records, not %d", source, total, n)
+		return 0, fmt.Errorf("%s has %d records, not %d", source, total, n)
 	}
-	return nil
+	return found, nil
 }
 
 func equal(a, b *kgo.Record) bool {
@@ -368,6 +462,10 @@ func cmdFrames(ts *testscript.TestScript, neg bool, args []string) {
 		switch f.Kind {
 		case format.KindRec:
 			records[fmt.Sprintf("%s/%d", f.Topic, f.Partition)]++
+		case format.KindTopic:
+			m, err := format.DecodeTopic(f.Raw)
+			check(ts, err)
+			fmt.Fprintf(ts.Stdout(), "topic %s partitions %d\n", m.Name, m.Partitions)
 		case format.KindMark:
 			m, err := format.DecodeMark(f.Raw)
 			check(ts, err)
@@ -380,8 +478,8 @@ func cmdFrames(ts *testscript.TestScript, neg bool, args []string) {
 			fmt.Fprintf(ts.Stdout(), "%s\n", f.Name)
 		}
 	}
-	for k, n := range records {
-		fmt.Fprintf(ts.Stdout(), "%d records of %s\n", n, k)
+	for _, k := range slices.Sorted(maps.Keys(records)) {
+		fmt.Fprintf(ts.Stdout(), "%d records of %s\n", records[k], k)
 	}
 }
 
@@ -396,7 +494,9 @@ func cmdConfig(ts *testscript.TestScript, neg bool, args []string) {
 	adm := kadm.NewClient(cl)
 	meta, err := adm.Metadata(ctx, args[0])
 	check(ts, err)
-	fmt.Fprintf(ts.Stdout(), "partitions=%d\n", len(meta.Topics[args[0]].Partitions))
+	t := meta.Topics[args[0]]
+	check(ts, t.Err)
+	fmt.Fprintf(ts.Stdout(), "partitions=%d\nreplicas=%d\n", len(t.Partitions), t.Partitions.NumReplicas())
 	all, err := adm.DescribeTopicConfigs(ctx, args[0])
 	check(ts, err)
 	for _, c := range all[0].Configs {
@@ -458,7 +558,8 @@ func cmdDelete(ts *testscript.TestScript, neg bool, args []string) {
 	check(ts, err)
 }
 
-// cmdUnzstd decompresses a file by its own means: the zstd tool need not be there.
+// cmdUnzstd decompresses a file with zstd, as a person would. Where that is not
+// installed, it says so and uses the library that kbk itself is built on.
 func cmdUnzstd(ts *testscript.TestScript, neg bool, args []string) {
 	only(ts, neg, args, 2, "unzstd GLOB FILE")
 	files, err := filepath.Glob(ts.MkAbs(args[0]))
@@ -466,6 +567,11 @@ func cmdUnzstd(ts *testscript.TestScript, neg bool, args []string) {
 	if len(files) != 1 {
 		ts.Fatalf("%d files are like %s", len(files), args[0])
 	}
+	if _, err := exec.LookPath("zstd"); err == nil {
+		check(ts, ts.Exec("zstd", "-d", "-q", "-o", ts.MkAbs(args[1]), files[0]))
+		return
+	}
+	ts.Logf("zstd is not on the PATH: decompressed with a Go library instead of the public tool")
 	in, err := os.Open(files[0])
 	check(ts, err)
 	defer in.Close()
@@ -491,5 +597,11 @@ func TestSeedsDiffer(t *testing.T) {
 	}
 	if err := same(t.Context(), "differ-a", "differ-a", 20); err != nil {
 		t.Error(err)
+	}
+	if err := seedRecords(t.Context(), "differ-a", 3, 2, 1, 100); err != nil {
+		t.Fatal(err)
+	}
+	if err := same(t.Context(), "differ-a", "differ-a", 20); err == nil {
+		t.Error("22 records were taken as 20")
 	}
 }

@@ -1,157 +1,59 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/kbkio/kbk/format"
 	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
 
-// A pipeline is stages that run with pipes between them, each a process of its own
-// so that one can be killed.
-type pipeline struct {
-	t      *testing.T
-	stages []*exec.Cmd
-	errs   []*bytes.Buffer
-	ends   []*os.File // of the pipes, to be let go of once all stages have them
-}
-
-// start starts stages; the output of the last is thrown away. The pipes are the
-// system's: a stage that dies closes its ends.
-func start(t *testing.T, lines ...string) *pipeline {
-	t.Helper()
-	p := &pipeline{t: t}
-	for i, line := range lines {
-		words := strings.Fields(line)
-		cmd := exec.Command(words[0], words[1:]...)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		if i > 0 { // one process group, as a shell makes of a pipe
-			cmd.SysProcAttr.Pgid = p.stages[0].Process.Pid
-			cmd.Stdin = p.ends[len(p.ends)-1]
-		}
-		if i < len(lines)-1 {
-			r, w, err := os.Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			cmd.Stdout = w
-			p.ends = append(p.ends, w, r)
-		}
-		stderr := new(bytes.Buffer)
-		cmd.Stderr = stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		p.stages, p.errs = append(p.stages, cmd), append(p.errs, stderr)
-	}
-	for _, f := range p.ends {
-		f.Close()
-	}
-	return p
-}
-
-// wait returns the exit status of each stage, 128 and the signal for those killed.
-func (p *pipeline) wait() []int {
-	p.t.Helper()
-	done := make(chan []int)
-	go func() {
-		var out []int
-		for _, cmd := range p.stages {
-			_ = cmd.Wait() // the status says it
-			ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
-			if ws.Signaled() {
-				out = append(out, 128+int(ws.Signal()))
-			} else {
-				out = append(out, ws.ExitStatus())
-			}
-		}
-		done <- out
-	}()
-	select {
-	case out := <-done:
-		return out
-	case <-time.After(patience):
-		p.signal(syscall.SIGKILL)
-		p.t.Fatalf("the pipe hangs:\n%s", p)
-		return nil
-	}
-}
-
-// signal sends a signal to the whole group, as Ctrl-C at a terminal does.
-func (p *pipeline) signal(s syscall.Signal) {
-	if err := syscall.Kill(-p.stages[0].Process.Pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
-		p.t.Errorf("signal: %v", err)
-	}
-}
-
-func (p *pipeline) String() string {
-	var b strings.Builder
-	for i, e := range p.errs {
-		fmt.Fprintf(&b, "%s:\n%s", strings.Join(p.stages[i].Args, " "), e)
-	}
-	return b.String()
-}
-
-// eventually waits until something has happened in the middle of a run.
-func eventually(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !happened(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-func files(glob string) int {
-	found, _ := filepath.Glob(glob) // the pattern is a constant
-	return len(found)
-}
-
 const (
-	slowly        = 1 // the stage of both lines that is none of ours
 	bigPartitions = 4
 	bigRecords    = 60_000 // in each
+	bigTotal      = bigPartitions * bigRecords
 )
 
-// backupLine is a backup in small steps: a checkpoint every 50 ms and segments of
-// 256 KiB. It takes a few seconds, thanks to its second stage.
-func backupLine(topic, dir string) []string {
+// The stages of both lines. One is none of ours: it makes the line take seconds.
+const (
+	source = iota
+	slowly
+	packing
+	last
+)
+
+// backupLine is a backup in small steps: a checkpoint every so often and segments of
+// 256 KiB.
+func backupLine(topic, dir, checkpoint string) []string {
 	return []string{
 		fmt.Sprintf("kbk-fetch -b %s -t %s", cluster.Bootstrap(), topic),
 		slowStage(40<<20, ""),
 		"kbk-pack --segment-size 256KiB --memory 16MiB",
-		fmt.Sprintf("kbk-push --checkpoint 50ms --receipts %s.receipts %s", dir, dir),
+		fmt.Sprintf("kbk-push --checkpoint %s %s", checkpoint, dir),
 	}
 }
 
+// restoreLine is a restore of a backup in small steps.
 func restoreLine(topic, dir, target string) []string {
 	return []string{
 		"kbk-pull --transfers 1 " + dir,
-		slowStage(500<<10, ""),
+		slowStage(30<<20, ""),
 		"kbk-pack -d --memory 16MiB",
-		fmt.Sprintf("kbk-produce -b %s --create-topics --memory 1MiB --rename %s=%s --map %s.map", cluster.Bootstrap(), topic, target, dir),
+		fmt.Sprintf("kbk-produce -b %s --create-topics --memory 1MiB --rename %s=%s", cluster.Bootstrap(), topic, target),
 	}
-}
-
-func all0(status []int) bool {
-	for _, s := range status {
-		if s != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 func seedBig(t *testing.T, topic string) {
@@ -161,186 +63,372 @@ func seedBig(t *testing.T, topic string) {
 	}
 }
 
-// restore runs a restore to its end and compares.
-func restore(t *testing.T, topic, dir, target string) {
-	t.Helper()
-	p := start(t, restoreLine(topic, dir, target)...)
-	if status := p.wait(); !all0(status) {
-		t.Fatalf("restore: %d\n%s", status, p)
+// kill kills one stage and wants the last one, if it is another, to say that its input
+// was cut.
+func (p *pipeline) kill(victim int) {
+	p.t.Helper()
+	if err := p.stages[victim].Process.Kill(); err != nil {
+		p.t.Fatal(err)
 	}
-	if err := same(t.Context(), topic, target, bigPartitions*bigRecords); err != nil {
+	status := p.wait()
+	if status[victim] != 128+9 {
+		p.t.Fatalf("it was done before it was killed: %d\n%s", status, p)
+	}
+	if victim == last {
+		for i, s := range status {
+			if s == 0 {
+				p.t.Errorf("stage %d ended well, and nobody had read what it wrote\n%s", i, p)
+			}
+		}
+		return
+	}
+	if said := p.said(last); status[last] != 3 || !strings.Contains(said, "error: standard input: ") || !strings.Contains(said, "stream ended before its end frame\n") {
+		p.t.Errorf("the last stage ended with %d\n%s", status[last], p)
+	}
+}
+
+// readable reads what a backup holds, and returns the number of records. Every
+// partition's must be there from its first.
+func readable(t *testing.T, dir string) (records int64) {
+	t.Helper()
+	got, err := countStream(run(t, "kbk-pull "+dir, "kbk-pack -d").output)
+	if err != nil {
 		t.Fatal(err)
 	}
+	for _, n := range got {
+		records += n
+	}
+	return records
 }
 
 // TestKillBackup kills each stage in the middle of a backup: the last stage must know,
 // what is committed must be whole, and the same line must complete it.
 func TestKillBackup(t *testing.T) {
-	seedBig(t, "kill-backup")
-	for stage, name := range []string{"kbk-fetch", "", "kbk-pack", "kbk-push"} {
-		if stage == slowly {
+	const topic = "kill-backup"
+	seedBig(t, topic)
+	for victim, name := range []string{source: "kbk-fetch", packing: "kbk-pack", last: "kbk-push"} {
+		if victim == slowly {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "backup")
-			p := start(t, backupLine("kill-backup", dir)...)
-			eventually(t, "a second checkpoint", func() bool { return files(dir+"/log/*.json") >= 2 })
-			if err := p.stages[stage].Process.Kill(); err != nil {
-				t.Fatal(err)
+			p := start(t, backupLine(topic, dir, "50ms")...)
+			p.until("a second checkpoint", func() bool { return files(dir+"/log/*.json") >= 2 })
+			p.kill(victim)
+			part := verify(t, dir)
+			if part.final || part.records == 0 || part.records >= bigTotal {
+				t.Errorf("it was not in the middle: %+v", part)
 			}
-			status := p.wait()
-			if status[stage] != 128+9 {
-				t.Fatalf("it was done before it was killed: %d\n%s", status, p)
+			if n := readable(t, dir); n != part.records {
+				t.Errorf("%d records can be read, and %d are committed", n, part.records)
 			}
-			if stage < 3 && (status[3] != 3 || !strings.Contains(p.errs[3].String(), "stream ended before its end frame")) {
-				t.Errorf("kbk-push: status %d\n%s", status[3], p)
-			}
-			// What is committed is whole, if it is not all.
-			part := start(t, "kbk-pull "+dir, "kbk-pack -d")
-			if status := part.wait(); !all0(status) {
-				t.Errorf("what was committed cannot be read: %d\n%s", status, part)
-			}
-			again := start(t, backupLine("kill-backup", dir)...)
-			if status := again.wait(); !all0(status) {
-				t.Fatalf("the same line again: %d\n%s", status, again)
-			}
-			if !strings.Contains(again.errs[3].String(), "there already") {
+			again := run(t, backupLine(topic, dir, "50ms")...)
+			if !strings.Contains(again.said(last), "there already") {
 				t.Errorf("nothing was resumed:\n%s", again)
 			}
-			restore(t, "kill-backup", dir, "kill-backup-"+name)
+			verify(t, dir)
+			run(t, restoreLine(topic, dir, topic+"-"+name)...)
+			if err := same(t.Context(), topic, topic+"-"+name, bigTotal); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }
 
-// TestKillRestore kills each stage in the middle of a restore.
-func TestKillRestore(t *testing.T) {
-	seedBig(t, "kill-restore")
-	dir := filepath.Join(t.TempDir(), "backup")
-	p := start(t, backupLine("kill-restore", dir)...)
-	if status := p.wait(); !all0(status) {
-		t.Fatalf("backup: %d\n%s", status, p)
-	}
-	for stage, name := range []string{"kbk-pull", "", "kbk-pack", "kbk-produce"} {
-		if stage == slowly {
+// TestKillBeforeCheckpoint kills each stage of a first backup when objects are stored
+// and none is committed: there is no backup then.
+func TestKillBeforeCheckpoint(t *testing.T) {
+	const topic = "kill-early"
+	seedBig(t, topic)
+	for victim, name := range []string{source: "kbk-fetch", packing: "kbk-pack", last: "kbk-push"} {
+		if victim == slowly {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			target := "kill-restore-" + name
-			p := start(t, restoreLine("kill-restore", dir, target)...)
-			eventually(t, "a record in the target", func() bool {
-				n, err := produced(t.Context(), target)
-				return err == nil && n > 100
-			})
-			if err := p.stages[stage].Process.Kill(); err != nil {
-				t.Fatal(err)
+			dir := filepath.Join(t.TempDir(), "backup")
+			p := start(t, backupLine(topic, dir, "1h")...)
+			p.until("stored segments", func() bool { return files(dir+"/topics/"+topic+"/*/segment-*.zst") >= 8 })
+			p.kill(victim)
+			if n := files(dir + "/log/*.json"); n > 0 {
+				t.Errorf("%d log entries", n)
 			}
-			status := p.wait()
-			if status[stage] != 128+9 {
-				t.Fatalf("it was done before it was killed: %d\n%s", status, p)
+			none := start(t, "kbk-pull "+dir)
+			if status := none.wait(); status[0] != 1 || !strings.Contains(none.said(0), "error: no backup in ") {
+				t.Errorf("status %d\n%s", status, none)
 			}
-			if stage < 3 && (status[3] != 3 || !strings.Contains(p.errs[3].String(), "stream ended before its end frame")) {
-				t.Errorf("kbk-produce: status %d\n%s", status[3], p)
+			if info, err := os.Stat(none.output); err != nil || info.Size() > 0 {
+				t.Errorf("kbk-pull wrote %d bytes, %v", info.Size(), err)
 			}
-			// The target is not empty now, and the same line says so instead of doubling.
-			again := start(t, restoreLine("kill-restore", dir, target)...)
-			if status := again.wait(); status[3] != 1 || !strings.Contains(again.errs[3].String(), "is not empty") {
-				t.Errorf("the same line again: %d\n%s", status, again)
+			run(t, backupLine(topic, dir, "1h")...)
+			if sum := verify(t, dir); !sum.final || sum.records != bigTotal {
+				t.Errorf("the same line again: %+v", sum)
+			}
+			if n := readable(t, dir); n != bigTotal {
+				t.Errorf("%d records can be read", n)
 			}
 		})
 	}
-	restore(t, "kill-restore", dir, "kill-restore-whole")
 }
 
-// produced is how many offsets a topic has.
-func produced(ctx context.Context, topic string) (int64, error) {
+// TestKillRestore kills each stage in the middle of a restore: the last stage must
+// know, what is in the target is as it was, and the map tells no more than that.
+func TestKillRestore(t *testing.T) {
+	const topic = "kill-restore"
+	seedBig(t, topic)
+	dir := filepath.Join(t.TempDir(), "backup")
+	run(t, backupLine(topic, dir, "50ms")...)
+	for victim, name := range []string{source: "kbk-pull", packing: "kbk-pack", last: "kbk-produce"} {
+		if victim == slowly {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			target := topic + "-" + name
+			p := start(t, restoreLine(topic, dir, target)...)
+			p.untilProduced(target, 100)
+			p.kill(victim)
+			n, err := begins(t.Context(), topic, target, bigTotal)
+			if err != nil || n == 0 || n == bigTotal {
+				t.Errorf("the target holds %d records: %v", n, err)
+			}
+			mapped, err := countMap(p.output)
+			if !errors.Is(err, format.ErrTruncated) {
+				t.Errorf("the map ends with %v", err)
+			}
+			if mapped > int64(n) || victim != last && mapped != int64(n) {
+				t.Errorf("the map has %d records, and the target %d", mapped, n)
+			}
+			// The target is not empty now, and the same line says so instead of doubling.
+			again := start(t, restoreLine(topic, dir, target)...)
+			if status := again.wait(); status[last] != 1 || !strings.Contains(again.said(last), "is not empty") {
+				t.Errorf("the same line again: %d\n%s", status, again)
+			}
+			deleteTopic(t, target)
+			whole := run(t, restoreLine(topic, dir, target)...)
+			if err := same(t.Context(), topic, target, bigTotal); err != nil {
+				t.Error(err)
+			}
+			if mapped, err := countMap(whole.output); mapped != bigTotal || err != nil {
+				t.Errorf("the map has %d records, %v", mapped, err)
+			}
+		})
+	}
+}
+
+// countMap counts the records that a map tells of. Unless the map is whole, there is
+// an error too.
+func countMap(name string) (records int64, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for r := format.NewReader(f, 0); ; {
+		f, err := r.Next()
+		if err == io.EOF {
+			return records, nil
+		}
+		if err != nil {
+			return records, err
+		}
+		if f.Kind == format.KindMap {
+			m, err := format.DecodeMap(f.Raw)
+			if err != nil {
+				return records, err
+			}
+			records += m.Count
+		}
+	}
+}
+
+func deleteTopic(t *testing.T, topic string) {
+	t.Helper()
 	cl, err := client()
 	if err != nil {
-		return 0, err
+		t.Fatal(err)
 	}
 	defer cl.Close()
-	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, topic)
-	if err != nil {
-		return 0, err
+	adm := kadm.NewClient(cl)
+	if _, err := adm.DeleteTopic(t.Context(), topic); err != nil {
+		t.Fatal(err)
 	}
-	n := int64(0)
-	ends.Each(func(o kadm.ListedOffset) { n += max(o.Offset, 0) })
-	return n, ends.Error()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for {
+		meta, err := adm.Metadata(ctx, topic)
+		if err != nil {
+			t.Fatalf("waiting for topic %s to go: %v", topic, err)
+		}
+		if errors.Is(meta.Topics[topic].Err, kerr.UnknownTopicOrPartition) {
+			return
+		}
+	}
+}
+
+// untilProduced waits until a topic has n offsets, and returns how many it has.
+func (p *pipeline) untilProduced(topic string, n int64) (got int64) {
+	p.t.Helper()
+	cl, err := client()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	p.until(fmt.Sprintf("%d records in %s", n, topic), func() bool {
+		ends, err := adm.ListEndOffsets(p.t.Context(), topic)
+		if err != nil || ends.Error() != nil {
+			return false // it is not there yet
+		}
+		got = 0
+		ends.Each(func(o kadm.ListedOffset) { got += o.Offset })
+		return got >= n
+	})
+	return got
 }
 
 // TestInterruptBackup presses Ctrl-C in the middle: what was read is kept, and the
 // same line goes on.
 func TestInterruptBackup(t *testing.T) {
-	seedBig(t, "interrupt")
+	const topic = "interrupt"
+	seedBig(t, topic)
 	dir := filepath.Join(t.TempDir(), "backup")
-	p := start(t, backupLine("interrupt", dir)...)
-	eventually(t, "a checkpoint", func() bool { return files(dir+"/log/*.json") >= 1 })
-	p.signal(syscall.SIGINT)
-	for i, status := range p.wait() {
-		if i == slowly {
-			continue
-		}
-		if status != 130 || !strings.Contains(p.errs[i].String(), "interrupted: ") {
-			t.Errorf("stage %d: status %d\n%s", i, status, p)
-		}
+	p := start(t, backupLine(topic, dir, "50ms")...)
+	p.until("a checkpoint", func() bool { return files(dir+"/log/*.json") >= 1 })
+	p.interrupted()
+	part := verify(t, dir)
+	if !part.final || part.records >= bigTotal {
+		t.Errorf("it is not the end of a part: %+v", part)
 	}
-	part := start(t, "kbk-pull "+dir, "kbk-pack -d")
-	if status := part.wait(); !all0(status) {
-		t.Errorf("what was kept cannot be read: %d\n%s", status, part)
+	if n := p.counted(source, "read"); n != part.records {
+		t.Errorf("%d records were read, and %d are committed", n, part.records)
 	}
-	again := start(t, backupLine("interrupt", dir)...)
-	if status := again.wait(); !all0(status) {
-		t.Fatalf("the same line again: %d\n%s", status, again)
+	if n := readable(t, dir); n != part.records {
+		t.Errorf("%d records can be read, and %d are committed", n, part.records)
 	}
-	restore(t, "interrupt", dir, "interrupt-restored")
+	again := run(t, backupLine(topic, dir, "50ms")...)
+	if !strings.Contains(again.said(last), "there already") {
+		t.Errorf("nothing was resumed:\n%s", again)
+	}
+	run(t, restoreLine(topic, dir, "interrupt-restored")...)
+	if err := same(t.Context(), topic, "interrupt-restored", bigTotal); err != nil {
+		t.Error(err)
+	}
 
 	// A restore that is interrupted says that it is not all.
-	p = start(t, restoreLine("interrupt", dir, "interrupt-half")...)
-	eventually(t, "a record in the target", func() bool {
-		n, err := produced(t.Context(), "interrupt-half")
-		return err == nil && n > 100
-	})
-	p.signal(syscall.SIGINT)
-	for i, status := range p.wait() {
-		if i != slowly && status != 130 {
-			t.Errorf("stage %d: status %d\n%s", i, status, p)
-		}
-	}
-	if !strings.Contains(p.errs[3].String(), "which is not all") {
+	p = start(t, restoreLine(topic, dir, "interrupt-half")...)
+	p.untilProduced("interrupt-half", 100)
+	p.interrupted()
+	if !strings.Contains(p.said(last), "which is not all") {
 		t.Errorf("it says:\n%s", p)
 	}
+	n, err := begins(t.Context(), topic, "interrupt-half", bigTotal)
+	if err != nil || n == bigTotal {
+		t.Errorf("the target holds %d records: %v", n, err)
+	}
+	if produced := p.counted(last, "produced"); produced != int64(n) {
+		t.Errorf("the target holds %d records, and %d were produced", n, produced)
+	}
+	if mapped, err := countMap(p.output); mapped != int64(n) || err != nil {
+		t.Errorf("the map has %d records, and the target %d: %v", mapped, n, err)
+	}
 }
 
-// TestSecondInterrupt presses Ctrl-C twice: everything ends at once, without an end.
+// interrupted presses Ctrl-C and wants every stage of ours to say so.
+func (p *pipeline) interrupted() {
+	p.t.Helper()
+	p.signal(syscall.SIGINT)
+	for i, status := range p.wait() {
+		if i != slowly && (status != 130 || !strings.Contains(p.said(i), "interrupted: ")) {
+			p.t.Errorf("stage %d ended with %d\n%s", i, status, p)
+		}
+	}
+}
+
+// counted is the number of records that a stage says it has done something with.
+func (p *pipeline) counted(i int, verb string) int64 {
+	p.t.Helper()
+	m := regexp.MustCompile(`: ` + verb + ` ([0-9,]+) records?`).FindStringSubmatch(p.said(i))
+	if m == nil {
+		p.t.Fatalf("stage %d does not say how many records it %s\n%s", i, verb, p)
+	}
+	n, err := strconv.ParseInt(strings.ReplaceAll(m[1], ",", ""), 10, 64)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return n
+}
+
+// A stage of so many bytes a second has work for minutes when the memory of the stage
+// before it is full. Nothing that ends within atOnce has waited for it.
+const (
+	trickle = 100 << 10
+	atOnce  = 30 * time.Second
+)
+
+// TestSecondInterrupt presses Ctrl-C twice, in the middle of a backup and of a restore.
+// The first lets the stages go on with what is on its way; the second ends them at
+// once, without an end of the stream.
 func TestSecondInterrupt(t *testing.T) {
-	// A source that never comes to its end, so that the stages have nothing to finish.
-	p := start(t, "sleep 60", "kbk-pack", "kbk-push "+filepath.Join(t.TempDir(), "backup"))
-	time.Sleep(300 * time.Millisecond) // until the signal handlers are there
-	for _, cmd := range p.stages[1:] {
-		_ = cmd.Process.Signal(syscall.SIGINT)
+	const topic = "interrupt-twice"
+	seedBig(t, topic)
+	dir := filepath.Join(t.TempDir(), "backup")
+	entries := func() int { return files(dir + "/log/*.json") }
+	p := start(t,
+		fmt.Sprintf("kbk-fetch -b %s -t %s", cluster.Bootstrap(), topic),
+		"kbk-pack --segment-size 256KiB --memory 16MiB",
+		slowStage(trickle, ""),
+		fmt.Sprintf("kbk-push --checkpoint 50ms %s", dir),
+	)
+	p.until("a checkpoint", func() bool { return entries() > 0 })
+	p.signal(syscall.SIGINT)
+	had := entries()
+	p.until("more checkpoints after the first Ctrl-C", func() bool { return entries() > had+1 })
+	p.interruptedAgain()
+	if part := verify(t, dir); part.final || part.records == 0 {
+		t.Errorf("it was not stopped in the middle: %+v", part)
 	}
-	time.Sleep(300 * time.Millisecond)
-	for _, cmd := range p.stages[1:] {
-		if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
-			t.Errorf("%s ended on the first signal, with its input still open", cmd.Path)
-		}
-		_ = cmd.Process.Signal(syscall.SIGINT)
+	run(t, backupLine(topic, dir, "50ms")...)
+	if n := readable(t, dir); n != bigTotal {
+		t.Errorf("%d records after the same line again", n)
 	}
-	began := time.Now()
-	for i, cmd := range p.stages[1:] {
-		_ = cmd.Wait()
-		if status := cmd.ProcessState.ExitCode(); status != 130 {
-			t.Errorf("%s: status %d\n%s", cmd.Path, status, p.errs[i+1])
-		}
+
+	p = start(t,
+		"kbk-pull --transfers 1 "+dir,
+		slowStage(trickle, ""),
+		"kbk-pack -d --memory 16MiB",
+		fmt.Sprintf("kbk-produce -b %[1]s --create-topics --memory 1MiB --rename %[2]s=%[2]s-restored", cluster.Bootstrap(), topic),
+	)
+	p.untilProduced(topic+"-restored", 100)
+	p.signal(syscall.SIGINT)
+	then := p.untilProduced(topic+"-restored", 0)
+	p.untilProduced(topic+"-restored", then+1)
+	p.interruptedAgain()
+	n, err := begins(t.Context(), topic, topic+"-restored", bigTotal)
+	if err != nil || n == bigTotal {
+		t.Errorf("the target holds %d records: %v", n, err)
 	}
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("it took %s", took)
+	if mapped, err := countMap(p.output); mapped > int64(n) || !errors.Is(err, format.ErrTruncated) {
+		t.Errorf("the map has %d records, and the target %d: %v", mapped, n, err)
 	}
-	_ = p.stages[0].Process.Kill()
-	_ = p.stages[0].Wait()
 }
 
-// TestLeaderMoves kills the broker that leads while its partitions are read, and
-// starts it again.
+// interruptedAgain presses Ctrl-C once more. A stage may find the pipe downstream closed
+// before the signal gets to it.
+func (p *pipeline) interruptedAgain() {
+	p.t.Helper()
+	began := time.Now()
+	p.signal(syscall.SIGINT)
+	for i, status := range p.wait() {
+		if closed := i < last && status == 128+int(syscall.SIGPIPE); p.ours(i) && status != 130 && !closed {
+			p.t.Errorf("stage %d ended with %d\n%s", i, status, p)
+		}
+	}
+	if took := time.Since(began); took > atOnce {
+		p.t.Errorf("it took %s\n%s", took, p)
+	}
+}
+
+// TestLeaderMoves takes brokers from under a run: one is killed and stays dead until
+// others lead its partitions, then another is stopped as an operator does it.
 func TestLeaderMoves(t *testing.T) {
 	three, err := kafkatest.Start(t.Context(), kafkatest.Options{Brokers: 3})
 	if err != nil {
@@ -351,51 +439,67 @@ func TestLeaderMoves(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(three.Bootstrap(), ",")...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(1<<17))
+	cl, err := connect(three.Bootstrap())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	if _, err := kadm.NewClient(cl).CreateTopic(t.Context(), 6, 3, nil, "moves"); err != nil {
+	adm := kadm.NewClient(cl)
+	const each, partitions = 80_000, 6
+	if _, err := adm.CreateTopic(t.Context(), partitions, 3, nil, "moves"); err != nil {
 		t.Fatal(err)
 	}
-	const each = 50_000
-	var failed error
-	for i := range each {
-		for p := range int32(6) {
-			cl.Produce(t.Context(), &kgo.Record{Topic: "moves", Partition: p, Value: fmt.Appendf(nil, "%0500d", i)}, func(_ *kgo.Record, err error) { failed = errors.Join(failed, err) })
+	if err := fill(t.Context(), three.Bootstrap(), "moves", partitions, each, 500); err != nil {
+		t.Fatal(err)
+	}
+	// How many partitions a broker leads, and how many replicas of all are not in sync.
+	state := func(broker int32) (led, behind int) {
+		meta, err := adm.Metadata(t.Context(), "moves")
+		if err != nil {
+			return -1, -1
 		}
-	}
-	if err := errors.Join(cl.Flush(t.Context()), failed); err != nil {
-		t.Fatal(err)
+		for _, d := range meta.Topics["moves"].Partitions {
+			if d.Leader == broker {
+				led++
+			}
+			behind += len(d.Replicas) - len(d.ISR)
+		}
+		return led, behind
 	}
 	out := filepath.Join(t.TempDir(), "moves.kbk")
-	f, err := os.Create(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
 	// A slow reader, so that there is a middle.
-	p := start(t, "kbk-fetch --concurrency 6 -b "+three.Bootstrap()+" -t moves", slowStage(20<<20, out))
-	eventually(t, "some records", func() bool { s, err := f.Stat(); return err == nil && s.Size() > 1<<20 })
+	p := start(t, "kbk-fetch --verbose --concurrency 6 -b "+three.Bootstrap()+" -t moves", slowStage(10<<20, out))
+	p.until("some records", func() bool { s, err := os.Stat(out); return err == nil && s.Size() > 1<<20 })
+	if led, _ := state(1); led < 1 {
+		t.Fatalf("broker 1 leads %d partitions", led)
+	}
 	if err := three.KillBroker(1); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2 * time.Second)
+	p.until("other leaders", func() bool { led, _ := state(1); return led == 0 })
 	if err := three.StartBroker(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	if status := p.wait(); !all0(status) {
+	p.until("all replicas", func() bool { _, behind := state(1); return behind == 0 })
+	if led, _ := state(2); led < 1 {
+		t.Fatalf("broker 2 leads %d partitions", led)
+	}
+	if err := three.StopBroker(2); err != nil {
+		t.Fatal(err)
+	}
+	if status := p.wait(); status[0] != 0 || status[1] != 0 {
 		t.Fatalf("%d\n%s", status, p)
 	}
-	if !strings.Contains(p.errs[0].String(), "read 300,000 records") {
-		t.Errorf("it says:\n%s", p)
+	if !strings.Contains(p.said(0), "asking broker") {
+		t.Errorf("it met with no trouble:\n%s", p)
 	}
-	want := make(map[string]int64)
-	for part := range 6 {
-		want[fmt.Sprintf("moves/%d", part)] = each
+	got, err := countStream(out)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := countStream(out, want); err != nil {
-		t.Error(err)
+	for part := range partitions {
+		if n := got[fmt.Sprintf("moves/%d", part)]; n != each {
+			t.Errorf("partition %d: %d records", part, n)
+		}
 	}
 }
