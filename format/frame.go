@@ -77,6 +77,12 @@ type Header struct {
 	Created int64   `cbor:"created,omitempty"` // milliseconds since the epoch
 	Content string  `cbor:"content"`           // ContentRecords or ContentSegments
 	Source  *Source `cbor:"source,omitempty"`
+	// Window bounds the records that are asked for. Whoever unpacks segments drops
+	// those outside; in a stream of records it tells what was dropped.
+	Window *Window `cbor:"window,omitempty"`
+	// Filters names, in the order of the pipe, the stages that may have dropped or
+	// changed records.
+	Filters []string `cbor:"filters,omitempty"`
 
 	// What later versions add, as it came: keys of the header's map and of its
 	// source, and elements behind the map.
@@ -95,6 +101,34 @@ type Source struct {
 	Cluster   string `cbor:"cluster,omitempty" json:"cluster,omitempty"` // Kafka's cluster id
 	Tool      string `cbor:"tool,omitempty" json:"tool,omitempty"`
 	Isolation string `cbor:"isolation,omitempty" json:"isolation,omitempty"` // read_committed or read_uncommitted
+}
+
+// A Window bounds records by time, by offset, or by both.
+type Window struct {
+	Since *int64 `cbor:"since,omitempty"` // timestamps from here, in milliseconds since the epoch
+	Until *int64 `cbor:"until,omitempty"` // to here, itself included
+	// Offsets are [from, next) by topic and partition. A partition that is not named
+	// is not bounded.
+	Offsets map[string]map[int32][2]int64 `cbor:"offsets,omitempty"`
+}
+
+// Bounds returns the limits of one partition: offsets in [from, next), timestamps
+// from since to until, both included.
+func (w *Window) Bounds(topic string, partition int32) (from, next, since, until int64) {
+	next, since, until = math.MaxInt64, math.MinInt64, math.MaxInt64
+	if w == nil {
+		return from, next, since, until
+	}
+	if r, ok := w.Offsets[topic][partition]; ok {
+		from, next = r[0], r[1]
+	}
+	if w.Since != nil {
+		since = *w.Since
+	}
+	if w.Until != nil {
+		until = *w.Until
+	}
+	return from, next, since, until
 }
 
 // A Topic comes before a topic's first record and is enough to create it again.
@@ -178,6 +212,9 @@ type Segment struct {
 	RawSize      int64  `cbor:"raw_size"`         // bytes of the stream inside
 	Size         int64  `cbor:"size"`             // bytes as packed
 	SHA256       []byte `cbor:"sha256"`           // of the bytes as packed
+	// Filters says that records of [From, Next) may have been dropped or changed on
+	// purpose: see [Header].
+	Filters []string `cbor:"filters,omitempty"`
 	// DropBelow asks whoever unpacks to drop records below this offset: another
 	// segment, earlier in the stream, has them.
 	DropBelow int64 `cbor:"drop_below,omitempty"`
@@ -362,6 +399,21 @@ func decodeHeader(b []byte) (*Header, error) {
 		}
 		if h.sourceExtra, err = decodeOpen(source.Source, new(Source)); err != nil {
 			return nil, err
+		}
+	}
+	if h.Window != nil { // half a bound would let through what was not asked for
+		var window struct {
+			Window cbor.RawMessage `cbor:"window"`
+		}
+		if err := unmarshal("header", elems[2], &window); err != nil {
+			return nil, err
+		}
+		unknown, err := decodeOpen(window.Window, new(Window))
+		if err != nil {
+			return nil, err
+		}
+		for k := range unknown {
+			return nil, corrupt("header with a window that is bounded by %q, which this version does not know", k)
 		}
 	}
 	for _, e := range elems[3:] {

@@ -336,20 +336,20 @@ func TestHeaderKeepsTheUnknown(t *testing.T) {
 	}
 
 	// Of the same header with more in every place that can have more:
-	// ["kbk", 1, {"id": "run", "ID": null, "source": {"tool": "t", "zone": [1]}, "content": "records", "window": {_ }}, 7, [_ ]]
+	// ["kbk", 1, {"id": "run", "ID": null, "source": {"tool": "t", "zone": [1]}, "content": "records", "windos": {_ }}, 7, [_ ]]
 	raw = unhex("d9d9f7 85 636b626b 01 a5 626964 6372756e 624944 f6 66736f75726365 a2 64746f6f6c 6174 647a6f6e65 8101" +
-		"67636f6e74656e74 677265636f726473 6677696e646f77 bfff 07 9fff")
+		"67636f6e74656e74 677265636f726473 6677696e646f73 bfff 07 9fff")
 	for name, c := range map[string]struct {
 		change func(*Header)
 		want   string
 	}{
 		"as it is": {func(*Header) {}, "85 636b626b 01 a5 624944 f6 626964 6372756e 66736f75726365 a2 64746f6f6c 6174 647a6f6e65 8101" +
-			"6677696e646f77 bfff 67636f6e74656e74 677265636f726473 07 9fff"},
+			"6677696e646f73 bfff 67636f6e74656e74 677265636f726473 07 9fff"},
 		"changed": {func(h *Header) { h.ID, h.Source.Tool, h.Source.Cluster, h.Content = "", "u", "c", ContentSegments },
 			"85 636b626b 01 a4 624944 f6 66736f75726365 a3 64746f6f6c 6175 647a6f6e65 8101 67636c7573746572 6163" +
-				"6677696e646f77 bfff 67636f6e74656e74 687365676d656e7473 07 9fff"},
+				"6677696e646f73 bfff 67636f6e74656e74 687365676d656e7473 07 9fff"},
 		"without source": {func(h *Header) { h.Source = nil },
-			"85 636b626b 01 a4 624944 f6 626964 6372756e 6677696e646f77 bfff 67636f6e74656e74 677265636f726473 07 9fff"},
+			"85 636b626b 01 a4 624944 f6 626964 6372756e 6677696e646f73 bfff 67636f6e74656e74 677265636f726473 07 9fff"},
 	} {
 		src := append(bytes.Clone(raw), endFrame()...)
 		d := NewReader(bytes.NewReader(src), 0)
@@ -372,5 +372,29 @@ func TestHeaderKeepsTheUnknown(t *testing.T) {
 		if want := append(bytes.Clone(magic), unhex(c.want)...); !bytes.Equal(b.Bytes(), want) {
 			t.Errorf("%s: got\n%x, want\n%x", name, b.Bytes(), want)
 		}
+	}
+}
+
+// TestWindowOfAHeader reads back a window, and refuses one whose bounds are not known.
+func TestWindowOfAHeader(t *testing.T) {
+	since := int64(-1)
+	in := &Header{Content: ContentSegments, Filters: []string{"a"}, Window: &Window{Since: &since, Offsets: map[string]map[int32][2]int64{"t": {3: {5, 7}}}}}
+	raw, err := in.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := NewReader(bytes.NewReader(append(raw, endFrame()...)), 0).Header()
+	if err != nil || !reflect.DeepEqual(out.Window, in.Window) || !reflect.DeepEqual(out.Filters, in.Filters) {
+		t.Errorf("got %+v, %v", out, err)
+	}
+	for topic, want := range map[string][4]int64{"t": {5, 7, -1, math.MaxInt64}, "u": {0, math.MaxInt64, -1, math.MaxInt64}} {
+		from, next, from2, to := out.Window.Bounds(topic, 3)
+		if got := [4]int64{from, next, from2, to}; got != want {
+			t.Errorf("%s: got %d, want %d", topic, got, want)
+		}
+	}
+	unknown := unhex("d9d9f7 83 636b626b 01 a2 6677696e646f77 a1 6161 01 67636f6e74656e74 677265636f726473")
+	if _, err := NewReader(bytes.NewReader(append(unknown, endFrame()...)), 0).Header(); err == nil || !strings.Contains(err.Error(), `bounded by "a"`) {
+		t.Errorf("an unknown bound: %v", err)
 	}
 }

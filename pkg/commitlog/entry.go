@@ -95,6 +95,9 @@ type Segment struct {
 	RawSize      int64  `json:"raw_size"`         // bytes of the stream inside
 	Size         int64  `json:"size"`             // bytes of the object
 	SHA256       string `json:"sha256"`           // of the object, in hexadecimal
+	// Filters says that records of [From, Next) may have been dropped or changed on
+	// purpose, and by which stages.
+	Filters []string `json:"filters,omitempty"`
 }
 
 // A Mark says that [From, Next) of a partition was scanned, or is lost, whether or

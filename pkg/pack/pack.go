@@ -50,7 +50,9 @@ type packer struct {
 	topics map[string][]byte // the topic frame of each topic, as it came
 	ids    map[string]string // and its topic id
 	header []byte            // what a segment begins with
-	held   int64             // bytes of open segments
+	// The stages before that may have dropped or changed records.
+	filters []string
+	held    int64 // bytes of open segments
 }
 
 // unlocking is an input whose reads give up a lock.
@@ -89,8 +91,12 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	if p.header, err = segmentHeader(h); err != nil {
 		return err
 	}
+	p.filters = h.Filters
+	if h.Window != nil {
+		p.filters = append(slices.Clone(h.Filters), "window")
+	}
 	w := format.NewWriter(out)
-	h.Content = format.ContentSegments
+	h.Content, h.Window = format.ContentSegments, nil // it is in the segments
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
@@ -244,7 +250,7 @@ func (p *packer) largest() *partition {
 
 func (p *packer) openSegment(part *partition) (*segment, error) {
 	s := &segment{opened: time.Now(), meta: format.Segment{
-		Topic: part.topic, TopicID: part.topicID, Partition: part.num, From: part.next, Next: part.next, Codec: "zstd",
+		Topic: part.topic, TopicID: part.topicID, Partition: part.num, From: part.next, Next: part.next, Codec: "zstd", Filters: p.filters,
 	}}
 	s.chunk = append(s.chunk, p.header...)
 	s.chunk = append(s.chunk, p.topics[part.topic]...)

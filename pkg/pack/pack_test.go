@@ -410,6 +410,49 @@ func TestDropBelow(t *testing.T) {
 	}
 }
 
+// TestWindow unpacks a part of the records, bounded by offset and by time, and packs
+// them again: what is left says that it is not all.
+func TestWindow(t *testing.T) {
+	in := packed(t, testConfig(), stream(t, func(w *format.Writer) {
+		for _, topic := range []string{"t", "whole"} {
+			for o := range int64(10) {
+				ok(t, w.WriteRecord(&format.Record{Topic: topic, Offset: o, Timestamp: 100 - o}))
+			}
+		}
+	}))
+	since, until := int64(93), int64(98) // offsets 2 to 7
+	var b, out bytes.Buffer
+	w := format.NewWriter(&b)
+	ok(t, w.WriteHeader(&format.Header{Content: format.ContentSegments, Filters: []string{"kbk-filter"}, Window: &format.Window{
+		Since: &since, Until: &until, Offsets: map[string]map[int32][2]int64{"t": {0: {4, 7}}},
+	}}))
+	for _, f := range frames(t, in) {
+		if f.Kind == format.KindSeg {
+			ok(t, w.WriteRaw(f.Raw))
+		}
+	}
+	ok(t, w.Close(&format.End{}))
+	ok(t, Unpack(t.Context(), testConfig(), testEnv(), &b, &out))
+	got := make(map[string][]int64)
+	for _, f := range frames(t, out.Bytes()) {
+		if f.Kind == format.KindRec {
+			got[f.Topic] = append(got[f.Topic], f.Offset)
+		}
+	}
+	if !slices.Equal(got["t"], []int64{4, 5, 6}) || !slices.Equal(got["whole"], []int64{2, 3, 4, 5, 6, 7}) {
+		t.Errorf("got offsets %v", got)
+	}
+	for _, f := range frames(t, packed(t, testConfig(), out.Bytes())) {
+		if f.Kind == format.KindSeg {
+			s, _, err := format.DecodeSegment(f.Raw)
+			ok(t, err)
+			if !slices.Equal(s.Filters, []string{"kbk-filter", "window"}) {
+				t.Errorf("the segment of %s names %q", s.Topic, s.Filters)
+			}
+		}
+	}
+}
+
 func BenchmarkPack(b *testing.B) {
 	in := stream(b, random(1, 8, 100_000))
 	b.SetBytes(int64(len(in)))

@@ -30,6 +30,7 @@ type unpacker struct {
 	cfg      Config
 	queue    *ordered.Queue
 	decoders sync.Pool
+	window   *format.Window
 	topics   map[string]bool // that have had a topic frame
 	records  atomic.Int64
 }
@@ -55,6 +56,7 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	u := &unpacker{
 		cfg:    cfg,
 		queue:  ordered.NewQueue(cfg.Memory / 2), // as much again is read ahead and decompressed
+		window: h.Window,
 		topics: make(map[string]bool),
 		decoders: sync.Pool{New: func() any {
 			d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
@@ -173,7 +175,9 @@ func (u *unpacker) unpack(m *format.Segment, data []byte, withTopic bool, out *o
 	if _, err := r.Header(); err != nil {
 		return fmt.Errorf("inside: %w", err)
 	}
-	got := format.Segment{First: -1, Last: -1}
+	from, next, since, until := u.window.Bounds(m.Topic, m.Partition)
+	from = max(from, m.DropBelow)
+	got, put := format.Segment{First: -1, Last: -1}, int64(0)
 	buf := out.Buffer()
 	for {
 		f, err := r.Next()
@@ -185,7 +189,7 @@ func (u *unpacker) unpack(m *format.Segment, data []byte, withTopic bool, out *o
 			if err := check(m, &got, plain.n); err != nil {
 				return err
 			}
-			u.records.Add(got.Records)
+			u.records.Add(put)
 			return out.Emit(buf)
 		case format.KindRec:
 			if f.Topic != m.Topic || f.Partition != m.Partition {
@@ -200,9 +204,10 @@ func (u *unpacker) unpack(m *format.Segment, data []byte, withTopic bool, out *o
 			got.Records++
 			got.Last = f.Offset
 			got.MinTimestamp, got.MaxTimestamp = min(got.MinTimestamp, f.Timestamp), max(got.MaxTimestamp, f.Timestamp)
-			if f.Offset < m.DropBelow {
+			if f.Offset < from || f.Offset >= next || f.Timestamp < since || f.Timestamp > until {
 				continue
 			}
+			put++
 		case format.KindTopic:
 			if !withTopic { // the stream around the segments has it
 				continue

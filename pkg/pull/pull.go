@@ -245,7 +245,7 @@ func writeSegment(w *format.Writer, d *download) error {
 	m := &format.Segment{
 		Topic: s.Topic, TopicID: s.TopicID, Partition: s.Partition, From: s.From, Next: s.Next, First: s.First, Last: s.Last,
 		Records: s.Records, MinTimestamp: s.MinTimestamp, MaxTimestamp: s.MaxTimestamp,
-		Codec: s.Codec, Cipher: s.Cipher, RawSize: s.RawSize, Size: s.Size, SHA256: sum,
+		Codec: s.Codec, Cipher: s.Cipher, RawSize: s.RawSize, Size: s.Size, SHA256: sum, Filters: s.Filters,
 	}
 	if s.DropBelow > s.From {
 		m.DropBelow = s.DropBelow

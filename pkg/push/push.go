@@ -150,6 +150,10 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	if h.Content != format.ContentSegments {
 		return command.WithHint(command.Usagef("standard input is a stream of records, not of segments"), "put kbk-pack before this command")
 	}
+	if h.Window != nil {
+		// The segments hold more than was asked for, and the log cannot say so.
+		return command.WithHint(command.Usagef("standard input is a window of a backup, in whole segments"), "cut them to it with kbk-pack -d, and pack what is left again")
+	}
 	st, err := store.Open(ctx, cfg.Remote)
 	if err != nil {
 		return err
@@ -380,7 +384,7 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 	s := commitlog.Segment{
 		Topic: m.Topic, TopicID: m.TopicID, Partition: m.Partition, From: m.From, Next: m.Next, First: m.First, Last: m.Last,
 		Records: m.Records, MinTimestamp: m.MinTimestamp, MaxTimestamp: m.MaxTimestamp,
-		Codec: m.Codec, Cipher: m.Cipher, RawSize: m.RawSize, Size: m.Size, SHA256: hex.EncodeToString(m.SHA256),
+		Codec: m.Codec, Cipher: m.Cipher, RawSize: m.RawSize, Size: m.Size, SHA256: hex.EncodeToString(m.SHA256), Filters: m.Filters,
 	}
 	if int64(len(data)) != m.Size {
 		return command.WithStatus(command.Corrupt, fmt.Errorf("standard input: segment of %s/%d of %d bytes, not %d", m.Topic, m.Partition, len(data), m.Size))
