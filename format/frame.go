@@ -158,11 +158,14 @@ type Mark struct {
 
 // MarkInfo is the part of a [Mark] that may be missing.
 type MarkInfo struct {
-	TopicID     string     `cbor:"topic_id,omitempty"`
-	LeaderEpoch *int32     `cbor:"leader_epoch,omitempty"` // of the last batch scanned, KIP-320
-	LogStart    *int64     `cbor:"log_start,omitempty"`
-	End         *int64     `cbor:"end,omitempty"`  // where the run will stop
-	Lost        [][2]int64 `cbor:"lost,omitempty"` // [from, next) ranges that were deleted before they were read
+	TopicID     string `cbor:"topic_id,omitempty"`
+	LeaderEpoch *int32 `cbor:"leader_epoch,omitempty"` // of the last batch scanned, KIP-320
+	LogStart    *int64 `cbor:"log_start,omitempty"`
+	End         *int64 `cbor:"end,omitempty"` // where the run will stop
+	// Begins says that scanning begins anew at Next, which may be anywhere: nothing is
+	// said of the offsets between the mark before and this one.
+	Begins bool       `cbor:"begins,omitempty"`
+	Lost   [][2]int64 `cbor:"lost,omitempty"` // [from, next) ranges that were deleted before they were read
 }
 
 // A Group is a consumer group's committed offsets, by topic and partition.

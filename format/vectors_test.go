@@ -104,7 +104,7 @@ func goodVectors(t testing.TB) []vector {
 		{name: "kinds", about: "every kind but rec and seg", bytes: cat(header, frames(t,
 			&Topic{"orders", "vPeOCWypqUOSepEvx0cbog", 12, 3, map[string]string{"cleanup.policy": "compact", "retention.ms": "-1"}},
 			&Topic{Name: "audit"},
-			&Mark{"orders", 11, 7, MarkInfo{"vPeOCWypqUOSepEvx0cbog", ptr(int32(4)), ptr(int64(7)), ptr(int64(1 << 40)), [][2]int64{{0, 3}, {4, 7}}}},
+			&Mark{"orders", 11, 7, MarkInfo{"vPeOCWypqUOSepEvx0cbog", ptr(int32(4)), ptr(int64(7)), ptr(int64(1 << 40)), false, [][2]int64{{0, 3}, {4, 7}}}},
 			&Mark{Topic: "orders", Partition: 11, Next: 1 << 40},
 			&Group{"billing", map[string]map[int32]GroupOffset{
 				"audit":  {},

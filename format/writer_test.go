@@ -160,7 +160,7 @@ func every() []Encoder {
 		&Topic{"orders", "vPeOCWypqUOSepEvx0cbog", 12, 3, map[string]string{"cleanup.policy": "compact", "": ""}},
 		&Mark{},
 		&Mark{"orders", math.MaxInt32, math.MaxInt64, MarkInfo{
-			"vPeOCWypqUOSepEvx0cbog", ptr(int32(0)), ptr(int64(0)), ptr(int64(math.MaxInt64)), [][2]int64{{0, 5}, {7, math.MaxInt64}},
+			"vPeOCWypqUOSepEvx0cbog", ptr(int32(0)), ptr(int64(0)), ptr(int64(math.MaxInt64)), true, [][2]int64{{0, 5}, {7, math.MaxInt64}},
 		}},
 		&Group{"billing", map[string]map[int32]GroupOffset{
 			"orders": {0: {Offset: 5}, 1000: {math.MaxInt64, ptr(int32(3)), ptr("")}},

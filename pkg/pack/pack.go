@@ -332,7 +332,7 @@ func (p *packer) marked(ctx context.Context, f *format.Frame) error {
 	if m.TopicID != "" {
 		part.topicID = m.TopicID
 	}
-	if len(m.Lost) > 0 { // the segment scanned what is before the loss, and no more
+	if len(m.Lost) > 0 || m.Begins { // the segment scanned what is before, and no more
 		if err := p.closeSegment(ctx, part); err != nil {
 			return err
 		}

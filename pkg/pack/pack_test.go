@@ -224,8 +224,8 @@ func TestSegmentIsStream(t *testing.T) {
 	}
 }
 
-// TestOrderOfOthers checks that a point comes behind all it covers, that a loss cuts
-// the segment, and that unknown frames pass.
+// TestOrderOfOthers checks that a point comes behind all it covers, that a loss and a
+// new beginning cut the segment, and that unknown frames pass.
 func TestOrderOfOthers(t *testing.T) {
 	unknown := []byte{0x82, 0x63, 'n', 'e', 'w', 0x01}
 	in := stream(t, func(w *format.Writer) {
@@ -236,6 +236,12 @@ func TestOrderOfOthers(t *testing.T) {
 		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 20}))
 		ok(t, w.Write(&format.Mark{Topic: "t", Next: 30}))
 		ok(t, w.Write(&format.Point{Time: 1}))
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 30}))
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 90, MarkInfo: format.MarkInfo{Begins: true}}))
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 95}))
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 8, MarkInfo: format.MarkInfo{Begins: true}}))
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 9}))
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 10}))
 	})
 	var got []string
 	for _, f := range frames(t, packed(t, testConfig(), in)) {
@@ -250,7 +256,8 @@ func TestOrderOfOthers(t *testing.T) {
 			got = append(got, string(f.Name))
 		}
 	}
-	want := []string{"mark 5", "new", "seg [5,7)", "mark 20", "seg [20,30)", "mark 30", "point"}
+	want := []string{"mark 5", "new", "seg [5,7)", "mark 20", "seg [20,30)", "mark 30", "point",
+		"seg [30,31)", "mark 90", "seg [90,96)", "mark 8", "seg [8,10)", "mark 10"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -288,7 +288,7 @@ func (p *pusher) checkpoint(ctx context.Context) error {
 	for _, m := range c.marks {
 		c.entry.Marks = append(c.entry.Marks, *m)
 	}
-	slices.SortFunc(c.entry.Marks, commitlog.CompareMarks)
+	slices.SortStableFunc(c.entry.Marks, commitlog.CompareMarks)
 	p.begin()
 	select {
 	case p.commits <- c:
@@ -353,11 +353,17 @@ func (p *pusher) mark(m *format.Mark) {
 	}
 	k := key{m.Topic, id, m.Partition}
 	from, known := p.position[k]
-	if !known || from > m.Next {
+	if !known || m.Begins || from > m.Next {
 		from = m.Next
 	}
-	p.position[k] = max(p.position[k], m.Next)
+	if p.position[k] = max(p.position[k], m.Next); m.Begins {
+		p.position[k] = m.Next
+	}
 	had := p.current.marks[k]
+	if had != nil && m.Begins {
+		p.current.entry.Marks = append(p.current.entry.Marks, *had)
+		had = nil
+	}
 	if had == nil {
 		had = &commitlog.Mark{Topic: m.Topic, TopicID: id, Partition: m.Partition, From: from, Next: m.Next}
 		p.current.marks[k] = had
@@ -437,7 +443,8 @@ func (p *pusher) commit(ctx context.Context) error {
 func (p *pusher) receipt(c *checkpoint, sha string) error {
 	next := make(map[key]int64)
 	for _, m := range c.entry.Marks {
-		next[key{m.Topic, m.TopicID, m.Partition}] = m.Next
+		k := key{m.Topic, m.TopicID, m.Partition}
+		next[k] = max(next[k], m.Next)
 	}
 	for _, s := range c.entry.Segments {
 		k := key{s.Topic, s.TopicID, s.Partition}
