@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/pattern"
 )
 
 // A plan is what a run will read: topics, and of each partition the offsets
@@ -199,7 +199,7 @@ func selectTopics(all kadm.TopicDetails, cfg Config) (map[string]map[int32]bool,
 		}
 	}
 	for _, s := range cfg.Topics {
-		if strings.HasPrefix(s, "^") {
+		if pattern.IsRegexp(s) {
 			matches, err := matcher("-t", []string{s})
 			if err != nil {
 				return nil, err
@@ -255,25 +255,13 @@ func selectTopics(all kadm.TopicDetails, cfg Config) (map[string]map[int32]bool,
 	return picked, nil
 }
 
-// matcher tells whether a topic's name is one of the patterns: names, or regular
-// expressions that begin with ^.
+// matcher is [pattern.Compile] for the patterns of a flag.
 func matcher(flag string, patterns []string) (func(string) bool, error) {
-	names := make(map[string]bool)
-	var exprs []*regexp.Regexp
-	for _, s := range patterns {
-		if !strings.HasPrefix(s, "^") {
-			names[s] = true
-			continue
-		}
-		re, err := regexp.Compile(s)
-		if err != nil {
-			return nil, command.Usagef("%s %q: %w", flag, s, err)
-		}
-		exprs = append(exprs, re)
+	matches, err := pattern.Compile(patterns)
+	if err != nil {
+		return nil, command.Usagef("%s %w", flag, err)
 	}
-	return func(name string) bool {
-		return names[name] || slices.ContainsFunc(exprs, func(re *regexp.Regexp) bool { return re.MatchString(name) })
-	}, nil
+	return matches, nil
 }
 
 // topicConfigs returns the configs that were set on each topic; the rest are the
