@@ -34,6 +34,7 @@ type role uint8
 const (
 	scanning role = iota // may be left out when the run is told to stop
 	opening              // the partition's first mark
+	marking              // a mark of what is written so far
 	closing              // its last one, where no job before has written it
 )
 
@@ -140,11 +141,49 @@ func (e *encoder) encode(d *recordbatch.Decoder, j *job, out *ordered.Output) er
 		}
 	}
 	e.records.Add(records)
-	if j.role == closing {
+	if j.role == marking || j.role == closing {
 		var err error
-		if buf, err = j.p.closingMark(buf); err != nil {
+		if buf, err = j.p.markHere(buf, j.role == closing); err != nil {
 			return err
 		}
 	}
 	return out.Emit(append(buf, j.tail...))
+}
+
+// frames queues frames that belong to no partition.
+func (e *encoder) frames(ctx context.Context, raw []byte) error {
+	return e.Put(ctx, int64(len(raw)), func(_ context.Context, out *ordered.Output) error {
+		return out.Emit(append(out.Buffer(), raw...))
+	})
+}
+
+// point queues the groups, a mark of every partition, and the point itself, which is
+// left out where a stop has left out records before it. No partition is fetched
+// meanwhile.
+func (e *encoder) point(ctx context.Context, parts []*partition, groups, point []byte) error {
+	jobs := make([]*job, len(parts))
+	for i, p := range parts {
+		jobs[i] = &job{p: p, role: marking, seq: p.jobs}
+		p.jobs++
+	}
+	return e.Put(ctx, int64(len(groups)), func(_ context.Context, out *ordered.Output) error {
+		var marks []byte
+		whole := true
+		for _, j := range jobs {
+			whole = j.p.turn(j, e.stop) && whole
+			var err error
+			if marks, err = j.p.markHere(marks, false); err != nil {
+				return err
+			}
+		}
+		if !whole || e.skipped.Load() {
+			groups, point = nil, nil
+		}
+		for _, b := range [][]byte{groups, marks, point} {
+			if err := out.Emit(append(out.Buffer(), b...)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -5,13 +5,16 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
@@ -35,8 +38,22 @@ type Config struct {
 	Uncommitted bool           // read what may yet be aborted, to the high watermark
 	NoConfigs   bool           // leave topic configs out
 	FailOnLoss  bool           // stop where records were deleted before they were read
-	Concurrency int            // partitions read at once
+	Concurrency int            // partitions read at once, unless they are followed
 	Timeout     time.Duration  // how long a partition may make no progress
+
+	Groups        []string // consumer groups: names, or regular expressions that begin with ^
+	ExcludeGroups []string
+
+	Follow     bool          // go on at the end
+	Refresh    time.Duration // how often to look for new topics and partitions
+	PointEvery time.Duration // a restore point so often; 0: none
+
+	MaxRate    int64 // bytes a second from the brokers, as they come; 0: no limit
+	MaxRecords int64 // records a second; 0: no limit
+
+	FetchBytes          int32         // of one response of a broker (fetch.max.bytes)
+	FetchPartitionBytes int32         // of it for one partition, at least (max.partition.fetch.bytes)
+	FetchWait           time.Duration // how long a broker may wait for records (fetch.max.wait.ms)
 }
 
 func (c *Config) isolation() string {
@@ -52,11 +69,12 @@ func App() *cli.App {
 		Name:  "kbk-fetch",
 		Usage: "read topics of a Kafka cluster as a stream of records",
 		Description: `Reads the selected topics from their beginning, or from --from, to the end offsets
-seen at the start, writes them to standard output and stops. Only committed records
-are read: the end is the last stable offset. With --list it says what there is.
+seen at the start, writes them to standard output and stops; with --follow it goes on.
+Only committed records are read: the end is the last stable offset. With --list it says
+what there is.
 
    kbk-fetch -b localhost:9092 -t orders -t '^audit\.' | kbk-pack | kbk-push /var/backups/nightly`,
-		Flags: append(kafka.Flags(),
+		Flags: slices.Concat(kafka.Flags(), []cli.Flag{
 			&cli.StringSliceFlag{Name: "topic", Aliases: []string{"t"}, Usage: "read `TOPIC`: a name, a name with partitions (orders:0,3-5), or a regular expression that begins with ^; repeatable"},
 			&cli.StringSliceFlag{Name: "exclude", Usage: "leave out `TOPIC`: a name, or a regular expression that begins with ^; repeatable"},
 			&cli.BoolFlag{Name: "internal", Usage: "let --topic select Kafka's internal topics too"},
@@ -67,12 +85,20 @@ are read: the end is the last stable offset. With --list it says what there is.
 			&cli.StringSliceFlag{Name: "offset", Aliases: []string{"o"}, Usage: "begin and end at `WHERE` as kcat and kcl have it: beginning, end, N, -N, N:M, s@TIME, e@TIME, @TIME:TIME; repeatable"},
 			&cli.StringFlag{Name: "isolation", Value: "read_committed", Usage: "read_committed, or read_uncommitted for what may yet be aborted"},
 			&cli.StringFlag{Name: "on-loss", Value: "record", Usage: "`WHAT` to do when records were deleted before they were read: record it and go on, or fail"},
+			&cli.StringSliceFlag{Name: "groups", Usage: "put the committed offsets of consumer group `GROUP` into the stream: a name, or a regular expression that begins with ^; repeatable"},
+			&cli.StringSliceFlag{Name: "exclude-groups", Usage: "leave out `GROUP`, likewise; repeatable"},
+			&cli.BoolFlag{Name: "follow", Usage: "go on at the end, until interrupted"},
+			&cli.DurationFlag{Name: "refresh", Value: 30 * time.Second, Usage: "with --follow: look for new topics and partitions every `TIME`, and mark idle partitions"},
+			&cli.DurationFlag{Name: "point-every", Value: 24 * time.Hour, Usage: "with --follow: make a restore point every `TIME`, the first when all there was is read; 0 for none"},
 			&cli.BoolFlag{Name: "no-configs", Usage: "leave the topics' configs out"},
 			&cli.BoolFlag{Name: "list", Usage: "print topics and partitions, their offsets, sizes and times, and read nothing"},
 			&cli.BoolFlag{Name: "json", Usage: "with --list: print JSON"},
 			&cli.IntFlag{Name: "concurrency", Value: 64, Usage: "read `N` partitions at once"},
 			&cli.DurationFlag{Name: "timeout", Value: 2 * time.Minute, Usage: "give up when a partition makes no progress for this long"},
-		),
+			command.SizeFlag("fetch-max-bytes", 16<<20, "ask a broker for no more than `SIZE` at once"),
+			command.SizeFlag("fetch-partition-bytes", 256<<10, "and for up to `SIZE` of each partition, or more where there is room"),
+			&cli.DurationFlag{Name: "fetch-max-wait", Value: 500 * time.Millisecond, Usage: "let a broker wait for new records for up to `TIME`"},
+		}, command.RateFlags("read from the brokers")),
 		Action: action,
 	})
 }
@@ -85,8 +111,24 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		NoConfigs:   c.Bool("no-configs"),
 		Concurrency: c.Int("concurrency"),
 		Timeout:     c.Duration("timeout"),
+
+		Groups:        c.StringSlice("groups"),
+		ExcludeGroups: c.StringSlice("exclude-groups"),
+
+		Follow:     c.Bool("follow"),
+		Refresh:    c.Duration("refresh"),
+		PointEvery: c.Duration("point-every"),
+
+		FetchWait: c.Duration("fetch-max-wait"),
 	}
+	cfg.MaxRate, cfg.MaxRecords = command.Rates(c)
 	var err error
+	if cfg.FetchBytes, err = fetchSize(c, "fetch-max-bytes"); err != nil {
+		return err
+	}
+	if cfg.FetchPartitionBytes, err = fetchSize(c, "fetch-partition-bytes"); err != nil {
+		return err
+	}
 	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
 		return err
 	}
@@ -106,6 +148,18 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.Usagef("--isolation %q is neither read_committed nor read_uncommitted", isolation)
 	case c.Bool("json") && !c.Bool("list"):
 		return command.Usagef("--json is only for --list")
+	case cfg.Follow && (c.Bool("list") || c.IsSet("to")):
+		return command.Usagef("--follow has no end: leave out --to and --list")
+	case cfg.Follow && c.IsSet("concurrency"):
+		return command.Usagef("--concurrency is not for --follow, which reads all partitions at once")
+	case !cfg.Follow && (c.IsSet("refresh") || c.IsSet("point-every")):
+		return command.Usagef("--refresh and --point-every are only for --follow")
+	case cfg.Follow && (cfg.Refresh <= 0 || cfg.PointEvery < 0):
+		return command.Usagef("--refresh %s or --point-every %s is too short", cfg.Refresh, cfg.PointEvery)
+	case cfg.FetchWait < 0 || cfg.FetchWait > time.Minute:
+		return command.Usagef("--fetch-max-wait %s is not from 0s to 1m", cfg.FetchWait)
+	case len(cfg.ExcludeGroups) > 0 && len(cfg.Groups) == 0:
+		return command.Usagef("--exclude-groups is only for --groups")
 	}
 	switch onLoss := c.String("on-loss"); onLoss {
 	case "record":
@@ -130,11 +184,23 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if err := setBounds(&cfg, c, time.Now()); err != nil {
 		return err
 	}
+	if cfg.Follow && cfg.To.kind != unbounded {
+		return command.Usagef("--follow has no end, and -o gives one")
+	}
 	out, err := command.Stdout()
 	if err != nil {
 		return err
 	}
 	return Run(ctx, cfg, env, out)
+}
+
+// fetchSize reads a size that is 32 bits in Kafka's protocol.
+func fetchSize(c *cli.Context, name string) (int32, error) {
+	n := command.SizeOf(c, name)
+	if n < 1 || n > 1<<30 {
+		return 0, command.Usagef("--%s %s is not from 1B to 1GiB", name, c.Generic(name))
+	}
+	return int32(n), nil
 }
 
 // setBounds reads the flags that say where to begin and to end.
@@ -189,12 +255,18 @@ func readCursor(name string) (*cursor.Cursor, error) {
 // both cases the stream is whole. After any other error it has no end frame.
 func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error {
 	began := time.Now()
-	cl, err := kafka.NewClient(ctx, cfg.Kafka)
+	// Leaders move, and topics come and go: what is asked is answered by a broker.
+	cl, err := kafka.NewClient(ctx, cfg.Kafka, kgo.MetadataMinAge(tendEvery))
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	p, err := makePlan(ctx, kadm.NewClient(cl), cfg, env.Log)
+	adm := kadm.NewClient(cl)
+	meta, selected, err := choose(ctx, adm, cfg)
+	if err != nil {
+		return err
+	}
+	p, err := makePlan(ctx, adm, cfg, meta, selected, env.Log)
 	if err != nil {
 		return err
 	}
@@ -216,14 +288,24 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	g, gctx := errgroup.WithContext(ctx)
 	e := newEncoder(timeWindow(cfg.From, cfg.To), env.Stop)
 	s := newSource(cl, cfg, env, p.parts, e)
-	bar := env.NewProgress("reading", p.offsets(), false)
+	total := int64(-1)
+	if cfg.Follow {
+		s.follower = newFollower(cfg, p)
+	} else {
+		total = p.offsets()
+	}
+	bar := env.NewProgress("reading", total, false)
 	defer bar.Close()
 	s.progress = bar.Set
 	g.Go(func() error {
 		defer e.Close()
 		return s.run(gctx)
 	})
-	e.Start(gctx, g, w.WriteRaw)
+	write := w.WriteRaw
+	if cfg.Follow { // what waits for more to come may wait for long
+		write = func(frames []byte) error { return errors.Join(w.WriteRaw(frames), w.Flush()) }
+	}
+	e.Start(gctx, g, write)
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -231,6 +313,13 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	s.mu.Lock()
 	stopped := s.stopped || e.skipped.Load()
 	s.mu.Unlock()
+	if !stopped && !cfg.Follow {
+		for i := range p.groups {
+			if err := w.Write(&p.groups[i]); err != nil {
+				return err
+			}
+		}
+	}
 	// One moment of the cluster: not where others read the rest of it, or this run ends
 	// somewhere else.
 	if whole := cfg.To.kind == unbounded || cfg.To.kind == atEnd; whole && cfg.Shard.of == 0 && !stopped {

@@ -43,14 +43,21 @@ func newWorld(t *testing.T, brokers int, topic string, partitions int32, opts ..
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cl.Close)
-	w := &world{t, fake, cl, kadm.NewClient(cl)}
+	w := &world{T: t, fake: fake}
+	w.connect(opts...)
 	w.create(topic, partitions)
 	return w
+}
+
+// connect makes a new client, which knows nothing of topics that were there before.
+func (w *world) connect(opts ...kgo.Opt) {
+	w.Helper()
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(w.fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(20*time.Millisecond))...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(cl.Close)
+	w.cl, w.adm = cl, kadm.NewClient(cl)
 }
 
 func (w *world) create(topic string, partitions int32) {
@@ -87,6 +94,7 @@ func (w *world) fetch(change func(*Config), stop <-chan struct{}) result {
 	cfg := Config{
 		Kafka:  kafka.Config{Brokers: w.fake.ListenAddrs(), ClientID: "test"},
 		Topics: []string{"t"}, Concurrency: 64, Timeout: 30 * time.Second,
+		FetchBytes: 16 << 20, FetchPartitionBytes: 256 << 10, FetchWait: 100 * time.Millisecond,
 	}
 	if change != nil {
 		change(&cfg)
@@ -122,6 +130,25 @@ func (w *world) fetch(change func(*Config), stop <-chan struct{}) result {
 		case format.KindEnd:
 			res.end, _ = format.DecodeEnd(f.Raw)
 		}
+	}
+}
+
+// TestRates holds a run down: what may pass in the first second passes at once.
+func TestRates(t *testing.T) {
+	w := newWorld(t, 1, "t", 1)
+	w.produce("t", 0, 60)
+	for name, limit := range map[string]func(*Config){
+		"records": func(c *Config) { c.MaxRecords = 30 },
+		"bytes":   func(c *Config) { c.MaxRate = 2500 }, // each batch is 68 bytes and its value
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			r := w.fetch(func(c *Config) { limit(c); c.Timeout = 500 * time.Millisecond }, nil)
+			w.want(r, "t/0", upTo(60), 0, 60)
+			if took := time.Since(began); took < 600*time.Millisecond {
+				t.Errorf("it took %s", took)
+			}
+		})
 	}
 }
 
@@ -416,7 +443,7 @@ func TestEmptyIsNotTheEnd(t *testing.T) {
 		w.produce("t", 0, 5)
 		w.answerEmpty(3, 1<<30)
 		r := w.fetch(func(c *Config) { c.Timeout = time.Second }, nil)
-		if r.err == nil || !strings.Contains(r.err.Error(), "ended at offset 5 at the start and ends at 3 now") || r.end != nil {
+		if r.err == nil || !strings.Contains(r.err.Error(), "ended at offset 5 before and ends at 3 now") || r.end != nil {
 			t.Errorf("got %v", r.err)
 		}
 	})

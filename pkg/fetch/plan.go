@@ -17,6 +17,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/cursor"
+	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/pattern"
 )
@@ -27,6 +28,7 @@ type plan struct {
 	cluster string
 	time    time.Time // when the end offsets were taken
 	topics  []format.Topic
+	groups  []format.Group
 	parts   []*partition
 	lost    bool
 }
@@ -40,20 +42,25 @@ func (p *plan) offsets() int64 {
 	return n
 }
 
-func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logger) (*plan, error) {
-	meta, selected, err := choose(ctx, adm, cfg)
-	if err != nil {
-		return nil, err
-	}
+// makePlan plans to read the selected partitions.
+func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, meta kadm.Metadata, selected selection, log *slog.Logger) (*plan, error) {
 	names := slices.Sorted(maps.Keys(selected))
 	p := &plan{cluster: meta.Cluster}
+	if len(names) == 0 { // kadm would take it as all
+		return p, nil
+	}
 	configs := make(map[string]map[string]string)
+	var err error
 	if !cfg.NoConfigs {
 		if configs, err = topicConfigs(ctx, adm, names, log); err != nil {
 			return nil, err
 		}
 	}
-	// The end first: what the beginning is afterwards, retention has decided.
+	// The groups before the ends, so that no committed offset is past them; the ends
+	// before the beginnings: what these are afterwards, retention has decided.
+	if p.groups, err = readGroups(ctx, adm, cfg, selected); err != nil {
+		return nil, err
+	}
 	p.time = time.Now()
 	o, err := listOffsets(ctx, adm, names, cfg)
 	if err != nil {
@@ -82,6 +89,7 @@ func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logge
 				topic: name, id: t.ID, num: num, leader: d.Leader, epoch: d.LeaderEpoch,
 				pos: start.Offset, end: max(end.Offset, start.Offset), logStart: start.Offset,
 			}
+			part.target = part.end
 			if err := part.bound(cfg, resume, o); err != nil {
 				return nil, err
 			}
@@ -93,10 +101,30 @@ func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logge
 				}
 				log.Warn(fmt.Sprintf("%s/%d: offsets %d to %d were deleted before they were read", name, num, part.lost[0], part.lost[1]-1))
 			}
+			if cfg.Follow {
+				part.end = openEnd
+			}
 			p.parts = append(p.parts, part)
 		}
 	}
 	return p, nil
+}
+
+// readGroups reads the groups that cfg asks for, as far as they are about the selected
+// topics.
+func readGroups(ctx context.Context, adm *kadm.Client, cfg Config, selected selection) ([]format.Group, error) {
+	if len(cfg.Groups) == 0 {
+		return nil, nil
+	}
+	included, err := matcher("--groups", cfg.Groups)
+	if err != nil {
+		return nil, err
+	}
+	excluded, err := matcher("--exclude-groups", cfg.ExcludeGroups)
+	if err != nil {
+		return nil, err
+	}
+	return groups.Read(ctx, adm, func(id string) bool { return included(id) && !excluded(id) }, func(topic string) bool { return selected[topic] != nil })
 }
 
 // lossError is what --on-loss fail makes of deleted records.
@@ -171,23 +199,30 @@ func listOffsets(ctx context.Context, adm *kadm.Client, names []string, cfg Conf
 	return o, nil
 }
 
+// A selection is the partitions to read, by topic.
+type selection map[string]map[int32]bool
+
 // choose asks the cluster what there is, and selects.
-func choose(ctx context.Context, adm *kadm.Client, cfg Config) (kadm.Metadata, map[string]map[int32]bool, error) {
+func choose(ctx context.Context, adm *kadm.Client, cfg Config) (kadm.Metadata, selection, error) {
 	meta, err := adm.Metadata(ctx)
 	if err != nil {
 		return meta, nil, fmt.Errorf("list topics: %w", err)
 	}
 	selected, err := selectTopics(meta.Topics, cfg)
+	if err == nil && len(selected) == 0 && !cfg.Follow {
+		err = errors.New("the selection leaves no partition to read")
+	}
 	return meta, selected, err
 }
 
-// selectTopics finds the partitions that the selectors mean, by topic.
-func selectTopics(all kadm.TopicDetails, cfg Config) (map[string]map[int32]bool, error) {
+// selectTopics finds the partitions that the selectors mean. While following, a regular
+// expression need not match a topic yet.
+func selectTopics(all kadm.TopicDetails, cfg Config) (selection, error) {
 	excluded, err := matcher("--exclude", cfg.Exclude)
 	if err != nil {
 		return nil, err
 	}
-	picked := make(map[string]map[int32]bool)
+	picked := make(selection)
 	pick := func(name string, wanted func(int32) bool) {
 		if picked[name] == nil {
 			picked[name] = make(map[int32]bool)
@@ -211,7 +246,7 @@ func selectTopics(all kadm.TopicDetails, cfg Config) (map[string]map[int32]bool,
 					pick(name, func(int32) bool { return true })
 				}
 			}
-			if !matched {
+			if !matched && !cfg.Follow {
 				return nil, fmt.Errorf("no topic matches %q", s)
 			}
 			continue
@@ -248,9 +283,6 @@ func selectTopics(all kadm.TopicDetails, cfg Config) (map[string]map[int32]bool,
 		if len(nums) == 0 {
 			delete(picked, name)
 		}
-	}
-	if len(picked) == 0 {
-		return nil, errors.New("the selection leaves no partition to read")
 	}
 	return picked, nil
 }

@@ -1,10 +1,12 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -18,14 +20,12 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/recordbatch"
+	"github.com/kbkio/kbk/pkg/throttle"
 )
 
 const (
-	responseBytes  = 16 << 20  // asked of a broker at once, as compressed there
-	partitionBytes = 256 << 10 // of it for one partition, at least
-	maxWait        = 500 * time.Millisecond
-	refreshEvery   = 250 * time.Millisecond // while partitions are in trouble
-	confirmEmpty   = 3                      // see settle
+	tendEvery    = 250 * time.Millisecond // a look at partitions in trouble
+	confirmEmpty = 3                      // see settle
 )
 
 // A partition is one of those being read. Its fields from leader on change
@@ -34,7 +34,8 @@ type partition struct {
 	topic    string
 	id       [16]byte
 	num      int32
-	end      int64 // the first offset not to read
+	end      int64 // the first offset not to read; openEnd while following
+	target   int64 // a restore point needs what is below it
 	logStart int64
 	lost     [2]int64 // offsets below the first to read that are gone; empty if equal
 
@@ -43,9 +44,12 @@ type partition struct {
 	pos      int64 // the next offset to fetch
 	lastSeen int32 // leader epoch of the last batch, -1 before it
 	state    state
-	empty    int       // fetches of it alone that brought nothing, in a row
-	moved    time.Time // when pos last went on
-	trouble  error     // why it does not
+	empty    int           // fetches of it alone that brought nothing, in a row
+	moved    time.Duration // on the source's clock, when pos last went on, or a broker said that there is no more
+	trouble  error         // why it does not
+	advanced time.Time     // when pos last went on
+	marked   int64         // the last mark's offset
+	missing  bool          // from the metadata, when they were last refreshed
 
 	// Of its jobs, which are fetched ahead of what is written: see turn.
 	jobs    int64 // put; whoever has the partition counts them
@@ -69,7 +73,10 @@ func (p *partition) turn(j *job, stop <-chan struct{}) bool {
 	}
 	p.begun++
 	p.line.Broadcast()
-	if j.role != scanning {
+	switch j.role {
+	case marking:
+		return !p.halted
+	case opening, closing:
 		return true
 	}
 	select {
@@ -84,13 +91,15 @@ func (p *partition) turn(j *job, stop <-chan struct{}) bool {
 	return true
 }
 
-// closingMark appends the partition's last mark to b, if it has none.
-func (p *partition) closingMark(b []byte) ([]byte, error) {
+// markHere appends to b a mark of what has been written of the partition, unless it is
+// to be the last and there has been one.
+func (p *partition) markHere(b []byte, last bool) ([]byte, error) {
 	p.line.L.Lock()
 	defer p.line.L.Unlock()
-	if p.closed {
+	if last && p.closed {
 		return b, nil
 	}
+	p.closed = p.closed || last
 	return p.mark(b, p.reached, p.epoch0, nil)
 }
 
@@ -113,15 +122,17 @@ func (p *partition) String() string { return fmt.Sprintf("%s/%d", p.topic, p.num
 type source struct {
 	cl       *kgo.Client
 	adm      *kadm.Client
+	cfg      Config
 	log      *slog.Logger
 	stop     <-chan struct{}
 	e        *encoder
 	parts    []*partition
 	limit    int  // partitions read at once
 	isolated int8 // read_committed is 1 (IsolationLevel)
-	timeout  time.Duration
-	strict   bool // records that are lost end the run
 	progress func(done int64)
+	bytes    *throttle.Limit
+	records  *throttle.Limit
+	follower *follower // nil where the run has an end
 
 	over chan struct{} // a partition is done
 
@@ -132,7 +143,13 @@ type source struct {
 	active  []*partition
 	brokers map[int32]bool // that have a goroutine
 	scanned int64
-	putting int  // goroutines that wait for the stages downstream
+	// Goroutines that wait for the stages downstream, or for a limit, and since when
+	// there are any; how long there were some until then.
+	waiting int
+	since   time.Time
+	waited  time.Duration
+	began   time.Time
+	pausing bool // nothing more is claimed
 	stopped bool // by the stop channel
 	lost    bool
 	failed  bool
@@ -140,9 +157,13 @@ type source struct {
 
 func newSource(cl *kgo.Client, cfg Config, env *command.Env, parts []*partition, e *encoder) *source {
 	s := &source{
-		cl: cl, adm: kadm.NewClient(cl), log: env.Log, stop: env.Stop, e: e, parts: parts,
-		limit: cfg.Concurrency, timeout: cfg.Timeout, strict: cfg.FailOnLoss, left: len(parts), brokers: make(map[int32]bool),
-		over: make(chan struct{}, 1),
+		cl: cl, adm: kadm.NewClient(cl), cfg: cfg, log: env.Log, stop: env.Stop, e: e, parts: parts,
+		limit: cfg.Concurrency, left: len(parts), brokers: make(map[int32]bool),
+		bytes: throttle.New(cfg.MaxRate), records: throttle.New(cfg.MaxRecords),
+		over: make(chan struct{}, 1), began: time.Now(),
+	}
+	if cfg.Follow {
+		s.limit = math.MaxInt
 	}
 	if !cfg.Uncommitted {
 		s.isolated = 1
@@ -171,7 +192,7 @@ func (s *source) run(ctx context.Context) error {
 		select {
 		case <-s.stop:
 			s.mu.Lock()
-			s.stopped = s.left > 0
+			s.stopped = !s.finishedAll()
 			s.mu.Unlock()
 			halt()
 			s.changed.Broadcast()
@@ -179,7 +200,7 @@ func (s *source) run(ctx context.Context) error {
 		}
 	}()
 	var serving sync.WaitGroup
-	tick := time.NewTicker(refreshEvery)
+	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
 	for {
 		if err := s.begin(ctx); err != nil {
@@ -198,7 +219,7 @@ func (s *source) run(ctx context.Context) error {
 				})
 			}
 		}
-		finished := s.left == 0 || s.stopped || s.failed
+		finished := s.finishedAll() || s.stopped || s.failed
 		s.mu.Unlock()
 		if finished {
 			break
@@ -210,6 +231,11 @@ func (s *source) run(ctx context.Context) error {
 			if err := s.tend(fetching); err != nil {
 				cancel(err)
 			}
+			if s.follower != nil {
+				if err := s.follower.tend(ctx, fetching, s); err != nil {
+					cancel(err)
+				}
+			}
 		}
 	}
 	serving.Wait()
@@ -218,6 +244,9 @@ func (s *source) run(ctx context.Context) error {
 	}
 	return s.finish(ctx)
 }
+
+// finishedAll tells whether there is no more to come. The lock is held.
+func (s *source) finishedAll() bool { return s.left == 0 && s.follower == nil }
 
 // begin takes up partitions while fewer than the limit are active.
 func (s *source) begin(ctx context.Context) error {
@@ -243,13 +272,13 @@ func (s *source) begin(ctx context.Context) error {
 			}
 			p.pos = p.lost[1]
 		}
-		p.reached = p.pos
+		p.reached, p.marked = p.pos, p.pos
 		over := p.pos >= p.end
 		if err := s.put(ctx, j); err != nil {
 			return err
 		}
 		s.mu.Lock()
-		p.moved = time.Now()
+		p.moved = s.clock()
 		if p.state = idle; over {
 			s.finished(p)
 		} else if p.leader < 0 {
@@ -264,7 +293,10 @@ func (s *source) begin(ctx context.Context) error {
 // mark appends a mark frame of p to b. The leader epoch is -1 before the first batch.
 func (p *partition) mark(b []byte, next int64, epoch int32, lost [][2]int64) ([]byte, error) {
 	m := &format.Mark{Topic: p.topic, Partition: p.num, Next: next}
-	m.TopicID, m.LogStart, m.End, m.Lost = kafka.FormatTopicID(p.id), &p.logStart, &p.end, lost
+	m.TopicID, m.LogStart, m.Lost = kafka.FormatTopicID(p.id), &p.logStart, lost
+	if p.end != openEnd {
+		m.End = &p.end
+	}
 	if epoch >= 0 {
 		m.LeaderEpoch = &epoch
 	}
@@ -296,6 +328,14 @@ func (s *source) serve(ctx, fetching context.Context, broker int32) error {
 		if err := s.handle(ctx, set, byID, resp); err != nil {
 			return err
 		}
+		if s.follower != nil {
+			if err := s.markIdle(ctx, set); err != nil {
+				return err
+			}
+		}
+		if err := s.throttle(fetching, resp); err != nil && fetching.Err() == nil {
+			return err
+		}
 		s.release(set)
 	}
 }
@@ -306,12 +346,12 @@ func (s *source) claim(broker int32) []*partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		if s.left == 0 || s.stopped || s.failed {
+		if s.finishedAll() || s.stopped || s.failed {
 			return nil
 		}
 		var set []*partition
 		for _, p := range s.active {
-			if p.state == idle && p.leader == broker {
+			if p.state == idle && p.leader == broker && !s.pausing {
 				if p.empty > 0 { // see settle
 					set = []*partition{p}
 					break
@@ -339,7 +379,7 @@ func (s *source) release(set []*partition) {
 			p.state = idle
 		}
 	}
-	slices.SortStableFunc(s.active, func(a, b *partition) int { return a.moved.Compare(b.moved) })
+	slices.SortStableFunc(s.active, func(a, b *partition) int { return cmp.Compare(a.moved, b.moved) })
 	s.changed.Broadcast()
 }
 
@@ -356,9 +396,12 @@ func (s *source) ail(set []*partition, why error) {
 func (s *source) request(set []*partition) (*kmsg.FetchRequest, map[[16]byte]string) {
 	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID = -1
-	req.MaxWaitMillis = int32(maxWait.Milliseconds())
+	req.MaxWaitMillis = int32(s.cfg.FetchWait.Milliseconds())
 	req.MinBytes = 1
-	req.MaxBytes = responseBytes
+	req.MaxBytes = s.cfg.FetchBytes
+	if rate := s.cfg.MaxRate; rate > 0 { // no more than a second's worth
+		req.MaxBytes = int32(min(int64(req.MaxBytes), rate))
+	}
 	req.IsolationLevel = s.isolated
 	req.SessionEpoch = -1 // no fetch session: the set changes with every request
 	byID := make(map[[16]byte]string)
@@ -374,7 +417,7 @@ func (s *source) request(set []*partition) (*kmsg.FetchRequest, map[[16]byte]str
 		}
 		rp := kmsg.NewFetchRequestTopicPartition()
 		rp.Partition, rp.FetchOffset, rp.CurrentLeaderEpoch = p.num, p.pos, p.epoch
-		rp.PartitionMaxBytes = max(partitionBytes, int32(responseBytes/len(set)))
+		rp.PartitionMaxBytes = max(s.cfg.FetchPartitionBytes, req.MaxBytes/int32(len(set)))
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, rp)
 	}
 	return req, byID
@@ -415,6 +458,10 @@ func (s *source) handlePartition(ctx context.Context, p *partition, rp *kmsg.Fet
 		switch {
 		case errors.Is(err, kerr.OffsetOutOfRange):
 			return s.outOfRange(ctx, p)
+		case s.follower != nil && (errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.InconsistentTopicID)):
+			s.ail([]*partition{p}, err)
+			s.follower.hurry()
+			return nil
 		case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InconsistentTopicID):
 			return fmt.Errorf("the topic was deleted, or deleted and created again, while it was read: %w", err)
 		case kerr.IsRetriable(err):
@@ -439,10 +486,9 @@ func (s *source) handlePartition(ctx context.Context, p *partition, rp *kmsg.Fet
 		}
 	}
 	if next == p.pos {
-		if !s.settle(p, rp, alone) {
+		if next = s.settle(p, rp, alone); next == p.pos {
 			return nil
 		}
-		next = p.end
 	}
 	j := &job{
 		p: p, from: p.pos, epoch: lastSeen,
@@ -469,7 +515,7 @@ func (s *source) advance(ctx context.Context, p *partition, next int64, j *job) 
 	defer s.mu.Unlock()
 	s.scanned += next - p.pos
 	s.progress(s.scanned)
-	p.pos, p.moved, p.empty, p.trouble = next, time.Now(), 0, nil
+	p.pos, p.moved, p.advanced, p.empty, p.trouble = next, s.clock(), time.Now(), 0, nil
 	if over {
 		s.finished(p)
 	}
@@ -487,49 +533,99 @@ func (s *source) finished(p *partition) {
 	}
 }
 
-// put queues a job. While the stages downstream make it wait, no partition's
-// timeout runs.
+// put queues a job.
 func (s *source) put(ctx context.Context, j *job) error {
-	began := time.Now()
-	s.mu.Lock()
-	s.putting++
-	s.mu.Unlock()
-	err := s.e.put(ctx, j)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.putting--
-	for _, p := range s.active {
-		p.moved = p.moved.Add(time.Since(began))
-	}
-	return err
+	defer s.wait()()
+	return s.e.put(ctx, j)
 }
 
-// settle decides whether a fetch that brought nothing means that there is
-// nothing up to the target. It can: compaction removes a tombstone, and with it
+// wait says that this goroutine waits for the stages downstream, or for a limit, until
+// done.
+func (s *source) wait() (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting++; s.waiting == 1 {
+		s.since = time.Now()
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.waiting--; s.waiting == 0 {
+			s.waited += time.Since(s.since)
+		}
+	}
+}
+
+// clock is the time that the run has taken, without that in which it waited for what
+// is not the brokers' fault. Timeouts run by it. The lock is held.
+func (s *source) clock() time.Duration {
+	now := time.Since(s.began) - s.waited
+	if s.waiting > 0 {
+		now -= time.Since(s.since)
+	}
+	return now
+}
+
+// throttle waits until the next request may be made, after what a response brought.
+func (s *source) throttle(ctx context.Context, resp *kmsg.FetchResponse) error {
+	if s.bytes == nil && s.records == nil {
+		return nil
+	}
+	var bytes, records int64
+	for i := range resp.Topics {
+		for j := range resp.Topics[i].Partitions {
+			rest := resp.Topics[i].Partitions[j].RecordBatches
+			bytes += int64(len(rest))
+			for len(rest) > 0 && s.records != nil {
+				t, more, err := recordbatch.Cut(rest)
+				if err != nil {
+					break // handled before
+				}
+				records, rest = records+int64(t.Records), more
+			}
+		}
+	}
+	defer s.wait()()
+	return errors.Join(s.bytes.Wait(ctx, bytes), s.records.Wait(ctx, records))
+}
+
+// settle decides whether a fetch that brought nothing means that there is nothing up
+// to the partition's end, or to what is wanted of it while it is followed, and returns
+// where that takes the partition. It can mean that: compaction removes a tombstone, and with it
 // perhaps the last batch below the last stable offset; then a broker answers
 // with no records for ever (LocalLog.read: "all messages with offset greater
 // than start offset have been deleted"). But an empty answer can also mean that
 // the response was full, that a quota held the records back, or that a new
 // leader is behind. So ask for the partition alone, several times, with a last
 // stable offset that is past the target each time.
-func (s *source) settle(p *partition, rp *kmsg.FetchResponseTopicPartition, alone bool) bool {
+func (s *source) settle(p *partition, rp *kmsg.FetchResponseTopicPartition, alone bool) (next int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	end := p.end
+	if end == openEnd {
+		if end = p.target; p.pos >= end { // a broker has no more of it for now
+			p.moved, p.trouble = s.clock(), nil
+			return p.pos
+		}
+	}
 	stable := rp.LastStableOffset // -1 where the request did not ask for it
 	if s.isolated == 0 {
 		stable = rp.HighWatermark
 	}
-	if len(rp.RecordBatches) > 0 || stable < p.end || rp.HighWatermark < p.end {
+	if len(rp.RecordBatches) > 0 || stable < end || rp.HighWatermark < end {
 		p.empty = 0
-		if rp.HighWatermark < p.end {
-			p.trouble = fmt.Errorf("the partition ended at offset %d at the start and ends at %d now", p.end, rp.HighWatermark)
+		if rp.HighWatermark < end {
+			p.trouble = fmt.Errorf("the partition ended at offset %d before and ends at %d now", end, rp.HighWatermark)
 		}
-		return false
+		return p.pos
 	}
 	if p.empty == 0 || alone {
 		p.empty++
 	}
-	return p.empty > confirmEmpty
+	if p.empty > confirmEmpty {
+		return end
+	}
+	return p.pos
 }
 
 // outOfRange is what to do about an offset that the leader does not have.
@@ -548,7 +644,7 @@ func (s *source) outOfRange(ctx context.Context, p *partition) error {
 		return nil
 	}
 	to := min(start.Offset, p.end)
-	if s.strict {
+	if s.cfg.FailOnLoss {
 		return lossError(p, p.pos, to)
 	}
 	s.log.Warn(fmt.Sprintf("%s: offsets %d to %d were deleted before they were read", p, p.pos, to-1))
@@ -571,13 +667,13 @@ func (s *source) tend(ctx context.Context) error {
 		if p.state == done {
 			continue
 		}
-		if s.putting == 0 && time.Since(p.moved) > s.timeout {
+		if s.clock()-p.moved > s.cfg.Timeout {
 			why := p.trouble
 			if why == nil {
 				why = errors.New("the broker sends nothing")
 			}
 			s.mu.Unlock()
-			return fmt.Errorf("fetch %s: no progress at offset %d for %s: %w", p, p.pos, s.timeout, why)
+			return fmt.Errorf("fetch %s: no progress at offset %d for %s: %w", p, p.pos, s.cfg.Timeout, why)
 		}
 		if p.state == ailing && !slices.Contains(names, p.topic) {
 			names = append(names, p.topic)
@@ -599,11 +695,11 @@ func (s *source) tend(ctx context.Context) error {
 			continue
 		}
 		t := meta.Topics[p.topic]
-		if t.Err == nil && p.id != [16]byte{} && t.ID != [16]byte{} && p.id != t.ID {
+		if s.follower == nil && t.Err == nil && p.id != [16]byte{} && t.ID != [16]byte{} && p.id != t.ID {
 			return fmt.Errorf("fetch %s: the topic was deleted and created again while it was read", p)
 		}
 		d, ok := t.Partitions[p.num]
-		if !ok || d.Leader < 0 {
+		if !ok || d.Leader < 0 || p.id != t.ID {
 			continue
 		}
 		s.log.Debug(fmt.Sprintf("%s: %v; asking broker %d", p, p.trouble, d.Leader))

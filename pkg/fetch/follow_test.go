@@ -1,0 +1,265 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka"
+)
+
+// A following is a run that goes on, and the frames that it has written so far, a line
+// each.
+type following struct {
+	*testing.T
+	stop chan struct{}
+	done chan error // the run's
+	over chan struct{}
+
+	mu     sync.Mutex
+	frames []string
+	log    bytes.Buffer
+}
+
+func (w *world) follow(change func(*Config)) *following {
+	cfg := Config{
+		Kafka:  kafka.Config{Brokers: w.fake.ListenAddrs(), ClientID: "test"},
+		Topics: []string{"^t"}, Timeout: 30 * time.Second,
+		Follow: true, Refresh: 100 * time.Millisecond,
+		FetchBytes: 16 << 20, FetchPartitionBytes: 256 << 10, FetchWait: 20 * time.Millisecond,
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	f := &following{T: w.T, stop: make(chan struct{}), done: make(chan error, 1), over: make(chan struct{})}
+	in, out := io.Pipe()
+	go func() {
+		err := Run(w.Context(), cfg, &command.Env{Name: "test", Log: slog.New(slog.NewTextHandler(f, nil)), Stop: f.stop}, out)
+		f.done <- err
+		out.Close()
+	}()
+	go func() {
+		defer close(f.over)
+		for r := format.NewReader(in, 0); ; {
+			frame, err := r.Next()
+			if err != nil {
+				return
+			}
+			f.mu.Lock()
+			f.frames = append(f.frames, describe(frame))
+			f.mu.Unlock()
+		}
+	}()
+	return f
+}
+
+// Write takes the log.
+func (f *following) Write(b []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.log.Write(b)
+}
+
+func describe(f *format.Frame) string {
+	switch f.Kind {
+	case format.KindRec:
+		return fmt.Sprintf("rec %s/%d %d", f.Topic, f.Partition, f.Offset)
+	case format.KindMark:
+		m, _ := format.DecodeMark(f.Raw)
+		return fmt.Sprintf("mark %s/%d %d", m.Topic, m.Partition, m.Next)
+	case format.KindTopic:
+		t, _ := format.DecodeTopic(f.Raw)
+		return fmt.Sprintf("topic %s of %d", t.Name, t.Partitions)
+	case format.KindGroup:
+		g, _ := format.DecodeGroup(f.Raw)
+		return fmt.Sprintf("group %s at %d", g.ID, g.Offsets["t"][0].Offset)
+	case format.KindEnd:
+		e, _ := format.DecodeEnd(f.Raw)
+		return fmt.Sprintf("end %d interrupted %v", e.Records, e.Interrupted)
+	}
+	return string(f.Name)
+}
+
+// until waits until a frame has come, behind the from-th, and returns how many there
+// were before it.
+func (f *following) until(from int, frame string) int {
+	f.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		f.mu.Lock()
+		i := slices.Index(f.frames[min(from, len(f.frames)):], frame)
+		f.mu.Unlock()
+		if i >= 0 {
+			return from + i
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Fatalf("no %q behind frame %d of\n%s\n%s", frame, from, strings.Join(f.frames, "\n"), f.log.String())
+	return 0
+}
+
+// end stops the run and returns the frames.
+func (f *following) end() []string {
+	f.Helper()
+	close(f.stop)
+	if err := <-f.done; command.StatusOf(err) != command.Interrupted {
+		f.Fatalf("the run ended with %v\n%s", err, f.log.String())
+	}
+	<-f.over
+	return f.frames
+}
+
+func TestFollow(t *testing.T) {
+	w := newWorld(t, 3, "t", 2)
+	w.produce("t", 0, 3)
+	w.commit("g", "t", 0, 2)
+	f := w.follow(func(c *Config) { c.Groups, c.PointEvery = []string{"^"}, time.Hour })
+
+	// What is there at the start ends with a restore point: groups, marks, point.
+	at := f.until(0, "point")
+	f.mu.Lock()
+	if got := f.frames[max(at-3, 0):at]; !slices.Equal(got, []string{"group g at 2", "mark t/0 3", "mark t/1 0"}) {
+		t.Errorf("before the point comes %q", got)
+	}
+	f.mu.Unlock()
+
+	// What comes is read; a partition that is idle then gets a mark.
+	w.produce("t", 0, 2)
+	f.until(at, "rec t/0 4")
+	f.until(at, "mark t/0 5")
+
+	// New partitions and topics are followed.
+	if _, err := w.adm.UpdatePartitions(t.Context(), 3, "t"); err != nil {
+		t.Fatal(err)
+	}
+	f.until(at, "topic t of 3")
+	f.until(at, "mark t/2 0")
+	w.connect()
+	w.create("t-new", 1)
+	w.produce("t-new", 0, 1)
+	f.until(at, "topic t-new of 1")
+	f.until(at, "rec t-new/0 0")
+	w.produce("t", 2, 1)
+	f.until(at, "rec t/2 0")
+
+	// One that is created again is another.
+	f.until(at, "mark t-new/0 1")
+	if _, err := w.adm.DeleteTopic(t.Context(), "t-new"); err != nil {
+		t.Fatal(err)
+	}
+	w.create("t-new", 2)
+	again := f.until(f.until(at, "topic t-new of 1"), "topic t-new of 2")
+	w.connect()
+	w.produce("t-new", 1, 1)
+	f.until(again, "rec t-new/1 0")
+
+	// One that is deleted is reported.
+	if _, err := w.adm.DeleteTopic(t.Context(), "t-new"); err != nil {
+		t.Fatal(err)
+	}
+	f.logs("topic t-new was deleted: ")
+
+	w.produce("t", 1, 1)
+	f.until(again, "rec t/1 0")
+	frames := f.end()
+	want := []string{"mark t/0 5", "mark t/1 1", "mark t/2 1", "end 9 interrupted true"}
+	if got := frames[len(frames)-4:]; !slices.Equal(got, want) {
+		t.Errorf("it ends with %q, not %q", got, want)
+	}
+	if n := strings.Count(f.log.String(), "created again"); n != 1 {
+		t.Errorf("%d topics were created again:\n%s", n, f.log.String())
+	}
+}
+
+// TestFollowPoints makes restore points while records come.
+func TestFollowPoints(t *testing.T) {
+	w := newWorld(t, 2, "t", 4)
+	ctx, cancel := context.WithCancel(t.Context())
+	var producing sync.WaitGroup
+	producing.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			w.cl.ProduceSync(ctx, &kgo.Record{Topic: "t", Partition: int32(i % 4), Value: []byte("v")})
+			if i%10 == 0 {
+				w.commit("g", "t", 0, int64(i/4))
+			}
+		}
+	})
+	f := w.follow(func(c *Config) { c.Groups, c.PointEvery = []string{"g"}, 50*time.Millisecond })
+	at := 0
+	for range 5 {
+		at = f.until(at, "point") + 1
+	}
+	cancel()
+	producing.Wait()
+	read := make(map[string]int64) // the next offset of each partition
+	group := int64(0)
+	for i, frame := range f.end() {
+		var part, point string
+		var n int64
+		if _, err := fmt.Sscanf(frame, "rec %s %d", &part, &n); err == nil {
+			if n != read[part] {
+				t.Fatalf("%s: %d is due", frame, read[part])
+			}
+			read[part]++
+		}
+		if _, err := fmt.Sscanf(frame, "mark %s %d", &part, &n); err == nil && n != read[part] {
+			t.Errorf("frame %d: %s, and %d were read", i, frame, read[part])
+		}
+		if _, err := fmt.Sscanf(frame, "group g at %d", &n); err == nil {
+			group = n
+		}
+		if _, err := fmt.Sscanf(frame, "%s", &point); err == nil && point == "point" && group > read["t/0"] {
+			t.Errorf("the group is at %d and %d records were read", group, read["t/0"])
+		}
+	}
+}
+
+// TestFollowNothing follows what does not exist yet, and stops.
+func TestFollowNothing(t *testing.T) {
+	w := newWorld(t, 1, "other", 1)
+	f := w.follow(nil)
+	w.create("t", 1)
+	w.produce("t", 0, 1)
+	f.until(0, "rec t/0 0")
+	if _, err := w.adm.DeleteTopic(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	f.logs("topic t was deleted")
+	f.end()
+}
+
+// logs waits until the run has said something.
+func (f *following) logs(text string) {
+	f.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		f.mu.Lock()
+		said := strings.Contains(f.log.String(), text)
+		f.mu.Unlock()
+		if said {
+			return
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Fatalf("it does not say %q:\n%s", text, f.log.String())
+}
+
+func (w *world) commit(group, topic string, partition int32, offset int64) {
+	var offsets kadm.Offsets
+	offsets.Add(kadm.Offset{Topic: topic, Partition: partition, At: offset, LeaderEpoch: -1})
+	if err := w.adm.CommitAllOffsets(w.Context(), group, offsets); err != nil {
+		w.Error(err)
+	}
+}
