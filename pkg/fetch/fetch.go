@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -47,6 +48,10 @@ type Config struct {
 	Follow     bool          // go on at the end
 	Refresh    time.Duration // how often to look for new topics and partitions
 	PointEvery time.Duration // a restore point so often; 0: none
+
+	Group          string        // read what this consumer group deals out to this process
+	Receipts       string        // a file or FIFO that says what is stored, and may be committed
+	SessionTimeout time.Duration // of the group
 
 	MaxRate    int64 // bytes a second from the brokers, as they come; 0: no limit
 	MaxRecords int64 // records a second; 0: no limit
@@ -90,6 +95,9 @@ what there is.
 			&cli.BoolFlag{Name: "follow", Usage: "go on at the end, until interrupted"},
 			&cli.DurationFlag{Name: "refresh", Value: 30 * time.Second, Usage: "with --follow: look for new topics and partitions every `TIME`, and mark idle partitions"},
 			&cli.DurationFlag{Name: "point-every", Value: 24 * time.Hour, Usage: "with --follow: make a restore point every `TIME`, the first when all there was is read; 0 for none"},
+			&cli.StringFlag{Name: "group", Usage: "with --follow: share the partitions with the other processes of consumer group `NAME`"},
+			&cli.StringFlag{Name: "receipts", Usage: "with --group: commit what the receipts of kbk-push in `FILE`, or from a FIFO, say is stored"},
+			&cli.DurationFlag{Name: "session-timeout", Value: 45 * time.Second, Usage: "with --group: let others take over when this process is dead for `TIME`"},
 			&cli.BoolFlag{Name: "no-configs", Usage: "leave the topics' configs out"},
 			&cli.BoolFlag{Name: "list", Usage: "print topics and partitions, their offsets, sizes and times, and read nothing"},
 			&cli.BoolFlag{Name: "json", Usage: "with --list: print JSON"},
@@ -118,6 +126,10 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		Follow:     c.Bool("follow"),
 		Refresh:    c.Duration("refresh"),
 		PointEvery: c.Duration("point-every"),
+
+		Group:          c.String("group"),
+		Receipts:       c.String("receipts"),
+		SessionTimeout: c.Duration("session-timeout"),
 
 		FetchWait: c.Duration("fetch-max-wait"),
 	}
@@ -158,6 +170,16 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.Usagef("--refresh %s or --point-every %s is too short", cfg.Refresh, cfg.PointEvery)
 	case cfg.FetchWait < 0 || cfg.FetchWait > time.Minute:
 		return command.Usagef("--fetch-max-wait %s is not from 0s to 1m", cfg.FetchWait)
+	case cfg.Group != "" && !cfg.Follow:
+		return command.WithHint(command.Usagef("--group is only for --follow"), "for a part of a one-shot run there is --shard I/N")
+	case cfg.Group != "" && cfg.Receipts == "":
+		return command.WithHint(command.Usagef("--group has to know what is stored"), "make a FIFO, give it as --receipts, and let kbk-push write to it: kbk-push REMOTE > FIFO")
+	case cfg.Group == "" && (cfg.Receipts != "" || c.IsSet("session-timeout")):
+		return command.Usagef("--receipts and --session-timeout are only for --group")
+	case cfg.Group != "" && cfg.SessionTimeout < time.Second:
+		return command.Usagef("--session-timeout %s is below 1s", cfg.SessionTimeout)
+	case cfg.Group != "" && (c.IsSet("shard") || c.IsSet("partitions") || c.IsSet("groups") || c.IsSet("point-every")):
+		return command.Usagef("--group deals out whole topics and makes no restore points: leave out --shard, --partitions, --groups and --point-every")
 	case len(cfg.ExcludeGroups) > 0 && len(cfg.Groups) == 0:
 		return command.Usagef("--exclude-groups is only for --groups")
 	}
@@ -266,6 +288,15 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	if err != nil {
 		return err
 	}
+	var m *member
+	topics := slices.Collect(maps.Keys(selected))
+	if cfg.Group != "" {
+		cfg.PointEvery, selected = 0, nil // the group says what to read
+		if m, err = join(ctx, cfg, env.Log); err != nil {
+			return err
+		}
+		defer m.leave()
+	}
 	p, err := makePlan(ctx, adm, cfg, meta, selected, env.Log)
 	if err != nil {
 		return err
@@ -294,12 +325,27 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	} else {
 		total = p.offsets()
 	}
+	ended := make(chan struct{})
+	var storing errgroup.Group
+	if m != nil {
+		s.member, s.events = m, m.events
+		m.subscribe(topics...)
+		storing.Go(func() error {
+			err := m.follow(ctx, cfg.Receipts, ended)
+			m.send(ctx, event{err: err})
+			return err
+		})
+	}
 	bar := env.NewProgress("reading", total, false)
 	defer bar.Close()
 	s.progress = bar.Set
 	g.Go(func() error {
 		defer e.Close()
-		return s.run(gctx)
+		err := s.run(gctx)
+		if m != nil {
+			close(m.over)
+		}
+		return err
 	})
 	write := w.WriteRaw
 	if cfg.Follow { // what waits for more to come may wait for long
@@ -330,7 +376,13 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	if err := w.Close(&format.End{Records: e.records.Load(), Interrupted: stopped, Lost: p.lost || s.lost}); err != nil {
 		return err
 	}
-	env.Log.Info(fmt.Sprintf("read %s of %s", command.Count(e.records.Load(), "record"), command.Count(int64(len(p.topics)), "topic")),
+	if m != nil {
+		close(ended)
+		if err := settleReceipts(out, &storing, cfg.Timeout); err != nil {
+			return err
+		}
+	}
+	env.Log.Info(fmt.Sprintf("read %s of %s", command.Count(e.records.Load(), "record"), command.Count(int64(s.topics()), "topic")),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	switch {
 	case stopped:
@@ -339,6 +391,33 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		return command.WithStatus(command.Loss, fmt.Errorf("done, but records had been deleted before they were read"))
 	}
 	return nil
+}
+
+// settleReceipts ends the output, so that the stages downstream come to their ends, and
+// waits for the last receipt.
+func settleReceipts(out io.Writer, storing *errgroup.Group, timeout time.Duration) error {
+	if c, ok := out.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			return err
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- storing.Wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(timeout):
+		return fmt.Errorf("no last receipt within %s: what was read may be stored, and is not committed", timeout)
+	}
+}
+
+// topics is how many topics the run has read.
+func (s *source) topics() int {
+	names := make(map[string]bool)
+	for _, p := range s.parts {
+		names[p.topic] = true
+	}
+	return len(names)
 }
 
 // runID names one run of a source.

@@ -145,12 +145,9 @@ func (f *follower) look(ctx, fetching context.Context, s *source) error {
 		}
 		s.log.Warn(fmt.Sprintf("topic %s %s", topic, text), "was", kafka.FormatTopicID(parts[0].id))
 		for _, p := range parts {
-			if err := s.put(ctx, &job{p: p, role: closing}); err != nil {
+			if err := s.retire(ctx, p); err != nil {
 				return err
 			}
-			s.mu.Lock()
-			s.finished(p)
-			s.mu.Unlock()
 		}
 	}
 
@@ -159,6 +156,10 @@ func (f *follower) look(ctx, fetching context.Context, s *source) error {
 	selected, err := selectTopics(meta.Topics, cfg)
 	if err != nil {
 		return err
+	}
+	if s.member != nil { // the group says who reads what
+		s.member.subscribe(slices.Sorted(maps.Keys(selected))...)
+		return s.retake(ctx, fetching, gone, meta.Topics, len(uncertain) > 0)
 	}
 	for topic, nums := range selected {
 		for num := range nums {
@@ -177,19 +178,9 @@ func (f *follower) look(ctx, fetching context.Context, s *source) error {
 		if err != nil {
 			return err
 		}
-		for i := range more.topics {
-			raw, err := more.topics[i].AppendFrame(nil)
-			if err != nil {
-				return err
-			}
-			if err := s.e.frames(ctx, raw); err != nil {
-				return err
-			}
+		if err := s.add(ctx, more); err != nil {
+			return err
 		}
-		s.mu.Lock()
-		s.parts = append(s.parts, more.parts...)
-		s.left += len(more.parts)
-		s.mu.Unlock()
 		for _, p := range more.parts {
 			s.log.Info(fmt.Sprintf("%s: new, and followed from now on", p))
 		}
@@ -198,6 +189,43 @@ func (f *follower) look(ctx, fetching context.Context, s *source) error {
 		return errUncertain
 	}
 	return nil
+}
+
+// add takes up what a plan has.
+func (s *source) add(ctx context.Context, p *plan) error {
+	for i := range p.topics {
+		raw, err := p.topics[i].AppendFrame(nil)
+		if err != nil {
+			return err
+		}
+		if err := s.e.frames(ctx, raw); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parts = append(s.parts, p.parts...)
+	s.left += len(p.parts)
+	return nil
+}
+
+// retire writes the last mark of a partition that nobody fetches, and is done with it.
+func (s *source) retire(ctx context.Context, p *partition) error {
+	s.mu.Lock()
+	if p.state == done {
+		s.mu.Unlock()
+		return nil
+	}
+	p.state = busy // nobody else's
+	s.mu.Unlock()
+	p.line.L.Lock()
+	p.end = p.pos // so that the stages downstream know that no more comes
+	p.line.L.Unlock()
+	err := s.put(ctx, &job{p: p, role: closing})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finished(p)
+	return err
 }
 
 // selects tells whether a selector can be applied to the topics that there are.

@@ -3,10 +3,15 @@ package fetch
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +23,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/receipt"
 )
 
 // A following is a run that goes on, and the frames that it has written so far, a line
@@ -30,6 +36,7 @@ type following struct {
 
 	mu     sync.Mutex
 	frames []string
+	ids    map[string]string // of topics
 	log    bytes.Buffer
 }
 
@@ -43,7 +50,7 @@ func (w *world) follow(change func(*Config)) *following {
 	if change != nil {
 		change(&cfg)
 	}
-	f := &following{T: w.T, stop: make(chan struct{}), done: make(chan error, 1), over: make(chan struct{})}
+	f := &following{T: w.T, stop: make(chan struct{}), done: make(chan error, 1), over: make(chan struct{}), ids: make(map[string]string)}
 	in, out := io.Pipe()
 	go func() {
 		err := Run(w.Context(), cfg, &command.Env{Name: "test", Log: slog.New(slog.NewTextHandler(f, nil)), Stop: f.stop}, out)
@@ -59,6 +66,10 @@ func (w *world) follow(change func(*Config)) *following {
 			}
 			f.mu.Lock()
 			f.frames = append(f.frames, describe(frame))
+			if frame.Kind == format.KindTopic {
+				topic, _ := format.DecodeTopic(frame.Raw)
+				f.ids[topic.Name] = topic.ID
+			}
 			f.mu.Unlock()
 		}
 	}()
@@ -261,5 +272,171 @@ func (w *world) commit(group, topic string, partition int32, offset int64) {
 	offsets.Add(kadm.Offset{Topic: topic, Partition: partition, At: offset, LeaderEpoch: -1})
 	if err := w.adm.CommitAllOffsets(w.Context(), group, offsets); err != nil {
 		w.Error(err)
+	}
+}
+
+// receive is a stand-in for kbk-pack and kbk-push: it says that what has come is stored.
+func (f *following) receive(name string) {
+	f.Helper()
+	f.mu.Lock()
+	next := make(map[string]int64)
+	for _, frame := range f.frames {
+		var part string
+		var n int64
+		if _, err := fmt.Sscanf(frame, "rec %s %d", &part, &n); err == nil {
+			next[part] = n + 1
+		}
+		if strings.HasPrefix(frame, "end") {
+			defer f.append(name, receipt.Receipt{Final: true})
+		}
+	}
+	f.mu.Unlock()
+	var r receipt.Receipt
+	for part, n := range next {
+		topic, num, _ := strings.Cut(part, "/")
+		i, err := strconv.Atoi(num)
+		if err != nil {
+			f.Fatal(err)
+		}
+		r.Partitions = append(r.Partitions, receipt.Position{Topic: topic, TopicID: f.ids[topic], Partition: int32(i), Next: n})
+	}
+	f.append(name, r)
+}
+
+func (f *following) append(name string, r receipt.Receipt) {
+	f.Helper()
+	line, err := json.Marshal(r)
+	if err != nil {
+		f.Fatal(err)
+	}
+	file, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.Write(append(line, '\n')); err != nil {
+		f.Fatal(err)
+	}
+}
+
+// member starts a process of a group; its receipts go to a file.
+func (w *world) member(name string) (f *following, receipts string) {
+	receipts = filepath.Join(w.TempDir(), name)
+	if err := os.WriteFile(receipts, nil, 0o600); err != nil {
+		w.Fatal(err)
+	}
+	f = w.follow(func(c *Config) { c.Group, c.Receipts, c.SessionTimeout = "workers", receipts, 6*time.Second })
+	return f, receipts
+}
+
+func (w *world) committed(topic string) map[int32]int64 {
+	w.Helper()
+	offsets, err := w.adm.FetchOffsets(w.Context(), "workers")
+	if err != nil {
+		w.Fatal(err)
+	}
+	out := make(map[int32]int64)
+	for num, o := range offsets[topic] {
+		out[num] = o.At
+	}
+	return out
+}
+
+// TestGroup shares partitions between two processes, one of which comes later. What is
+// committed is never more than what is stored.
+func TestGroup(t *testing.T) {
+	w := newWorld(t, 2, "t", 4)
+	for p := range int32(4) {
+		w.produce("t", p, 10)
+	}
+	a, receiptsA := w.member("a")
+	for p := range 4 {
+		a.until(0, fmt.Sprintf("rec t/%d 9", p))
+	}
+	if got := w.committed("t"); len(got) > 0 {
+		t.Errorf("%v is committed before anything is stored", got)
+	}
+	a.receive(receiptsA)
+	w.until("all is committed", func() bool { return maps.Equal(w.committed("t"), map[int32]int64{0: 10, 1: 10, 2: 10, 3: 10}) })
+
+	// Two partitions go to the other process once they are stored.
+	for p := range int32(4) {
+		w.produce("t", p, 10)
+	}
+	for p := range 4 {
+		a.until(0, fmt.Sprintf("rec t/%d 19", p))
+	}
+	b, receiptsB := w.member("b")
+	a.logs("takes 2 partitions")
+	if strings.Contains(b.said(), "gives") {
+		t.Error("partitions were handed over before they were stored")
+	}
+	a.receive(receiptsA)
+	b.logs("gives 2 partitions")
+	for p := range int32(4) {
+		w.produce("t", p, 1)
+	}
+	w.until("both read on", func() bool { return a.count("rec t/")+b.count("rec t/") == 84 })
+	if n := b.count("rec t/"); n != 2 {
+		t.Errorf("the second process read %d records", n)
+	}
+	if n := b.count("mark t/"); n < 2 {
+		t.Errorf("it made %d marks", n)
+	}
+
+	// One leaves, and the other has all again.
+	b.receive(receiptsB)
+	close(b.stop)
+	<-b.over
+	b.receive(receiptsB) // the last one
+	if err := <-b.done; command.StatusOf(err) != command.Interrupted {
+		t.Errorf("it ended with %v", err)
+	}
+	w.until("the first has all", func() bool { return strings.Count(a.said(), "gives") == 2 })
+	for p := range int32(4) {
+		w.produce("t", p, 1)
+	}
+	w.until("all is read", func() bool { return a.count("rec t/")+b.count("rec t/") == 88 })
+	seen := make(map[string]int)
+	for _, frame := range append(slices.Clone(a.frames), b.frames...) {
+		if strings.HasPrefix(frame, "rec") {
+			seen[frame]++
+		}
+	}
+	if len(seen) != 88 {
+		t.Errorf("%d records, and some of them twice", len(seen))
+	}
+	close(a.stop)
+	<-a.over
+	a.receive(receiptsA)
+	<-a.done
+	if got := w.committed("t"); !maps.Equal(got, map[int32]int64{0: 22, 1: 22, 2: 22, 3: 22}) {
+		t.Errorf("at the end %v is committed", got)
+	}
+}
+
+func (f *following) said() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.log.String()
+}
+
+func (f *following) count(prefix string) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, frame := range f.frames {
+		if strings.HasPrefix(frame, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) until(what string, happened func() bool) {
+	w.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !happened(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.Fatalf("waited in vain until %s", what)
+		}
 	}
 }

@@ -50,6 +50,8 @@ type partition struct {
 	advanced time.Time     // when pos last went on
 	marked   int64         // the last mark's offset
 	missing  bool          // from the metadata, when they were last refreshed
+	begins   bool          // a mark has to say that it may not be the stream's first time
+	leaving  bool          // to others of the group: it is not fetched any more
 
 	// Of its jobs, which are fetched ahead of what is written: see turn.
 	jobs    int64 // put; whoever has the partition counts them
@@ -133,8 +135,11 @@ type source struct {
 	bytes    *throttle.Limit
 	records  *throttle.Limit
 	follower *follower // nil where the run has an end
+	member   *member   // nil where the run is in no group
+	events   chan event
+	yielding []*yielding
 
-	over chan struct{} // a partition is done
+	over chan struct{} // there is something for run to look at
 
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -224,8 +229,15 @@ func (s *source) run(ctx context.Context) error {
 		if finished {
 			break
 		}
+		if err := s.yield(ctx); err != nil {
+			cancel(err)
+		}
 		select {
 		case <-s.over:
+		case ev := <-s.events:
+			if err := s.assigned(ctx, fetching, ev); err != nil && fetching.Err() == nil {
+				cancel(err)
+			}
 		case <-fetching.Done():
 		case <-tick.C:
 			if err := s.tend(fetching); err != nil {
@@ -263,7 +275,7 @@ func (s *source) begin(ctx context.Context) error {
 		p.lastSeen, p.epoch0, p.line = -1, -1, sync.NewCond(new(sync.Mutex))
 		j := &job{p: p, role: opening}
 		var err error
-		if j.head, err = p.mark(nil, p.pos, -1, nil); err != nil {
+		if j.head, err = p.opening(nil); err != nil {
 			return err
 		}
 		if p.lost[0] < p.lost[1] {
@@ -290,17 +302,30 @@ func (s *source) begin(ctx context.Context) error {
 	}
 }
 
-// mark appends a mark frame of p to b. The leader epoch is -1 before the first batch.
+// opening appends the partition's first mark to b.
+func (p *partition) opening(b []byte) ([]byte, error) {
+	m := p.newMark(p.pos, -1)
+	m.Begins = p.begins
+	return m.AppendFrame(b)
+}
+
+// mark appends another. The leader epoch is -1 before the first batch.
 func (p *partition) mark(b []byte, next int64, epoch int32, lost [][2]int64) ([]byte, error) {
+	m := p.newMark(next, epoch)
+	m.Lost = lost
+	return m.AppendFrame(b)
+}
+
+func (p *partition) newMark(next int64, epoch int32) *format.Mark {
 	m := &format.Mark{Topic: p.topic, Partition: p.num, Next: next}
-	m.TopicID, m.LogStart, m.Lost = kafka.FormatTopicID(p.id), &p.logStart, lost
+	m.TopicID, m.LogStart = kafka.FormatTopicID(p.id), &p.logStart
 	if p.end != openEnd {
 		m.End = &p.end
 	}
 	if epoch >= 0 {
 		m.LeaderEpoch = &epoch
 	}
-	return m.AppendFrame(b)
+	return m
 }
 
 // serve fetches from one broker.
@@ -351,7 +376,7 @@ func (s *source) claim(broker int32) []*partition {
 		}
 		var set []*partition
 		for _, p := range s.active {
-			if p.state == idle && p.leader == broker && !s.pausing {
+			if p.state == idle && p.leader == broker && !s.pausing && !p.leaving {
 				if p.empty > 0 { // see settle
 					set = []*partition{p}
 					break
@@ -381,6 +406,17 @@ func (s *source) release(set []*partition) {
 	}
 	slices.SortStableFunc(s.active, func(a, b *partition) int { return cmp.Compare(a.moved, b.moved) })
 	s.changed.Broadcast()
+	if len(s.yielding) > 0 {
+		s.look()
+	}
+}
+
+// look wakes run. The lock is held.
+func (s *source) look() {
+	select {
+	case s.over <- struct{}{}:
+	default: // it has a look to take already
+	}
 }
 
 func (s *source) ail(set []*partition, why error) {
@@ -527,10 +563,7 @@ func (s *source) finished(p *partition) {
 	p.state = done
 	s.left--
 	s.changed.Broadcast()
-	select {
-	case s.over <- struct{}{}:
-	default: // run has a look to take already
-	}
+	s.look()
 }
 
 // put queues a job.
