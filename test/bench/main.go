@@ -73,10 +73,19 @@ func run(ctx context.Context, bin string, records, runs int) (err error) {
 		return fmt.Errorf("fill the topic: %w", err)
 	}
 	fmt.Printf("%d records of %d B in %d partitions, lz4 in the topic, made in %.1f s\n\n", records, valueSize, partitions, time.Since(began).Seconds())
-	fmt.Println("| pipe | stage | wall s | CPU s | peak RSS MiB | records/s of the pipe |")
-	fmt.Println("| --- | --- | ---: | ---: | ---: | ---: |")
+	fmt.Println("| pipe | stage | wall s | CPU s | CPU s/GB of values | peak RSS MiB | records/s of the pipe |")
+	fmt.Println("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
 	b := bench{bin: bin, records: records, runs: runs}
 	b.measure("fetch > /dev/null", nil, []string{"kbk-fetch", "-b", c.Bootstrap(), "-t", topic})
+	// What people read a topic with today, on the same one.
+	if kcat, err := exec.LookPath("kcat"); err == nil {
+		b.measure("kcat > /dev/null", nil, []string{kcat, "-C", "-e", "-q", "-D", "", "-b", c.Bootstrap(), "-t", topic})
+	} else {
+		fmt.Fprintln(os.Stderr, "bench: there is no kcat to compare with")
+	}
+	perf := c.PerfTool(ctx, "org.apache.kafka.tools.ConsumerPerformance",
+		"--bootstrap-server", c.Bootstrap(), "--topic", topic, "--num-records", fmt.Sprint(records), "--timeout", "60000").Args
+	b.measure("consumer-perf-test", nil, perf)
 	backup := filepath.Join(dir, "backup")
 	b.measure("backup", func(int) error { return os.RemoveAll(backup) },
 		[]string{"kbk-fetch", "-b", c.Bootstrap(), "-t", topic}, []string{"kbk-pack"}, []string{"kbk-push", backup})
@@ -142,7 +151,7 @@ func (b *bench) measure(name string, prepare func(i int) error, stages ...[]stri
 		} else {
 			name = ""
 		}
-		fmt.Printf("| %s | %s | %s | %.2f | %d | %s |\n", name, u.name, wall, u.cpu.Seconds(), u.rss, rate)
+		fmt.Printf("| %s | %s | %s | %.2f | %.2f | %d | %s |\n", name, u.name, wall, u.cpu.Seconds(), u.cpu.Seconds()*1e9/float64(b.records*valueSize), u.rss, rate)
 	}
 }
 
@@ -156,7 +165,11 @@ func (b *bench) pipe(run int, stages [][]string) (time.Duration, []usage, error)
 		for _, w := range args[1:] {
 			words = append(words, strings.ReplaceAll(w, "TARGET", fmt.Sprint("restored-", run)))
 		}
-		cmd := exec.Command(filepath.Join(b.bin, args[0]), words...)
+		name := args[0]
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(b.bin, name)
+		}
+		cmd := exec.Command(name, words...)
 		stderr := new(strings.Builder)
 		cmd.Stderr = stderr
 		if i > 0 {
@@ -189,7 +202,7 @@ func (b *bench) pipe(run int, stages [][]string) (time.Duration, []usage, error)
 			return 0, nil, fmt.Errorf("%s: %w: %s", stages[i][0], err, errs[i])
 		}
 		s := cmd.ProcessState
-		out = append(out, usage{strings.Join(stages[i][:1], " "), s.UserTime() + s.SystemTime(), peak(s) >> 20})
+		out = append(out, usage{filepath.Base(stages[i][0]), s.UserTime() + s.SystemTime(), peak(s) >> 20})
 	}
 	return time.Since(began), out, nil
 }

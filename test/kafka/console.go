@@ -40,6 +40,16 @@ func (c *Cluster) Tool(ctx context.Context, mainClass string, args ...string) *e
 	return exec.CommandContext(ctx, c.kit.java, append(all, args...)...)
 }
 
+// PerfTool returns a command that runs one of Kafka's own tools to be measured, such as
+// org.apache.kafka.tools.ConsumerPerformance, with the JVM flags that
+// kafka-run-class.sh and those scripts give it.
+func (c *Cluster) PerfTool(ctx context.Context, mainClass string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, c.kit.java, append([]string{
+		"-Xmx512M", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35",
+		"-Djava.awt.headless=true", "-Dlog4j2.configurationFile=" + c.logConfig(), "-cp", c.kit.classPath, mainClass,
+	}, args...)...)
+}
+
 // A ConsoleOption is a property of the console consumer's formatter, as in
 // "line.separator=\x00".
 type ConsoleOption string
