@@ -86,6 +86,9 @@ func App(s Spec) *cli.App {
 			}
 			return WithHint(err, "run "+s.Name+" --help")
 		}
+		if err := fill(c, s.Name, app.Flags); err != nil {
+			return err
+		}
 		env, err := newEnv(s.Name, c)
 		if err != nil {
 			return err

@@ -24,6 +24,7 @@ var asJSON atomic.Bool
 
 func outputFlags() []cli.Flag {
 	return []cli.Flag{
+		configFlag(),
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but warnings and errors", EnvVars: []string{"KBK_QUIET"}},
 		&cli.BoolFlag{Name: "verbose", Usage: "say more of what is being done", EnvVars: []string{"KBK_VERBOSE"}},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "how messages are printed: text or json", EnvVars: []string{"KBK_LOG_FORMAT"}},

@@ -208,11 +208,33 @@ func choose(ctx context.Context, adm *kadm.Client, cfg Config) (kadm.Metadata, s
 	if err != nil {
 		return meta, nil, fmt.Errorf("list topics: %w", err)
 	}
+	if err := unlisted(ctx, adm, cfg, meta.Topics); err != nil {
+		return meta, nil, err
+	}
 	selected, err := selectTopics(meta.Topics, cfg)
 	if err == nil && len(selected) == 0 && !cfg.Follow {
 		err = errors.New("the selection leaves no partition to read")
 	}
 	return meta, selected, err
+}
+
+// unlisted looks for topics that are named and not listed: a broker leaves out those
+// that the user may not see, and says so when it is asked by name.
+func unlisted(ctx context.Context, adm *kadm.Client, cfg Config, listed kadm.TopicDetails) error {
+	for _, t := range cfg.Topics {
+		name, _, _ := strings.Cut(t, ":")
+		if pattern.IsRegexp(t) || listed.Has(name) {
+			continue
+		}
+		meta, err := adm.Metadata(ctx, name)
+		if err == nil {
+			err = meta.Topics[name].Err
+		}
+		if errors.Is(err, kerr.TopicAuthorizationFailed) {
+			return command.WithHint(fmt.Errorf("topic %q: not authorized", name), "the user needs READ and DESCRIBE on it")
+		}
+	}
+	return nil
 }
 
 // selectTopics finds the partitions that the selectors mean. While following, a regular

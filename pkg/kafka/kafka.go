@@ -5,9 +5,10 @@ package kafka
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -18,21 +19,36 @@ import (
 
 // Config says how to reach a cluster.
 type Config struct {
-	Brokers  []string // host:port, or host for port 9092
+	Brokers  []string // host:port, host for port 9092, or srv+NAME of SRV records
 	ClientID string   // as the brokers' logs and quotas have it; empty: kbk
+
+	settings settings // the properties, of TLS and SASL above all
 }
 
 // Flags are the command-line flags behind a [Config].
 func Flags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "brokers", Aliases: []string{"b"}, Usage: "`HOST:PORT,…` of one or more brokers of the cluster", EnvVars: []string{"KBK_BROKERS"}},
+		&cli.StringFlag{Name: "brokers", Aliases: []string{"b"}, Usage: "`HOST:PORT,…` of one or more brokers of the cluster, or srv+NAME", EnvVars: []string{"KBK_BROKERS"}},
+		&cli.StringSliceFlag{Name: "X", Usage: "set a property of the connection, `NAME=VALUE`, as Java's clients or librdkafka name it; repeatable"},
+		&cli.StringFlag{Name: "command-config", Usage: "read such properties from `FILE`, as Kafka's own tools do", EnvVars: []string{"KBK_COMMAND_CONFIG"}},
 	}
 }
 
 // FromFlags reads the flags of [Flags].
 func FromFlags(c *cli.Context) (Config, error) {
-	cfg := Config{ClientID: c.App.Name}
-	for _, b := range strings.Split(c.String("brokers"), ",") {
+	s, err := settingsOf(c)
+	if err != nil {
+		return Config{}, err
+	}
+	cfg := Config{ClientID: c.App.Name, settings: s}
+	if id := s.get("client.id"); id != "" {
+		cfg.ClientID = id
+	}
+	brokers := c.String("brokers")
+	if brokers == "" {
+		brokers = s.get(brokersKey)
+	}
+	for _, b := range strings.Split(brokers, ",") {
 		if b = strings.TrimSpace(b); b != "" {
 			cfg.Brokers = append(cfg.Brokers, b)
 		}
@@ -40,7 +56,8 @@ func FromFlags(c *cli.Context) (Config, error) {
 	if len(cfg.Brokers) == 0 {
 		return cfg, command.Usagef("no brokers: give -b HOST:PORT, or set KBK_BROKERS")
 	}
-	return cfg, nil
+	_, err = s.options(new(atomic.Value)) // what is wrong is said before anything is done
+	return cfg, err
 }
 
 const (
@@ -56,14 +73,22 @@ func NewClient(ctx context.Context, cfg Config, opts ...kgo.Opt) (*kgo.Client, e
 	if cfg.ClientID == "" {
 		cfg.ClientID = "kbk" // brokers refuse a software name that is empty
 	}
+	brokers, err := discover(ctx, cfg.Brokers)
+	if err != nil {
+		return nil, err
+	}
+	var last atomic.Value
+	secure, err := cfg.settings.options(&last)
+	if err != nil {
+		return nil, err
+	}
 	base := []kgo.Opt{
-		kgo.SeedBrokers(cfg.Brokers...),
+		kgo.SeedBrokers(brokers...),
 		kgo.ClientID(cfg.ClientID),
 		kgo.SoftwareNameAndVersion(cfg.ClientID, softwareVersion()),
-		kgo.DialTimeout(dialTimeout),
 		kgo.BrokerMaxReadBytes(maxResponse),
 	}
-	cl, err := kgo.NewClient(append(base, opts...)...)
+	cl, err := kgo.NewClient(slices.Concat(base, secure, opts)...)
 	if err != nil {
 		return nil, command.WithStatus(command.Usage, fmt.Errorf("brokers %s: %w", strings.Join(cfg.Brokers, ","), err))
 	}
@@ -74,11 +99,7 @@ func NewClient(ctx context.Context, cfg Config, opts ...kgo.Opt) (*kgo.Client, e
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("no answer within %s", dialTimeout)
-		}
-		return nil, command.WithHint(fmt.Errorf("connect to %s: %w", strings.Join(cfg.Brokers, ","), err),
-			"is the broker up, and is this its listener for clients?")
+		return nil, explain(err, brokers, &last)
 	}
 	return cl, nil
 }

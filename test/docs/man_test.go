@@ -78,9 +78,13 @@ func TestManPages(t *testing.T) {
 
 // entryOf is the part of a page about one flag.
 func entryOf(page, name string) string {
+	dashed := "**--" + name + "**"
+	if len(name) == 1 {
+		dashed = "**-" + name + "**"
+	}
 	lines := strings.Split(page, "\n")
 	for i, line := range lines {
-		if strings.HasPrefix(line, "**-") && strings.Contains(line, "**--"+name+"**") {
+		if strings.HasPrefix(line, "**-") && strings.Contains(line, dashed) {
 			end := i + 1
 			for end < len(lines) && !strings.HasPrefix(lines[end], "**") && !strings.HasPrefix(lines[end], "#") {
 				end++

@@ -69,9 +69,27 @@ type Options struct {
 	// HeapMB is the Java heap of each broker in MiB; 0 means 256.
 	HeapMB int
 
+	// Listeners are more ways to connect to every broker, besides the plain one.
+	Listeners []Listener
+
+	// JVM is flags for the brokers' JVM, such as -Djava.security.krb5.conf=….
+	JVM []string
+
 	// Port is the client port of broker 0, the other brokers take the ones
 	// after it; 0 means free ports.
 	Port int
+}
+
+// A Listener is a listener of every broker. Its properties go into Options.Config under
+// listener.name.<name in lower case>.
+type Listener struct {
+	Name     string
+	Protocol string // SSL, SASL_PLAINTEXT or SASL_SSL
+	// Each is a property of its own for every broker, by the broker's number; nil for
+	// none.
+	Each func(broker int) (key, value string)
+	// OwnAddress gives every broker a loopback address of its own, 127.0.0.1 and on.
+	OwnAddress bool
 }
 
 // A Cluster is a running Kafka cluster. Its brokers are numbered from 0, and
@@ -85,13 +103,15 @@ type Cluster struct {
 	dir     string
 	temp    bool // dir is removed by Close
 	heapMB  int
+	jvm     []string
 	brokers []*broker
 }
 
 // broker is one node and, while it runs, its process.
 type broker struct {
-	addr string // client listener, host:port
-	dir  string // holds server.properties, broker.log, data and tmp
+	addr string            // client listener, host:port
+	more map[string]string // the addresses of others, by name
+	dir  string            // holds server.properties, broker.log, data and tmp
 
 	mu   sync.Mutex
 	proc *process // nil when stopped
@@ -118,7 +138,7 @@ func (k *kit) start(ctx context.Context, o Options) (*Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 
-	c := &Cluster{kit: k, heapMB: o.HeapMB, temp: o.Dir == ""}
+	c := &Cluster{kit: k, heapMB: o.HeapMB, jvm: o.JVM, temp: o.Dir == ""}
 	if c.heapMB == 0 {
 		c.heapMB = defaultHeapMB
 	}
@@ -158,10 +178,11 @@ func (c *Cluster) configure(o Options) error {
 	if err := os.WriteFile(c.logConfig(), log4jConfig, 0o644); err != nil {
 		return err
 	}
-	ports, err := freePorts(2 * o.Brokers)
+	ports, err := freePorts((2 + len(o.Listeners)) * o.Brokers)
 	if err != nil {
 		return err
 	}
+	more := ports[2*o.Brokers:]
 	voters := make([]string, o.Brokers)
 	for i := range voters {
 		if o.Port != 0 {
@@ -173,6 +194,7 @@ func (c *Cluster) configure(o Options) error {
 		b := &broker{
 			addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[2*i])),
 			dir:  filepath.Join(c.dir, "broker-"+strconv.Itoa(i)),
+			more: make(map[string]string),
 		}
 		c.brokers = append(c.brokers, b)
 		if err := os.MkdirAll(filepath.Join(b.dir, "tmp"), 0o755); err != nil {
@@ -183,6 +205,20 @@ func (c *Cluster) configure(o Options) error {
 		conf["listeners"] = fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", b.addr, ports[2*i+1])
 		conf["controller.quorum.voters"] = strings.Join(voters, ",")
 		conf["log.dirs"] = filepath.Join(b.dir, "data")
+		for _, l := range o.Listeners {
+			host := "127.0.0.1"
+			if l.OwnAddress {
+				host = fmt.Sprintf("127.0.0.%d", i+1)
+			}
+			b.more[l.Name] = net.JoinHostPort(host, strconv.Itoa(more[0]))
+			more = more[1:]
+			conf["listeners"] += fmt.Sprintf(",%s://%s", l.Name, b.more[l.Name])
+			conf["listener.security.protocol.map"] += fmt.Sprintf(",%s:%s", l.Name, l.Protocol)
+			if l.Each != nil {
+				key, value := l.Each(i)
+				conf["listener.name."+strings.ToLower(l.Name)+"."+key] = value
+			}
+		}
 		maps.Copy(conf, o.Config)
 
 		var text strings.Builder
@@ -300,8 +336,8 @@ func (c *Cluster) launch(i int) error {
 	if b.proc != nil {
 		return fmt.Errorf("broker %d runs already", i)
 	}
-	args := append(c.kit.flags(c.heapMB, c.logConfig(), filepath.Join(b.dir, "tmp")),
-		"-XX:+ExitOnOutOfMemoryError", "kafka.Kafka", b.config())
+	args := slices.Concat(c.kit.flags(c.heapMB, c.logConfig(), filepath.Join(b.dir, "tmp")), c.jvm,
+		[]string{"-XX:+ExitOnOutOfMemoryError", "kafka.Kafka", b.config()})
 	p, err := startProcess(b.log(), c.kit.java, args...)
 	if err != nil {
 		return fmt.Errorf("starting broker %d: %w", i, err)
@@ -373,6 +409,9 @@ func (c *Cluster) Bootstrap() string {
 	}
 	return strings.Join(addrs, ",")
 }
+
+// Listener returns the address of a broker's listener from Options.Listeners.
+func (c *Cluster) Listener(name string, i int) string { return c.brokers[i].more[name] }
 
 // StopBroker lets broker i hand over its partitions and end, as an operator
 // would.

@@ -1,0 +1,162 @@
+package kafka
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/magiconair/properties"
+	"github.com/urfave/cli/v2"
+
+	"github.com/kbkio/kbk/pkg/command"
+)
+
+// aliases are librdkafka's names, and those of older versions, for what Java's clients
+// call otherwise.
+var aliases = map[string]string{
+	"metadata.broker.list":           brokersKey,
+	"sasl.mechanisms":                "sasl.mechanism",
+	"sasl.oauthbearer.client.id":     "sasl.oauthbearer.client.credentials.client.id",
+	"sasl.oauthbearer.client.secret": "sasl.oauthbearer.client.credentials.client.secret",
+}
+
+const brokersKey = "bootstrap.servers"
+
+// honoured are the properties that mean something here. Those of TLS and SASL are
+// Java's (SslConfigs, SaslConfigs), and librdkafka's where Java has none.
+var honoured = []string{
+	brokersKey, "client.id", "security.protocol",
+	"sasl.mechanism", "sasl.username", "sasl.password", "sasl.jaas.config",
+	"sasl.kerberos.service.name", "sasl.kerberos.principal", "sasl.kerberos.keytab",
+	"sasl.oauthbearer.token", // kbk's own: one that does not change
+	"sasl.oauthbearer.token.endpoint.url", "sasl.oauthbearer.client.credentials.client.id",
+	"sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.scope",
+	"ssl.ca.location", "ssl.ca.pem", "ssl.certificate.location", "ssl.certificate.pem",
+	"ssl.key.location", "ssl.key.pem", "ssl.key.password",
+	"ssl.keystore.location", "ssl.keystore.password", "ssl.keystore.type", "ssl.keystore.key", "ssl.keystore.certificate.chain",
+	"ssl.truststore.location", "ssl.truststore.password", "ssl.truststore.type", "ssl.truststore.certificates",
+	"ssl.endpoint.identification.algorithm", "enable.ssl.certificate.verification",
+}
+
+// others are the names of all properties of Java's consumer, producer and admin client
+// (Kafka 4.3) and of librdkafka 2.0.
+//
+//go:embed others.txt
+var othersText string
+
+var others = func() map[string]bool {
+	out := make(map[string]bool)
+	for _, name := range strings.Fields(othersText) {
+		out[name] = true
+	}
+	return out
+}()
+
+// A setting is a property's value, and where it is from, for errors.
+type setting struct{ value, from string }
+
+// settings are properties by their Java names.
+type settings map[string]setting
+
+// put sets one property. What other clients know and this one has no use for is an
+// error, unless it is in a file that others read too.
+func (s settings) put(key, value, from string, shared bool) error {
+	name := key
+	if java, ok := aliases[key]; ok {
+		name = java
+	}
+	switch {
+	case slices.Contains(honoured, name):
+		s[name] = setting{value, from + " " + key}
+		return nil
+	case others[key] && shared:
+		return nil
+	case others[key]:
+		return command.Usagef("%s: %s means nothing to kbk", from, key)
+	}
+	known := slices.Concat(honoured, slices.Collect(maps.Keys(aliases)))
+	if shared {
+		known = slices.AppendSeq(known, maps.Keys(others))
+	}
+	slices.Sort(known)
+	return command.Usagef("%s: property %q is not known%s", from, key, command.Nearest(key, known))
+}
+
+// settingsOf gathers the properties: of the configuration file's section, of
+// --command-config, of the environment, of -X. Later ones win.
+func settingsOf(c *cli.Context) (settings, error) {
+	s := make(settings)
+	section, err := command.Section(c, command.ClusterSection)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range slices.Sorted(maps.Keys(section)) {
+		if err := s.put(key, section[key], "--config: cluster:", false); err != nil {
+			return nil, err
+		}
+	}
+	if name := c.String("command-config"); name != "" {
+		if err := s.file(name); err != nil {
+			return nil, err
+		}
+	}
+	for _, key := range slices.Concat(honoured, slices.Sorted(maps.Keys(aliases))) {
+		env := "KBK_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+		if v, ok := os.LookupEnv(env); ok {
+			if err := s.put(key, v, env+":", false); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, x := range c.StringSlice("X") {
+		key, value, ok := strings.Cut(x, "=")
+		if !ok {
+			return nil, command.Usagef("-X %s: a property is NAME=VALUE", key)
+		}
+		if err := s.put(strings.TrimSpace(key), value, "-X", false); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// file reads a file of properties as java.util.Properties.load does.
+func (s settings) file(name string) error {
+	from := "--command-config " + name + ":"
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return command.Usagef("%s %w", from, errors.Unwrap(err))
+	}
+	loader := properties.Loader{Encoding: properties.ISO_8859_1, DisableExpansion: true}
+	p, err := loader.LoadBytes(raw)
+	if err != nil {
+		// Its message may quote the file, and with it a password.
+		return command.Usagef("%s it is not a file of Java properties", from)
+	}
+	for _, key := range p.Keys() {
+		value, _ := p.Get(key)
+		if strings.HasPrefix(value, "${") {
+			return command.Usagef("%s %s: config providers are not supported: put the value there, or into the environment", from, key)
+		}
+		if err := s.put(key, value, from, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// get returns a property, or "".
+func (s settings) get(key string) string { return s[key].value }
+
+// failf is an error about a property, which names where it is from and never its value.
+func (s settings) failf(key, f string, args ...any) error {
+	from := key
+	if v, ok := s[key]; ok {
+		from = v.from
+	}
+	return command.WithStatus(command.Usage, fmt.Errorf("%s: %w", from, fmt.Errorf(f, args...)))
+}
