@@ -44,6 +44,15 @@ func NewReader(src io.Reader, maxFrame int) *Reader {
 	return &Reader{src: src, maxFrame: maxFrame, buf: make([]byte, readSize), topics: make(map[string]string)}
 }
 
+// Reset makes the reader begin anew with the stream in src, with the buffer it has. What
+// it returned before holds no more, but for what [Reader.Own] gave away.
+func (d *Reader) Reset(src io.Reader) {
+	if len(d.buf) > 4*readSize { // one that a huge frame made larger is not kept
+		d.buf = make([]byte, readSize)
+	}
+	*d = Reader{src: src, maxFrame: d.maxFrame, buf: d.buf, topics: d.topics, fixed: d.fixed}
+}
+
 // Header returns the stream's header, reading it on the first call.
 func (d *Reader) Header() (*Header, error) {
 	if d.header != nil {

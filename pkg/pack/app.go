@@ -4,11 +4,16 @@ package pack
 
 import (
 	"context"
+	"math"
+	"runtime/debug"
+	"slices"
 	"time"
 
+	"filippo.io/age"
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/segment"
 )
 
 // Config says how to pack and unpack.
@@ -16,8 +21,12 @@ type Config struct {
 	SegmentSize int64         // close a segment at this many bytes, uncompressed
 	SegmentAge  time.Duration // or when it has been open for so long; 0: never
 	Memory      int64         // bytes that segments may take, all together
-	Level       int           // of zstd, as its own tool counts: 1 to 19
 	MaxFrame    int64         // bytes of the largest frame accepted
+
+	Codec      *segment.Codec  // packs
+	Level      int             // of the codec, as its own tool counts
+	Recipients []age.Recipient // encrypt to them; none: do not encrypt
+	Identities []age.Identity  // decrypt with the one that fits
 }
 
 // App is the command kbk-pack.
@@ -27,17 +36,18 @@ func App() *cli.App {
 		Usage: "turn a stream of records into compressed segments, and back",
 		Description: `Gathers the records on standard input into segments, one partition each, compresses
 them and writes them to standard output. With -d it unpacks and checks segments.
+With -r they are encrypted with age, and with -d -i opened again.
 
    kbk-fetch -b localhost:9092 -t orders | kbk-pack | kbk-push /var/backups/nightly
    kbk-pull /var/backups/nightly | kbk-pack -d | kbk-produce -b localhost:9092 > map.kbk`,
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			&cli.BoolFlag{Name: "unpack", Aliases: []string{"d"}, Usage: "unpack segments"},
 			command.SizeFlag("segment-size", 128<<20, "close a segment at `SIZE` of uncompressed bytes"),
 			&cli.DurationFlag{Name: "segment-age", Usage: "close a segment when it has been open for `TIME`, such as 10m", DefaultText: "never"},
 			command.SizeFlag("memory", 512<<20, "hold `SIZE` of segments in memory; when that is reached, the largest is closed"),
-			&cli.IntFlag{Name: "level", Value: 1, Usage: "compress at zstd level `N`, 1 (fastest) to 19"},
-			command.MaxFrameFlag(),
-		},
+			&cli.StringFlag{Name: "codec", Value: "zstd", Usage: "compress with `CODEC`: " + segment.CodecNames(), EnvVars: []string{"KBK_CODEC"}},
+			&cli.IntFlag{Name: "level", Value: 1, Usage: "compress at level `N` of the codec: 1 (fastest) to 19 for zstd, to 9 for lz4 and gzip"},
+		}, segment.RecipientFlags(), segment.IdentityFlags(), []cli.Flag{command.MaxFrameFlag()}),
 		Action: action,
 	})
 }
@@ -47,18 +57,34 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		SegmentSize: command.SizeOf(c, "segment-size"),
 		SegmentAge:  c.Duration("segment-age"),
 		Memory:      command.SizeOf(c, "memory"),
+		Codec:       segment.CodecOf(c.String("codec")),
 		Level:       c.Int("level"),
 		MaxFrame:    command.SizeOf(c, "max-frame"),
 	}
 	switch {
-	case cfg.Level < 1 || cfg.Level > 19:
-		return command.Usagef("--level %d is not between 1 and 19", cfg.Level)
+	case cfg.Codec == nil:
+		return command.Usagef("--codec %q is not %s", c.String("codec"), segment.CodecNames())
+	case cfg.Codec.Levels == 0 && c.IsSet("level"):
+		return command.Usagef("--level: %s has no levels", cfg.Codec.Name)
+	case cfg.Level < 1 || cfg.Level > max(1, cfg.Codec.Levels):
+		return command.Usagef("--level %d is not between 1 and %d", cfg.Level, cfg.Codec.Levels)
 	case cfg.SegmentSize < 1:
 		return command.Usagef("--segment-size is below 1 byte")
 	case cfg.SegmentAge < 0:
 		return command.Usagef("--segment-age %s is below 0", cfg.SegmentAge)
 	case cfg.Memory < minMemory:
 		return command.Usagef("--memory is below 16MiB")
+	}
+	// Before the first byte: a person may be asked for a passphrase.
+	var err error
+	keys := segment.KeysOf(c)
+	if c.Bool("unpack") {
+		cfg.Identities, err = keys.Decryption(ctx, env)
+	} else {
+		cfg.Recipients, err = keys.Encryption(env)
+	}
+	if err != nil {
+		return err
 	}
 	in, err := command.Stdin()
 	if err != nil {
@@ -67,6 +93,9 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	out, err := command.Stdout()
 	if err != nil {
 		return err
+	}
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // GOMEMLIMIT is not set
+		debug.SetMemoryLimit(cfg.Memory)
 	}
 	if c.Bool("unpack") {
 		return Unpack(ctx, cfg, env, in, out)

@@ -29,7 +29,7 @@ type partition struct {
 	topicID string
 	next    int64    // every offset below it is in a segment that was closed, or was marked
 	begun   bool     // next is known
-	open    *segment // nil while nothing is gathered
+	open    *builder // nil while nothing is gathered
 	mark    []byte   // a mark frame that waits for the open segment
 }
 
@@ -215,17 +215,47 @@ func (p *packer) record(ctx context.Context, part *partition, f *format.Frame) e
 		return outOfOrder(f, s.meta.Next)
 	}
 	part.mark = nil // the record is past it
-	before := s.held()
 	if err := s.append(ctx, p.out, f); err != nil {
 		return err
 	}
-	p.held += s.held() - before
+	p.count(s)
 	if s.raw >= p.cfg.SegmentSize {
 		return p.closeSegment(ctx, part)
 	}
-	// A quarter of the memory is for segments that are closed and on their way out.
-	for p.held > p.cfg.Memory-p.cfg.Memory/4 {
-		if err := p.closeSegment(ctx, p.largest()); err != nil {
+	if p.held > p.cfg.Memory/2 {
+		return p.makeRoom(ctx)
+	}
+	return nil
+}
+
+// count brings what is known of a segment's memory up to date.
+func (p *packer) count(s *builder) {
+	held := s.held()
+	p.held += held - s.counted
+	s.counted = held
+}
+
+// makeRoom closes segments, the largest first, until those that are open leave an eighth
+// of their memory free. Theirs is half of all: a quarter is for segments that are closed and
+// on their way out, and the last for what the compressors and the garbage collector
+// take. What chunks came to when they were compressed is found here only; and as an
+// eighth is gathered between two calls, thousands of partitions may be looked through.
+func (p *packer) makeRoom(ctx context.Context) error {
+	var open []*partition
+	for _, part := range p.parts {
+		if part.open != nil {
+			p.count(part.open)
+			open = append(open, part)
+		}
+	}
+	slices.SortFunc(open, func(a, b *partition) int {
+		return cmp.Or(cmp.Compare(b.open.counted, a.open.counted), strings.Compare(a.topic, b.topic), cmp.Compare(a.num, b.num))
+	})
+	for _, part := range open {
+		if p.held <= p.cfg.Memory/2-p.cfg.Memory/16 {
+			return nil
+		}
+		if err := p.closeSegment(ctx, part); err != nil {
 			return err
 		}
 	}
@@ -237,27 +267,16 @@ func outOfOrder(f *format.Frame, next int64) error {
 		fmt.Errorf("standard input: %s/%d: record of offset %d where %d or above is due: records of a partition must come in order", f.Topic, f.Partition, f.Offset, next))
 }
 
-// largest is the partition whose open segment takes the most memory.
-func (p *packer) largest() *partition {
-	var most *partition
-	for _, part := range p.parts {
-		if part.open != nil && (most == nil || part.open.held() > most.open.held()) {
-			most = part
-		}
-	}
-	return most
-}
-
-func (p *packer) openSegment(part *partition) (*segment, error) {
-	s := &segment{opened: time.Now(), meta: format.Segment{
-		Topic: part.topic, TopicID: part.topicID, Partition: part.num, From: part.next, Next: part.next, Codec: "zstd", Filters: p.filters,
+func (p *packer) openSegment(part *partition) (*builder, error) {
+	s := &builder{opened: time.Now(), meta: format.Segment{
+		Topic: part.topic, TopicID: part.topicID, Partition: part.num, From: part.next, Next: part.next, Codec: p.cfg.Codec.Name, Filters: p.filters,
 	}}
 	s.chunk = append(s.chunk, p.header...)
 	s.chunk = append(s.chunk, p.topics[part.topic]...)
 	if err := s.mark(part.next); err != nil {
 		return nil, err
 	}
-	p.held += s.held()
+	p.count(s)
 	part.open = s
 	return s, nil
 }
@@ -270,7 +289,7 @@ func (p *packer) closeSegment(ctx context.Context, part *partition) error {
 		return nil
 	}
 	part.open, part.next = nil, s.meta.Next
-	p.held -= s.held()
+	p.held -= s.counted
 	if err := s.finish(ctx, p.out); err != nil {
 		return err
 	}

@@ -1,0 +1,214 @@
+package segment
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"filippo.io/age"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+)
+
+// Age is the one cipher there is: https://age-encryption.org/v1.
+const Age = "age"
+
+// An Opener checks segments and takes out what is in them. It may be used by several
+// goroutines.
+type Opener struct {
+	keys     []age.Identity
+	maxFrame int
+	decoders map[string]*sync.Pool // by codec
+	readers  sync.Pool
+}
+
+// NewOpener returns an Opener that tries keys on encrypted segments, and refuses frames
+// of more than maxFrame bytes inside.
+func NewOpener(keys []age.Identity, maxFrame int64) *Opener {
+	o := &Opener{keys: keys, maxFrame: int(maxFrame), decoders: make(map[string]*sync.Pool)}
+	for _, c := range codecs {
+		o.decoders[c.Name] = new(sync.Pool)
+	}
+	return o
+}
+
+// Open checks a segment and calls each for the frames in it, but for the header and the
+// end. data is what the segment holds; where it is encrypted it is overwritten. Not a
+// byte is decrypted before the checksum is found right, and none is decompressed, nor
+// each called, before the cipher has authenticated all of it.
+//
+// An error of each is returned as it is. Every other names the segment; its status is
+// [command.Corrupt], unless it is about the keys.
+func (o *Opener) Open(m *format.Segment, data []byte, each func(*format.Frame) error) error {
+	var own error
+	err := o.open(m, data, func(f *format.Frame) error {
+		own = each(f)
+		return own
+	})
+	if err == nil || own != nil {
+		return own
+	}
+	err = fmt.Errorf("segment of %s/%d, offsets %d to %d: %w", m.Topic, m.Partition, m.First, m.Last, err)
+	if errors.As(err, new(*keyError)) {
+		return err
+	}
+	return command.WithStatus(command.Corrupt, err)
+}
+
+func (o *Opener) open(m *format.Segment, data []byte, each func(*format.Frame) error) error {
+	if int64(len(data)) != m.Size {
+		return fmt.Errorf("%d bytes, not %d", len(data), m.Size)
+	}
+	if sum := sha256.Sum256(data); !bytes.Equal(sum[:], m.SHA256) {
+		return fmt.Errorf("its sha256 is %x, not %x", sum, m.SHA256)
+	}
+	codec := CodecOf(m.Codec)
+	if codec == nil {
+		return fmt.Errorf("codec %q is not known", m.Codec)
+	}
+	switch m.Cipher {
+	case "":
+	case Age:
+		var err error
+		if data, err = o.decrypt(data); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("cipher %q is not known", m.Cipher)
+	}
+	plain := &counter{r: bytes.NewReader(data), max: m.RawSize}
+	if codec.newReader != nil {
+		pool := o.decoders[codec.Name]
+		d, _ := pool.Get().(*decompressor)
+		if d == nil {
+			var err error
+			if d, err = codec.newReader(); err != nil {
+				return fmt.Errorf("decompress: %w", err)
+			}
+		}
+		defer pool.Put(d)
+		if err := d.reset(plain.r); err != nil {
+			return fmt.Errorf("decompress: %w", err)
+		}
+		plain.r = d
+	}
+	r, _ := o.readers.Get().(*format.Reader)
+	if r == nil {
+		r = format.NewReader(plain, o.maxFrame)
+	} else {
+		r.Reset(plain)
+	}
+	defer o.readers.Put(r)
+	return inspect(m, plain, r, each)
+}
+
+// decrypt decrypts data in place, to its end: what age has decrypted is always behind
+// what it has read. Each 64 KiB are authenticated before they are decrypted, and the
+// last by itself, so that a file that is cut short shows (C2SP age, "Payload").
+func (o *Opener) decrypt(data []byte) ([]byte, error) {
+	if len(o.keys) == 0 {
+		return nil, &keyError{command.WithHint(command.Usagef("it is encrypted, and no key is given"),
+			"give the file of an identity with -i, or --passphrase-file")}
+	}
+	r, err := age.Decrypt(bytes.NewReader(data), o.keys...)
+	if err != nil {
+		var none *age.NoIdentityMatchError
+		var key *keyError
+		switch {
+		case errors.As(err, &none):
+			return nil, &keyError{command.Usagef("none of the keys given opens it: it is encrypted to %s", strings.Join(none.StanzaTypes, ", "))}
+		case errors.As(err, &key):
+			return nil, err
+		}
+		return nil, changed(err)
+	}
+	n := 0
+	for {
+		k, err := r.Read(data[n:])
+		n += k
+		if err == io.EOF {
+			return data[:n], nil
+		}
+		if err != nil {
+			return nil, changed(err)
+		}
+	}
+}
+
+// changed says of an age file that it is not as it was made.
+func changed(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return errors.New("its encrypted content is cut short")
+	}
+	return fmt.Errorf("its encrypted content was changed: %w", err)
+}
+
+// inspect reads what is in a segment and holds it against what the segment says.
+func inspect(m *format.Segment, plain *counter, r *format.Reader, each func(*format.Frame) error) error {
+	if _, err := r.Header(); err != nil {
+		return fmt.Errorf("inside: %w", err)
+	}
+	got := format.Segment{First: -1, Last: -1}
+	for {
+		f, err := r.Next()
+		if err != nil {
+			return fmt.Errorf("inside: %w", err)
+		}
+		switch f.Kind {
+		case format.KindEnd:
+			return check(m, &got, plain.n)
+		case format.KindRec:
+			if f.Topic != m.Topic || f.Partition != m.Partition {
+				return fmt.Errorf("inside is a record of %s/%d", f.Topic, f.Partition)
+			}
+			if f.Offset <= got.Last || f.Offset < m.From || f.Offset >= m.Next {
+				return fmt.Errorf("inside is a record of offset %d behind %d", f.Offset, got.Last)
+			}
+			if got.Records == 0 {
+				got.First, got.MinTimestamp, got.MaxTimestamp = f.Offset, f.Timestamp, f.Timestamp
+			}
+			got.Records++
+			got.Last = f.Offset
+			got.MinTimestamp, got.MaxTimestamp = min(got.MinTimestamp, f.Timestamp), max(got.MaxTimestamp, f.Timestamp)
+		}
+		if err := each(f); err != nil {
+			return err
+		}
+	}
+}
+
+// check holds what a segment was found to be against what it says it is.
+func check(want, got *format.Segment, rawSize int64) error {
+	switch {
+	case rawSize != want.RawSize:
+		return fmt.Errorf("%d bytes uncompressed, not %d", rawSize, want.RawSize)
+	case got.Records != want.Records:
+		return fmt.Errorf("%d records, not %d", got.Records, want.Records)
+	case got.First != want.First || got.Last != want.Last:
+		return fmt.Errorf("offsets %d to %d, not %d to %d", got.First, got.Last, want.First, want.Last)
+	case got.MinTimestamp != want.MinTimestamp || got.MaxTimestamp != want.MaxTimestamp:
+		return fmt.Errorf("timestamps %d to %d, not %d to %d", got.MinTimestamp, got.MaxTimestamp, want.MinTimestamp, want.MaxTimestamp)
+	}
+	return nil
+}
+
+// A counter counts what is read through it, and fails at more than max: what a
+// segment may decompress to is what it says.
+type counter struct {
+	r      io.Reader
+	n, max int64
+}
+
+// Read implements io.Reader.
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	if c.n += int64(n); c.n > c.max {
+		return 0, fmt.Errorf("more than %d bytes uncompressed", c.max)
+	}
+	return n, err
+}
