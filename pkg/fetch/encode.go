@@ -56,7 +56,7 @@ func newEncoder(wanted window, stop <-chan struct{}) *encoder {
 	return &encoder{
 		wanted:   wanted,
 		stop:     stop,
-		Queue:    ordered.NewQueue(fetchedBytes),
+		Queue:    ordered.NewQueue(fetchedBytes, fetchedBytes),
 		decoders: sync.Pool{New: func() any { return recordbatch.NewDecoder() }},
 	}
 }

@@ -15,7 +15,7 @@ const (
 	// ChunkSize is how many bytes a task gathers before it hands them on.
 	ChunkSize = 256 << 10
 
-	chunksAhead = 8 // how many such a task may be ahead of the writer
+	chunksAhead = 8 // that the task whose turn it is may be ahead of the writer
 	queued      = 256
 )
 
@@ -25,13 +25,24 @@ type Task func(ctx context.Context, out *Output) error
 type entry struct {
 	run    Task
 	weight int64
-	out    chan []byte
-	failed bool // set before out is closed
+	turn   chan struct{} // closed when the writer is at this entry
+
+	mu     sync.Mutex
+	chunks []chunk
+	done   bool // nothing more comes
+	failed bool
+	news   chan struct{} // there are chunks, or it is done
 }
 
-// A Queue runs tasks. However many are at work, each is at most a few chunks
-// ahead of the writer, and those that were put in weigh no more together than
-// the queue's capacity.
+// A chunk is what a task has handed on, and the permit that it did so with.
+type chunk struct {
+	bytes  []byte
+	permit chan struct{}
+}
+
+// A Queue runs tasks. The one whose output is being written is at most a few chunks ahead
+// of the writer; those behind it are, all together, at most so many bytes ahead; and what
+// was put in weighs no more together than the queue's capacity.
 type Queue struct {
 	todo     chan *entry // the same entries, to the workers
 	order    chan *entry // and to the writer
@@ -39,23 +50,28 @@ type Queue struct {
 	capacity int64
 	room     *semaphore.Weighted
 	chunks   sync.Pool
+	ahead    chan struct{} // permits for everybody
+	first    chan struct{} // and those for the task whose turn it is
 }
 
-// NewQueue returns a queue for tasks that weigh up to capacity together. A
-// heavier one gets the queue for itself.
-func NewQueue(capacity int64) *Queue {
+// NewQueue returns a queue for tasks that weigh up to capacity together, and that may
+// have produced so many bytes ahead of their turn. A task that weighs more than capacity
+// gets the queue for itself.
+func NewQueue(capacity, ahead int64) *Queue {
 	return &Queue{
 		todo:     make(chan *entry, queued),
 		order:    make(chan *entry, queued),
 		capacity: capacity,
 		room:     semaphore.NewWeighted(capacity),
 		chunks:   sync.Pool{New: func() any { b := make([]byte, 0, ChunkSize+ChunkSize/4); return &b }},
+		ahead:    make(chan struct{}, ahead/ChunkSize), // a permit is room in the channel
+		first:    make(chan struct{}, chunksAhead),
 	}
 }
 
 // Put queues a task; it waits while too much is queued.
 func (q *Queue) Put(ctx context.Context, weight int64, run Task) error {
-	t := &entry{run: run, weight: min(weight, q.capacity), out: make(chan []byte, chunksAhead)}
+	t := &entry{run: run, weight: min(weight, q.capacity), turn: make(chan struct{}), news: make(chan struct{}, 1)}
 	if err := q.room.Acquire(ctx, t.weight); err != nil {
 		return err
 	}
@@ -89,10 +105,9 @@ func (q *Queue) Start(ctx context.Context, g *errgroup.Group, write func([]byte)
 
 func (q *Queue) work(ctx context.Context) error {
 	for t := range q.todo {
-		err := t.run(ctx, &Output{queue: q, ctx: ctx, to: t.out})
+		err := t.run(ctx, &Output{queue: q, ctx: ctx, entry: t})
 		t.run = nil // and what it holds
-		t.failed = err != nil
-		close(t.out)
+		t.tell(func() { t.done, t.failed = true, err != nil })
 		if err != nil {
 			return err
 		}
@@ -101,23 +116,41 @@ func (q *Queue) work(ctx context.Context) error {
 	return nil
 }
 
+// tell changes what the writer looks at.
+func (t *entry) tell(change func()) {
+	t.mu.Lock()
+	change()
+	t.mu.Unlock()
+	select {
+	case t.news <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
 func (q *Queue) drain(ctx context.Context, write func([]byte) error) error {
 	for t := range q.order {
-		for open := true; open; {
-			var b []byte
+		close(t.turn)
+		for done := false; !done; {
 			select {
-			case b, open = <-t.out:
+			case <-t.news:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			if len(b) > 0 {
-				if err := write(b); err != nil {
-					return err
+			t.mu.Lock()
+			chunks := t.chunks
+			t.chunks, done = nil, t.done
+			t.mu.Unlock()
+			for _, c := range chunks {
+				if len(c.bytes) > 0 {
+					if err := write(c.bytes); err != nil {
+						return err
+					}
 				}
-			}
-			if cap(b) > 0 && cap(b) <= 2*ChunkSize { // one that a huge record made larger is not kept
-				b = b[:0]
-				q.chunks.Put(&b)
+				<-c.permit
+				if cap(c.bytes) <= 2*ChunkSize { // one that a huge record made larger is not kept
+					b := c.bytes[:0]
+					q.chunks.Put(&b)
+				}
 			}
 		}
 		if t.failed {
@@ -131,7 +164,7 @@ func (q *Queue) drain(ctx context.Context, write func([]byte) error) error {
 type Output struct {
 	queue *Queue
 	ctx   context.Context
-	to    chan []byte
+	entry *entry
 }
 
 // Buffer returns an empty buffer to append to.
@@ -139,10 +172,21 @@ func (o *Output) Buffer() []byte { return *o.queue.chunks.Get().(*[]byte) }
 
 // Emit hands b, which came from Buffer, to the writer. It belongs to the task no more.
 func (o *Output) Emit(b []byte) error {
+	q, t := o.queue, o.entry
+	c := chunk{b, q.ahead}
 	select {
-	case o.to <- b:
-		return nil
+	case q.ahead <- struct{}{}:
+	case <-t.turn:
+		select {
+		case q.ahead <- struct{}{}:
+		case q.first <- struct{}{}:
+			c.permit = q.first
+		case <-o.ctx.Done():
+			return o.ctx.Err()
+		}
 	case <-o.ctx.Done():
 		return o.ctx.Err()
 	}
+	t.tell(func() { t.chunks = append(t.chunks, c) })
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/kbkio/kbk/format"
@@ -461,21 +463,64 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// ways are the codecs, each with and without encryption.
+func ways(t testing.TB) iter.Seq2[string, Config] {
+	t.Helper()
+	key, err := age.GenerateX25519Identity()
+	ok(t, err)
+	return func(yield func(string, Config) bool) {
+		for _, name := range []string{"zstd", "lz4", "gzip", "snappy", "none"} {
+			cfg := testConfig()
+			if cfg.Codec = segment.CodecOf(name); !yield(name, cfg) {
+				return
+			}
+			cfg.Recipients, cfg.Identities = []age.Recipient{key.Recipient()}, []age.Identity{key}
+			if !yield(name+"+age", cfg) {
+				return
+			}
+		}
+	}
+}
+
+// orders writes JSON events of 500 B to 8 partitions, which compress about as such do.
+func orders(records int) func(w *format.Writer) {
+	return func(w *format.Writer) {
+		r := rand.New(rand.NewPCG(1, 2))
+		words := strings.Fields("shipped pending returned express standard gift invoice warehouse parcel locker morning evening fragile insured signature neighbour")
+		for i := range records {
+			v := fmt.Appendf(nil, `{"order":"o-%09d","customer":"c-%06d","amount":%d.%02d,"trace":"%016x","note":"`, i, r.IntN(100_000), r.IntN(1000), r.IntN(100), r.Uint64())
+			for len(v) < 498 {
+				v = append(append(v, words[r.IntN(len(words))]...), ' ')
+			}
+			_ = w.WriteRecord(&format.Record{Topic: "orders", Partition: int32(i % 8), Offset: int64(i / 8), Timestamp: int64(i), Value: append(v[:498], `"}`...)})
+		}
+	}
+}
+
 func BenchmarkPack(b *testing.B) {
-	in := stream(b, random(1, 8, 100_000))
-	b.SetBytes(int64(len(in)))
-	b.ReportAllocs()
-	for b.Loop() {
-		ok(b, Pack(context.Background(), testConfig(), testEnv(), bytes.NewReader(in), io.Discard))
+	in := stream(b, orders(200_000))
+	for name, cfg := range ways(b) {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(in)))
+			b.ReportAllocs()
+			for b.Loop() {
+				ok(b, Pack(context.Background(), cfg, testEnv(), bytes.NewReader(in), io.Discard))
+			}
+		})
 	}
 }
 
 func BenchmarkUnpack(b *testing.B) {
-	in := stream(b, random(1, 8, 100_000))
-	segs := packed(b, testConfig(), in)
-	b.SetBytes(int64(len(in)))
-	b.ReportAllocs()
-	for b.Loop() {
-		ok(b, Unpack(context.Background(), testConfig(), testEnv(), bytes.NewReader(segs), io.Discard))
+	in := stream(b, orders(200_000))
+	for name, cfg := range ways(b) {
+		segs := packed(b, cfg, in)
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(in)))
+			b.ReportAllocs()
+			b.ReportMetric(float64(len(in))/float64(len(segs)), "ratio")
+			for b.Loop() {
+				ok(b, Unpack(context.Background(), cfg, testEnv(), bytes.NewReader(segs), io.Discard))
+			}
+		})
 	}
 }

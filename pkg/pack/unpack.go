@@ -48,7 +48,7 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	}
 	u := &unpacker{
 		opener: segment.NewOpener(cfg.Identities, cfg.MaxFrame),
-		queue:  ordered.NewQueue(cfg.Memory / 2), // as much again is read ahead and decompressed
+		queue:  ordered.NewQueue(cfg.Memory/4, cfg.Memory/4), // the rest is for what is being read, and for the garbage collector
 		window: h.Window,
 		topics: make(map[string]bool),
 	}
