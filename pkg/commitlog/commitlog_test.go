@@ -213,9 +213,12 @@ func TestSegmentPath(t *testing.T) {
 	if err != nil || got != want {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
-	s.Codec, s.Cipher = "", ""
-	if got, _ := SegmentPath(&s); path.Ext(got) != ".cbor" {
-		t.Errorf("got %q for a plain stream", got)
+	s.Cipher = ""
+	for codec, ext := range map[string]string{"": ".cbor", "none": ".cbor", "zstd": ".cbor.zst", "lz4": ".cbor.lz4", "gzip": ".cbor.gz", "snappy": ".cbor.sz"} {
+		s.Codec = codec
+		if got, err := SegmentPath(&s); err != nil || !strings.HasSuffix(got, s.SHA256[:8]+ext) {
+			t.Errorf("got %q, %v for codec %q", got, err, codec)
+		}
 	}
 }
 

@@ -69,12 +69,15 @@ func SegmentPath(s *Segment) (string, error) {
 	return path.Join(TopicsDir, s.Topic, "partition="+strconv.Itoa(int(s.Partition)), name), nil
 }
 
-// extension names what is around the CBOR, innermost first, as the public tools do:
-// zstd's files end in .zst, age's in .age.
+// extensions are what the public tools call their files, where that is not the name of
+// the codec: .zst (RFC 8878), .gz (RFC 1952), .sz (snappy's framing format).
+var extensions = map[string]string{"zstd": "zst", "gzip": "gz", "snappy": "sz", "none": ""}
+
+// extension names what is around the CBOR, innermost first, as the public tools do.
 func extension(codec, cipher string) (string, error) {
 	ext := ".cbor"
-	if codec == "zstd" {
-		codec = "zst"
+	if e, ok := extensions[codec]; ok {
+		codec = e
 	}
 	for _, layer := range []string{codec, cipher} {
 		if layer == "" {

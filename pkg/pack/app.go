@@ -95,7 +95,7 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return err
 	}
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // GOMEMLIMIT is not set
-		debug.SetMemoryLimit(cfg.Memory)
+		debug.SetMemoryLimit(cfg.Memory - cfg.Memory/8) // the program itself is not in it
 	}
 	if c.Bool("unpack") {
 		return Unpack(ctx, cfg, env, in, out)

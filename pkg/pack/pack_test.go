@@ -109,12 +109,14 @@ func random(seed uint64, parts, records int) func(w *format.Writer) {
 	}
 }
 
-// TestCoverageJoins packs random streams under tight bounds and follows what each
-// partition's segments and marks cover: they must join end to start, a mark must
-// come behind the segments that it covers, and every record must be there.
+// TestCoverageJoins packs random streams under tight bounds, by every codec with and
+// without encryption, and follows what each partition's segments and marks cover: they
+// must join end to start, a mark must come behind the segments that it covers, and every
+// record must be there.
 func TestCoverageJoins(t *testing.T) {
-	for seed := range uint64(8) {
-		cfg := testConfig()
+	seed := uint64(0)
+	for name, cfg := range ways(t) {
+		seed++
 		cfg.SegmentSize, cfg.Memory = 20_000, minMemory
 		in := stream(t, random(seed, 20, 5000))
 		position := make(map[int32]int64)
@@ -125,17 +127,18 @@ func TestCoverageJoins(t *testing.T) {
 				m, err := format.DecodeMark(f.Raw)
 				ok(t, err)
 				if at, known := position[m.Partition]; known && m.Next < at {
-					t.Fatalf("seed %d: partition %d: mark %d behind %d", seed, m.Partition, m.Next, at)
+					t.Fatalf("%s: partition %d: mark %d behind %d", name, m.Partition, m.Next, at)
 				}
 				position[m.Partition] = m.Next
 			case format.KindSeg:
 				s, data, err := format.DecodeSegment(f.Raw)
 				ok(t, err)
 				if s.From != position[s.Partition] {
-					t.Fatalf("seed %d: partition %d: segment from %d where %d is due", seed, s.Partition, s.From, position[s.Partition])
+					t.Fatalf("%s: partition %d: segment from %d where %d is due", name, s.Partition, s.From, position[s.Partition])
 				}
-				if s.TopicID != "id" || int64(len(data)) != s.Size || [32]byte(s.SHA256) != sha256.Sum256(data) {
-					t.Fatalf("seed %d: segment's figures are wrong: %+v", seed, s)
+				if s.TopicID != "id" || int64(len(data)) != s.Size || [32]byte(s.SHA256) != sha256.Sum256(data) ||
+					s.Codec != cfg.Codec.Name || (s.Cipher == segment.Age) != (len(cfg.Recipients) > 0) {
+					t.Fatalf("%s: segment's figures are wrong: %+v", name, s)
 				}
 				position[s.Partition] = s.Next
 				segments++
@@ -143,27 +146,60 @@ func TestCoverageJoins(t *testing.T) {
 			}
 		}
 		if records != 5000 || segments < 100 {
-			t.Errorf("seed %d: %d records in %d segments", seed, records, segments)
+			t.Errorf("%s: %d records in %d segments", name, records, segments)
 		}
+	}
+}
+
+// TestMakeRoom packs more than the memory holds: segments are closed before their size,
+// the largest first, and coverage still joins.
+func TestMakeRoom(t *testing.T) {
+	cfg := testConfig()
+	cfg.Memory, cfg.Codec = minMemory, segment.CodecOf(segment.None)
+	in := stream(t, func(w *format.Writer) {
+		for i := range int64(30_000) {
+			p := int32(0) // has nine of ten records
+			if i%10 == 0 {
+				p = 1 + int32(i/10%50)
+			}
+			ok(t, w.WriteRecord(&format.Record{Topic: "t", Partition: p, Offset: i, Value: make([]byte, 1000)}))
+		}
+	})
+	count, next := make(map[int32]int), make(map[int32]int64)
+	for _, f := range frames(t, packed(t, cfg, in)) {
+		if f.Kind != format.KindSeg {
+			continue
+		}
+		s, _, err := format.DecodeSegment(f.Raw)
+		ok(t, err)
+		if count[s.Partition] > 0 && s.From != next[s.Partition] {
+			t.Errorf("partition %d: segment from %d where %d is due", s.Partition, s.From, next[s.Partition])
+		}
+		count[s.Partition]++
+		next[s.Partition] = s.Next
+	}
+	if len(count) != 51 || count[0] < 2 || count[1] != 1 || count[50] != 1 {
+		t.Errorf("segments by partition: %v", count)
 	}
 }
 
 // TestRoundTrip holds the records of each partition against what comes back.
 func TestRoundTrip(t *testing.T) {
-	for seed := range uint64(5) {
-		cfg := testConfig()
-		cfg.SegmentSize = 1 << (12 + seed*4)
+	seed := uint64(0)
+	for name, cfg := range ways(t) {
+		seed++
+		cfg.SegmentSize = 1 << (12 + seed)
 		in := stream(t, random(seed, 7, 5000))
 		var out bytes.Buffer
 		ok(t, Unpack(t.Context(), cfg, testEnv(), bytes.NewReader(packed(t, cfg, in)), &out))
 		want, got := perPartition(frames(t, in)), perPartition(frames(t, out.Bytes()))
 		for p, recs := range want {
 			if !bytes.Equal(recs, got[p]) {
-				t.Errorf("seed %d: partition %d came back different", seed, p)
+				t.Errorf("%s: partition %d came back different", name, p)
 			}
 		}
 		if len(got) != len(want) {
-			t.Errorf("seed %d: %d partitions, not %d", seed, len(got), len(want))
+			t.Errorf("%s: %d partitions, not %d", name, len(got), len(want))
 		}
 	}
 }

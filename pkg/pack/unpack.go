@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbkio/kbk/format"
@@ -67,7 +69,8 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 		return err
 	}
 	if u.plain > 0 && len(cfg.Identities) > 0 {
-		env.Log.Warn(command.Count(u.plain, "segment") + " of these " + command.Count(segments, "segment") + " were not encrypted: what is in them may be anyone's")
+		was := english.PluralWord(int(u.plain), "was", "were")
+		env.Log.Warn(fmt.Sprintf("%s of %s %s not encrypted", humanize.Comma(u.plain), command.Count(segments, "segment"), was))
 	}
 	env.Log.Info(fmt.Sprintf("unpacked %s from %s", command.Count(u.records.Load(), "record"), command.Count(segments, "segment")),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))

@@ -61,8 +61,11 @@ func (o *Opener) Open(m *format.Segment, data []byte, each func(*format.Frame) e
 }
 
 func (o *Opener) open(m *format.Segment, data []byte, each func(*format.Frame) error) error {
-	if int64(len(data)) != m.Size {
-		return fmt.Errorf("%d bytes, not %d", len(data), m.Size)
+	switch n := int64(len(data)); {
+	case n < m.Size:
+		return fmt.Errorf("it is cut short: %d bytes of %d", n, m.Size)
+	case n > m.Size:
+		return fmt.Errorf("it is too long: %d bytes, not %d", n, m.Size)
 	}
 	if sum := sha256.Sum256(data); !bytes.Equal(sum[:], m.SHA256) {
 		return fmt.Errorf("its sha256 is %x, not %x", sum, m.SHA256)

@@ -1,0 +1,81 @@
+package ordered
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// TestOrder runs tasks of very different sizes, and wants all of their output, in order.
+func TestOrder(t *testing.T) {
+	for _, ahead := range []int64{0, ChunkSize, 64 * ChunkSize} {
+		q := NewQueue(1000, ahead)
+		g, ctx := errgroup.WithContext(t.Context())
+		var got []byte
+		q.Start(ctx, g, func(b []byte) error {
+			got = append(got, b...)
+			return nil
+		})
+		var want []byte
+		for i := range uint32(400) {
+			chunks := int(i*i) % 37 // some have none
+			for range chunks {
+				want = binary.BigEndian.AppendUint32(want, i)
+			}
+			if err := q.Put(ctx, int64(i*7)%2000, func(_ context.Context, out *Output) error {
+				for range chunks {
+					if err := out.Emit(binary.BigEndian.AppendUint32(out.Buffer(), i)); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		q.Close()
+		if err := g.Wait(); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("ahead %d: %d bytes of %d, %v", ahead, len(got), len(want), err)
+		}
+	}
+}
+
+// TestAhead lets the writer stand still, and counts what the tasks produce meanwhile.
+func TestAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ahead = 20
+		q := NewQueue(1000, ahead*ChunkSize)
+		g, ctx := errgroup.WithContext(t.Context())
+		var produced atomic.Int64
+		stop, err := make(chan struct{}), errors.New("enough")
+		q.Start(ctx, g, func([]byte) error {
+			<-stop
+			return err
+		})
+		for range 10 {
+			_ = q.Put(ctx, 1, func(_ context.Context, out *Output) error {
+				for range 1000 {
+					if err := out.Emit(out.Buffer()[:1]); err != nil {
+						return err
+					}
+					produced.Add(1)
+				}
+				return nil
+			})
+		}
+		synctest.Wait()
+		if n := produced.Load(); n != ahead+chunksAhead {
+			t.Errorf("%d chunks are ahead of the writer, not %d", n, ahead+chunksAhead)
+		}
+		close(stop)
+		if got := g.Wait(); got != err {
+			t.Errorf("got %v", got)
+		}
+	})
+}
