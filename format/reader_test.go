@@ -151,6 +151,30 @@ type stuck struct{}
 
 func (stuck) Read([]byte) (int, error) { return 0, nil }
 
+// TestReaderReset reads one stream after another with one reader, whatever became of
+// those before.
+func TestReaderReset(t *testing.T) {
+	whole := stream(AppendRecord(nil, &Record{Topic: "t", Offset: 7}))
+	r := NewReader(strings.NewReader("no stream"), 100)
+	for _, cut := range []int{len(whole), 3, len(whole) - 1, len(whole), 0, len(whole)} {
+		r.Reset(bytes.NewReader(whole[:cut]))
+		var offset int64
+		f, err := r.Next()
+		for ; err == nil; f, err = r.Next() {
+			if f.Kind == KindRec {
+				offset = f.Offset
+			}
+		}
+		var at *PositionError
+		switch {
+		case cut == len(whole) && (err != io.EOF || offset != 7):
+			t.Errorf("a whole stream: offset %d, %v", offset, err)
+		case cut < len(whole) && (!errors.As(err, &at) || !errors.Is(err, ErrTruncated) || at.Byte > int64(cut)):
+			t.Errorf("cut at %d: %v", cut, err)
+		}
+	}
+}
+
 func TestReaderPosition(t *testing.T) {
 	rec := AppendRecord(nil, &Record{Topic: "t"})
 	bad := unhex("1c")

@@ -20,7 +20,7 @@ import (
 type Config struct {
 	SegmentSize int64         // close a segment at this many bytes, uncompressed
 	SegmentAge  time.Duration // or when it has been open for so long; 0: never
-	Memory      int64         // bytes that segments may take, all together
+	Memory      int64         // bytes; open segments take half of it at most, closed ones a quarter
 	MaxFrame    int64         // bytes of the largest frame accepted
 
 	Codec      *segment.Codec  // packs
@@ -44,7 +44,7 @@ With -r they are encrypted with age, and with -d -i opened again.
 			&cli.BoolFlag{Name: "unpack", Aliases: []string{"d"}, Usage: "unpack segments"},
 			command.SizeFlag("segment-size", 128<<20, "close a segment at `SIZE` of uncompressed bytes"),
 			&cli.DurationFlag{Name: "segment-age", Usage: "close a segment when it has been open for `TIME`, such as 10m", DefaultText: "never"},
-			command.SizeFlag("memory", 512<<20, "hold `SIZE` of segments in memory; when that is reached, the largest is closed"),
+			command.SizeFlag("memory", 512<<20, "take `SIZE` of memory; when half of it holds open segments, the largest are closed"),
 			&cli.StringFlag{Name: "codec", Value: "zstd", Usage: "compress with `CODEC`: " + segment.CodecNames(), EnvVars: []string{"KBK_CODEC"}},
 			&cli.IntFlag{Name: "level", Value: 1, Usage: "compress at level `N` of the codec: 1 (fastest) to 19 for zstd, to 9 for lz4 and gzip"},
 		}, segment.RecipientFlags(), segment.IdentityFlags(), []cli.Flag{command.MaxFrameFlag()}),

@@ -352,7 +352,10 @@ func (p *passphrase) Unwrap(stanzas []*age.Stanza) (fileKey []byte, err error) {
 	if len(stanzas) == 1 && stanzas[0].Type == "scrypt" && len(stanzas[0].Args) == 2 {
 		factor, _ = strconv.Atoi(stanzas[0].Args[1])
 	}
-	err = within(min(max(factor, 0), maxWorkFactor), func() error {
+	if factor > maxWorkFactor {
+		return nil, &keyError{command.Usagef("its passphrase asks for a work factor of %d, and %d is the most that is done", factor, maxWorkFactor)}
+	}
+	err = within(max(factor, 0), func() error {
 		fileKey, err = p.from.Unwrap(stanzas)
 		return err
 	})

@@ -138,6 +138,7 @@ func TestErrorsAreDistinct(t *testing.T) {
 		"no key":         {m, data, nil, "it is encrypted, and no key is given", command.Usage},
 		"wrong key":      {m, data, []age.Identity{other}, "none of the keys given opens it: it is encrypted to X25519", command.Usage},
 		"wrong words":    {locked, lockedData, []age.Identity{wrong, other}, "none of the keys given opens it: it is encrypted to scrypt", command.Usage},
+		"much work":      {locked, bytes.Replace(lockedData, []byte(" 15\n"), []byte(" 21\n"), 1), []age.Identity{pass}, "its passphrase asks for a work factor of 21", command.Usage},
 		"flipped, found": {m, forged, []age.Identity{key}, "its encrypted content was changed", command.Corrupt},
 		"truncated":      {m, data[:len(data)-1], []age.Identity{key}, "its encrypted content was changed", command.Corrupt},
 		"cut at a chunk": {m, data[:len(data)-(len(data)-headerOf(data))%(64<<10+16)], []age.Identity{key}, "its encrypted content is cut short", command.Corrupt},
