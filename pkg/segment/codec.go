@@ -17,8 +17,8 @@ import (
 // each of the formats frames that are joined are one file again.
 const ChunkSize = 1 << 20
 
-// maxWindow bounds what a zstd frame may ask of a decoder: kbk's own ask for no
-// more than 8 MiB, zstd's --ultra and --long for up to 2 GiB.
+// maxWindow bounds what a zstd frame may ask of a decoder: kbk's own ask for 1 MiB,
+// zstd's --ultra and --long for up to 2 GiB.
 const maxWindow = 128 << 20
 
 // A Codec is a compression format as segments name it.
@@ -78,7 +78,8 @@ func (c *Codec) Compressor(level int) (Compress, error) {
 }
 
 func zstdWriter(level int) (Compress, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(1))
+	// A window larger than a chunk would only take memory.
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(ChunkSize))
 	if err != nil {
 		return nil, err
 	}

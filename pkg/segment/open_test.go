@@ -223,6 +223,45 @@ func TestCodecs(t *testing.T) {
 	}
 }
 
+// FuzzOpen gives segments of every codec, encrypted or not, any content. Whatever it is,
+// nothing may panic, and what comes out must be what the segment says.
+func FuzzOpen(f *testing.F) {
+	key := generate(f)
+	for i, codec := range codecs {
+		m, plain := sealed(f, 3)
+		compress, err := codec.Compressor(1)
+		ok(f, err)
+		if compress != nil {
+			plain, err = compress(nil, plain)
+			ok(f, err)
+		}
+		f.Add(uint8(i), false, m.RawSize, plain)
+	}
+	m, data := sealed(f, 3, key.Recipient())
+	f.Add(uint8(len(codecs)-1), true, m.RawSize, data)
+	o := NewOpener([]age.Identity{key}, 1<<16)
+	f.Fuzz(func(t *testing.T, codec uint8, encrypted bool, rawSize int64, data []byte) {
+		sum := sha256.Sum256(data)
+		m := &format.Segment{
+			Topic: "orders", Partition: 3, Next: 3, Last: 2, Records: 3,
+			Codec: codecs[int(codec)%len(codecs)].Name, RawSize: rawSize, Size: int64(len(data)), SHA256: sum[:],
+		}
+		if encrypted {
+			m.Cipher = Age
+		}
+		n := int64(0)
+		err := o.Open(m, data, func(f *format.Frame) error {
+			if f.Kind == format.KindRec {
+				n++
+			}
+			return nil
+		})
+		if err == nil && n != m.Records {
+			t.Errorf("%d records came out of %d", n, m.Records)
+		}
+	})
+}
+
 func BenchmarkOpen(b *testing.B) {
 	key := generate(b)
 	m, data := sealed(b, 10_000, key.Recipient())

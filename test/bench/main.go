@@ -35,6 +35,7 @@ func main() {
 	bin := flag.String("bin", "bin", "folder of the built commands")
 	size := flag.Int64("bytes", 1<<30, "bytes of values to measure with")
 	runs := flag.Int("runs", 3, "runs of each pipe; the one of median duration is printed")
+	packing := flag.Bool("pack", false, "measure kbk-pack and the public tools on the same bytes, without Kafka")
 	brokers := flag.String("fill", "", "only fill a topic of these brokers")
 	flag.Parse()
 	if *brokers != "" {
@@ -44,7 +45,11 @@ func main() {
 		}
 		return
 	}
-	if err := run(context.Background(), *bin, int(*size/valueSize), *runs); err != nil {
+	measure := run
+	if *packing {
+		measure = pack
+	}
+	if err := measure(context.Background(), *bin, int(*size/valueSize), *runs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -114,6 +119,7 @@ type bench struct {
 // usage is what one stage took in one run.
 type usage struct {
 	name string
+	wall time.Duration // of a line of shell
 	cpu  time.Duration
 	rss  int64 // MiB
 }
@@ -202,7 +208,7 @@ func (b *bench) pipe(run int, stages [][]string) (time.Duration, []usage, error)
 			return 0, nil, fmt.Errorf("%s: %w: %s", stages[i][0], err, errs[i])
 		}
 		s := cmd.ProcessState
-		out = append(out, usage{filepath.Base(stages[i][0]), s.UserTime() + s.SystemTime(), peak(s) >> 20})
+		out = append(out, usage{name: filepath.Base(stages[i][0]), cpu: s.UserTime() + s.SystemTime(), rss: peak(s) >> 20})
 	}
 	return time.Since(began), out, nil
 }
@@ -227,16 +233,9 @@ func fill(ctx context.Context, brokers string, records int) error {
 		return err
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	words := strings.Fields("shipped pending returned express standard gift invoice warehouse parcel locker morning evening fragile insured signature neighbour")
 	var failed error
 	for i := range records {
-		v := make([]byte, 0, valueSize+32)
-		v = fmt.Appendf(v, `{"order":"o-%09d","customer":"c-%06d","country":"DE","amount":%d.%02d,"trace":"%016x","note":"`, i, r.IntN(100_000), r.IntN(1000), r.IntN(100), r.Uint64())
-		for len(v) < valueSize-2 {
-			v = append(append(v, words[r.IntN(len(words))]...), ' ')
-		}
-		v = append(v[:valueSize-2], `"}`...)
-		rec := &kgo.Record{Topic: topic, Partition: int32(i % partitions), Key: fmt.Appendf(nil, "o-%09d", i), Value: v}
+		rec := &kgo.Record{Topic: topic, Partition: int32(i % partitions), Key: fmt.Appendf(nil, "o-%09d", i), Value: event(r, i)}
 		cl.Produce(ctx, rec, func(_ *kgo.Record, err error) {
 			if err != nil && failed == nil {
 				failed = err
@@ -244,6 +243,18 @@ func fill(ctx context.Context, brokers string, records int) error {
 		})
 	}
 	return errors.Join(cl.Flush(ctx), failed)
+}
+
+var words = strings.Fields("shipped pending returned express standard gift invoice warehouse parcel locker morning evening fragile insured signature neighbour")
+
+// event is a value of valueSize bytes.
+func event(r *rand.Rand, i int) []byte {
+	v := make([]byte, 0, valueSize+32)
+	v = fmt.Appendf(v, `{"order":"o-%09d","customer":"c-%06d","country":"DE","amount":%d.%02d,"trace":"%016x","note":"`, i, r.IntN(100_000), r.IntN(1000), r.IntN(100), r.Uint64())
+	for len(v) < valueSize-2 {
+		v = append(append(v, words[r.IntN(len(words))]...), ' ')
+	}
+	return append(v[:valueSize-2], `"}`...)
 }
 
 func drop(ctx context.Context, brokers, name string) error {
