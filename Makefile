@@ -24,6 +24,7 @@ test: build
 
 bench: build
 	go test -run '^$$' -bench . -benchmem ./format ./pkg/...
+	go run ./test/bench -pack
 	go run ./test/bench
 
 lint:
