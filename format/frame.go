@@ -210,7 +210,7 @@ type Segment struct {
 	Records      int64  `cbor:"records"`
 	MinTimestamp int64  `cbor:"min_timestamp"` // milliseconds since the epoch
 	MaxTimestamp int64  `cbor:"max_timestamp"`
-	Codec        string `cbor:"codec"`            // "zstd"
+	Codec        string `cbor:"codec"`            // "zstd", "lz4", "gzip", "snappy" or "none"
 	Cipher       string `cbor:"cipher,omitempty"` // "" or "age"
 	RawSize      int64  `cbor:"raw_size"`         // bytes of the stream inside
 	Size         int64  `cbor:"size"`             // bytes as packed

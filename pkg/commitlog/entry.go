@@ -90,7 +90,7 @@ type Segment struct {
 	Records      int64  `json:"records"`
 	MinTimestamp int64  `json:"min_timestamp"` // milliseconds since the epoch
 	MaxTimestamp int64  `json:"max_timestamp"`
-	Codec        string `json:"codec"`            // "zstd"
+	Codec        string `json:"codec"`            // as in format.Segment
 	Cipher       string `json:"cipher,omitempty"` // "age", or none
 	RawSize      int64  `json:"raw_size"`         // bytes of the stream inside
 	Size         int64  `json:"size"`             // bytes of the object
