@@ -182,7 +182,7 @@ func (k Keys) Decryption(ctx context.Context, env *command.Env) ([]age.Identity,
 	for _, name := range k.Identities {
 		ids, err := identityFile(ctx, env, name, words)
 		if err != nil {
-			if errors.Is(err, context.Canceled) {
+			if command.StatusOf(err) == command.Interrupted {
 				return nil, err
 			}
 			return nil, command.WithStatus(command.Usage, fmt.Errorf("identity file %s: %w", name, err))
@@ -383,7 +383,7 @@ func withPassphrase(ctx context.Context, env *command.Env, name string, words []
 	}
 	typed, err := ask(ctx, env, name)
 	switch {
-	case errors.Is(err, context.Canceled):
+	case command.StatusOf(err) == command.Interrupted:
 		return err
 	case err != nil && len(words) > 0:
 		return errWrong
@@ -435,7 +435,7 @@ func ask(ctx context.Context, env *command.Env, name string) (string, error) {
 	case <-ctx.Done():
 	}
 	_ = term.Restore(int(tty.Fd()), state) // the read goes on: show what is typed again
-	return "", context.Canceled
+	return "", command.Stopped("nothing was read")
 }
 
 // pluginUI lets a plugin talk to a person: through the log, and on the terminal.
