@@ -178,7 +178,9 @@ func StdoutIsTerminal() bool { return term.IsTerminal(int(os.Stdout.Fd())) }
 // if that is a terminal.
 func ByProduct(file string) (io.WriteCloser, error) {
 	if file != "" {
-		return os.Create(file)
+		// Not os.Create, which opens for reading too: when file is a FIFO its reader
+		// must be waited for, and missed.
+		return os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
 	}
 	if StdoutIsTerminal() {
 		return nowhere{io.Discard}, nil

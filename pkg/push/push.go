@@ -2,6 +2,7 @@
 package push
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -21,15 +23,23 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/receipt"
+	"github.com/kbkio/kbk/pkg/sign"
 	"github.com/kbkio/kbk/pkg/store"
 )
 
 // Config says where to store the segments, and how.
 type Config struct {
-	Remote     string
-	Transfers  int           // uploads at once
-	Checkpoint time.Duration // a log entry at least so often, while there is something to log
-	MaxFrame   int64         // bytes of the largest frame accepted
+	Remote             string
+	Transfers          int           // uploads at once
+	Checkpoint         time.Duration // a log entry at least so often, while there is something to log
+	CheckpointSegments int           // and after so many segments
+	Verify             store.Verify
+	MaxRate            int64         // bytes a second; 0: as fast as can be
+	RetryFor           time.Duration // how long an upload is tried that may succeed yet
+	Key                *sign.Key     // signs the log entries; nil: nobody does
+	NoManifest         bool          // for stores where nothing can be overwritten
+	MaxFrame           int64         // bytes of the largest frame accepted
 }
 
 // App is the command kbk-push.
@@ -48,6 +58,13 @@ that is a terminal.
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "transfers", Value: 4, Usage: "upload `N` segments at once"},
 			&cli.DurationFlag{Name: "checkpoint", Value: 30 * time.Second, Usage: "write a log entry every `TIME`"},
+			&cli.IntFlag{Name: "checkpoint-segments", Value: 1000, Usage: "write one after `N` segments, too"},
+			&cli.StringFlag{Name: "verify", Value: string(store.VerifyAuto), Usage: "`HOW` to verify uploads: auto, reread or size"},
+			command.SizeFlag("max-rate", 0, "send at most `SIZE` bytes a second"),
+			&cli.DurationFlag{Name: "retry-for", Value: store.DefaultRetryFor, Usage: "give up when the store has failed for `TIME`"},
+			&cli.StringFlag{Name: "sign", Usage: "sign the log entries with the SSH key in `FILE`"},
+			&cli.StringFlag{Name: "sign-passphrase-file", Usage: "the passphrase of that key is in `FILE`", EnvVars: []string{"KBK_SIGN_PASSPHRASE_FILE"}},
+			&cli.BoolFlag{Name: "no-manifest", Usage: "write no manifest.json: the store lets nothing be overwritten"},
 			&cli.StringFlag{Name: "receipts", Usage: "write a JSON line per log entry to `FILE`"},
 			command.MaxFrameFlag(),
 		},
@@ -57,10 +74,15 @@ that is a terminal.
 
 func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	cfg := Config{
-		Remote:     c.Args().First(),
-		Transfers:  c.Int("transfers"),
-		Checkpoint: c.Duration("checkpoint"),
-		MaxFrame:   command.SizeOf(c, "max-frame"),
+		Remote:             c.Args().First(),
+		Transfers:          c.Int("transfers"),
+		Checkpoint:         c.Duration("checkpoint"),
+		CheckpointSegments: c.Int("checkpoint-segments"),
+		Verify:             store.Verify(c.String("verify")),
+		MaxRate:            command.SizeOf(c, "max-rate"),
+		RetryFor:           c.Duration("retry-for"),
+		NoManifest:         c.Bool("no-manifest"),
+		MaxFrame:           command.SizeOf(c, "max-frame"),
 	}
 	switch {
 	case cfg.Remote == "":
@@ -69,6 +91,23 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.Usagef("--transfers %d is below 1", cfg.Transfers)
 	case cfg.Checkpoint <= 0:
 		return command.Usagef("--checkpoint %s is not above 0", cfg.Checkpoint)
+	case cfg.CheckpointSegments < 1:
+		return command.Usagef("--checkpoint-segments %d is below 1", cfg.CheckpointSegments)
+	case cfg.RetryFor <= 0:
+		return command.Usagef("--retry-for %s is not above 0", cfg.RetryFor)
+	case cfg.Verify != store.VerifyAuto && cfg.Verify != store.VerifyReread && cfg.Verify != store.VerifySize:
+		return command.Usagef("--verify %q is neither auto, reread nor size", cfg.Verify)
+	case c.String("sign-passphrase-file") != "" && c.IsSet("sign-passphrase-file") && c.String("sign") == "":
+		return command.Usagef("--sign-passphrase-file is of no use without --sign")
+	}
+	if file := c.String("sign"); file != "" {
+		key, err := signingKey(file, c.String("sign-passphrase-file"))
+		if err != nil {
+			return err
+		}
+		defer key.Close()
+		env.Log.Debug("signing with " + key.Fingerprint())
+		cfg.Key = key
 	}
 	in, err := command.Stdin()
 	if err != nil {
@@ -80,6 +119,25 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	}
 	err = Run(ctx, cfg, env, in, receipts)
 	return errors.Join(err, receipts.Close())
+}
+
+func signingKey(file, passphraseFile string) (*sign.Key, error) {
+	var passphrase []byte
+	if passphraseFile != "" {
+		text, err := os.ReadFile(passphraseFile)
+		if err != nil {
+			return nil, command.WithStatus(command.Usage, fmt.Errorf("passphrase of the signing key: %w", err))
+		}
+		passphrase = bytes.TrimRight(text, "\r\n")
+	}
+	key, err := sign.LoadKey(file, passphrase)
+	if err != nil {
+		err = command.WithStatus(command.Usage, err)
+	}
+	if errors.Is(err, sign.ErrPassphrase) {
+		err = command.WithHint(err, "give --sign-passphrase-file, or add the key to an ssh-agent")
+	}
+	return key, err
 }
 
 type key struct {
@@ -101,6 +159,7 @@ type pusher struct {
 	sending  *errgroup.Group   // uploads, at most cfg.Transfers at once
 	current  *checkpoint
 	commits  chan *checkpoint
+	failed   chan error // the first upload that did
 
 	entries                   []committed // in order; the committer's
 	segments, skipped, stored int64
@@ -110,9 +169,11 @@ type pusher struct {
 // before it may be written.
 type checkpoint struct {
 	entry   commitlog.Entry
-	began   time.Time
 	marks   map[key]*commitlog.Mark
 	uploads []chan error
+	// How far each partition is stored when the entry is, segments that the backup
+	// had before included.
+	reached map[key]int64
 }
 
 type committed struct {
@@ -120,24 +181,7 @@ type committed struct {
 	sha   string
 }
 
-// A Receipt is what is printed for a log entry that was written.
-type Receipt struct {
-	Entry      string     `json:"entry"`
-	SHA256     string     `json:"sha256"`
-	Segments   int        `json:"segments"`
-	Partitions []Position `json:"partitions"` // that the entry takes further
-	Final      bool       `json:"final"`
-}
-
-// A Position is how far a partition is stored.
-type Position struct {
-	Topic     string `json:"topic"`
-	TopicID   string `json:"topic_id,omitempty"`
-	Partition int32  `json:"partition"`
-	Next      int64  `json:"next"` // every offset below it that the run has read is safe
-}
-
-// Run stores the segments that it reads from in, and writes a [Receipt] for each log
+// Run stores the segments that it reads from in, and writes a [receipt.Receipt] for each log
 // entry to receipts.
 func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receipts io.Writer) (err error) {
 	began := time.Now()
@@ -154,7 +198,11 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		// The segments hold more than was asked for, and the log cannot say so.
 		return command.WithHint(command.Usagef("standard input is a window of a backup, in whole segments"), "cut them to it with kbk-pack -d, and pack what is left again")
 	}
-	st, err := store.Open(ctx, cfg.Remote)
+	opts := store.Options{Log: env.Log, RetryFor: cfg.RetryFor, Verify: cfg.Verify, MaxRate: cfg.MaxRate}
+	if cfg.Key != nil {
+		opts.Sign = cfg.Key.Sign
+	}
+	st, err := store.OpenWith(ctx, cfg.Remote, opts)
 	if err != nil {
 		return err
 	}
@@ -169,7 +217,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	p := &pusher{
 		cfg: cfg, store: st, log: env.Log, state: state, receipts: receipts,
 		ids: make(map[string]string), position: make(map[key]int64),
-		sending: new(errgroup.Group), commits: make(chan *checkpoint, 1),
+		sending: new(errgroup.Group), commits: make(chan *checkpoint, 1), failed: make(chan error, 1),
 	}
 	p.sending.SetLimit(cfg.Transfers)
 	if h.Source != nil {
@@ -183,7 +231,20 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		end, err = p.follow(ctx, frames)
 		return err
 	})
-	g.Go(func() error { return p.commit(ctx) })
+	committing := make(chan struct{})
+	g.Go(func() error {
+		defer close(committing)
+		return p.commit(ctx)
+	})
+	g.Go(func() error {
+		// An upload that failed may be a checkpoint away from being missed.
+		select {
+		case err := <-p.failed:
+			return err
+		case <-committing:
+			return nil
+		}
+	})
 	err = g.Wait()
 	_ = p.sending.Wait() // each upload's error went to its checkpoint
 	if err != nil {
@@ -194,8 +255,10 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 			return err
 		}
 	}
-	if err := st.WriteManifest(ctx, state.Manifest()); err != nil {
-		return command.WithHint(err, "the backup itself is whole: the manifest is only a summary, and the next run writes it again")
+	if !cfg.NoManifest {
+		if err := st.WriteManifest(ctx, state.Manifest()); err != nil {
+			return command.WithHint(err, "the backup itself is whole, the manifest is only a summary; where nothing can be overwritten use --no-manifest")
+		}
 	}
 	there := ""
 	if p.skipped > 0 {
@@ -212,12 +275,31 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	return nil
 }
 
-// explain says of a failure what it left behind.
+// A storeError is a failure of the store, and not of the input.
+type storeError struct{ error }
+
+func (e storeError) Unwrap() error { return e.error }
+
+// explain says of a failure what it left behind, and how to go on.
 func (p *pusher) explain(err error) error {
+	left := "nothing was committed"
 	if n := len(p.entries); n > 0 {
-		p.log.Warn(fmt.Sprintf("not finished; the %d log entries written until now are valid, and the same line goes on from there", n))
+		left = "what was committed until now, in " + entries(n) + ", stays valid"
+	}
+	if _, ok := errors.AsType[storeError](err); ok {
+		return command.WithHint(err, left+"; when the cause is mended, run the same line again to go on")
+	}
+	if len(p.entries) > 0 {
+		p.log.Warn("not finished; " + left + ", and the same line goes on from there")
 	}
 	return err
+}
+
+func entries(n int) string {
+	if n == 1 {
+		return "1 log entry"
+	}
+	return fmt.Sprintf("%d log entries", n)
 }
 
 // A frame is one that was read and belongs to whoever has it.
@@ -279,7 +361,7 @@ func (p *pusher) follow(ctx context.Context, frames <-chan frame) (*format.End, 
 }
 
 func (p *pusher) begin() {
-	p.current = &checkpoint{began: time.Now(), marks: make(map[key]*commitlog.Mark)}
+	p.current = &checkpoint{marks: make(map[key]*commitlog.Mark), reached: make(map[key]int64)}
 }
 
 // checkpoint hands the current entry to the committer.
@@ -337,6 +419,9 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 			return command.Input(err)
 		}
 		e.Points = append(e.Points, commitlog.Point{Time: t.Time, Frame: f.raw})
+		// It is a boundary between entries: all that it covers is in this one or in
+		// one before, and nothing that came later is.
+		return p.checkpoint(ctx)
 	case format.KindRec:
 		return command.WithStatus(command.Corrupt, errors.New("standard input: a record in a stream of segments"))
 	default:
@@ -359,6 +444,7 @@ func (p *pusher) mark(m *format.Mark) {
 	if p.position[k] = max(p.position[k], m.Next); m.Begins {
 		p.position[k] = m.Next
 	}
+	p.current.reached[k] = p.position[k]
 	had := p.current.marks[k]
 	if had != nil && m.Begins {
 		p.current.entry.Marks = append(p.current.entry.Marks, *had)
@@ -383,6 +469,7 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 	if at, known := p.position[k]; !known || at < m.Next {
 		p.position[k] = m.Next
 	}
+	p.current.reached[k] = p.position[k]
 	if p.state.Covered(m.Topic, m.TopicID, m.Partition, m.From, m.Next) {
 		p.skipped++
 		return nil
@@ -400,13 +487,24 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 	}
 	done := make(chan error, 1)
 	p.sending.Go(func() error { // waits while enough are on their way
-		done <- p.store.PutSegment(ctx, s.Path, data, s.SHA256)
+		err := p.store.PutSegment(ctx, s.Path, data, s.SHA256)
+		if err != nil {
+			err = storeError{err}
+			select {
+			case p.failed <- err:
+			default: // another was first
+			}
+		}
+		done <- err
 		return nil
 	})
 	p.current.uploads = append(p.current.uploads, done)
 	p.current.entry.Segments = append(p.current.entry.Segments, s)
 	p.segments++
 	p.stored += s.Size
+	if len(p.current.uploads) >= p.cfg.CheckpointSegments {
+		return p.checkpoint(ctx)
+	}
 	return nil
 }
 
@@ -429,7 +527,7 @@ func (p *pusher) commit(ctx context.Context) error {
 		run.Stamp(e, p.state.After(time.Now()))
 		sha, err := p.store.AppendEntry(ctx, e)
 		if err != nil {
-			return err
+			return storeError{err}
 		}
 		run.Advance(sha)
 		p.entries = append(p.entries, committed{e, sha})
@@ -441,20 +539,11 @@ func (p *pusher) commit(ctx context.Context) error {
 }
 
 func (p *pusher) receipt(c *checkpoint, sha string) error {
-	next := make(map[key]int64)
-	for _, m := range c.entry.Marks {
-		k := key{m.Topic, m.TopicID, m.Partition}
-		next[k] = max(next[k], m.Next)
+	r := receipt.Receipt{Entry: c.entry.ID, SHA256: sha, Segments: len(c.entry.Segments), Final: c.entry.Final, Partitions: []receipt.Position{}}
+	for k, next := range c.reached {
+		r.Partitions = append(r.Partitions, receipt.Position{Topic: k.topic, TopicID: k.id, Partition: k.partition, Next: next})
 	}
-	for _, s := range c.entry.Segments {
-		k := key{s.Topic, s.TopicID, s.Partition}
-		next[k] = max(next[k], s.Next)
-	}
-	r := Receipt{Entry: c.entry.ID, SHA256: sha, Segments: len(c.entry.Segments), Final: c.entry.Final, Partitions: []Position{}}
-	for k, n := range next {
-		r.Partitions = append(r.Partitions, Position{k.topic, k.id, k.partition, n})
-	}
-	slices.SortFunc(r.Partitions, func(a, b Position) int {
+	slices.SortFunc(r.Partitions, func(a, b receipt.Position) int {
 		return cmp.Or(strings.Compare(a.Topic, b.Topic), strings.Compare(a.TopicID, b.TopicID), cmp.Compare(a.Partition, b.Partition))
 	})
 	line, err := json.Marshal(r)

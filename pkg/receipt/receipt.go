@@ -7,7 +7,7 @@ type Receipt struct {
 	Entry      string     `json:"entry"`  // its id
 	SHA256     string     `json:"sha256"` // of the entry, in hexadecimal
 	Segments   int        `json:"segments"`
-	Partitions []Position `json:"partitions"` // that the entry takes further
+	Partitions []Position `json:"partitions"` // that the run has gone on in
 	Final      bool       `json:"final"`      // the stream ended with it
 }
 
@@ -16,5 +16,5 @@ type Position struct {
 	Topic     string `json:"topic"`
 	TopicID   string `json:"topic_id,omitempty"`
 	Partition int32  `json:"partition"`
-	Next      int64  `json:"next"` // every offset below it that the run has read is safe
+	Next      int64  `json:"next"` // every offset below it that the run has read is in the backup
 }

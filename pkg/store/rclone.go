@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -93,20 +92,4 @@ func newFs(ctx context.Context, remote string) (fs.Fs, error) {
 		return nil, errors.New("names no bucket")
 	}
 	return f, nil
-}
-
-// limited makes r keep to RCLONE_BWLIMIT, which rclone only does for its own copies.
-func limited(ctx context.Context, r io.Reader) io.Reader {
-	if len(fs.GetConfig(ctx).BwLimit) == 0 {
-		return r
-	}
-	return bandwidth{r}
-}
-
-type bandwidth struct{ r io.Reader }
-
-func (b bandwidth) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p[:min(len(p), 1<<20)]) // rclone's bucket holds 4 MiB
-	accounting.TokenBucket.LimitBandwidth(accounting.TokenBucketSlotAccounting, n)
-	return n, err
 }

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +25,6 @@ import (
 
 	"github.com/kbkio/kbk/pkg/commitlog"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/rclone/rclone/backend/crypt"
 	"github.com/rclone/rclone/fs"
 	"github.com/rclone/rclone/fs/fserrors"
@@ -32,6 +32,7 @@ import (
 	"github.com/rclone/rclone/fs/object"
 	"github.com/rclone/rclone/lib/atexit"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 )
 
 // What a caller may want to tell apart.
@@ -52,19 +53,41 @@ const MaxSegment = 1 << 30
 
 const (
 	maxEntry  = 256 << 20 // bytes of a log entry
-	maxTries  = 4         // of one operation, each of which rclone tries several times itself
 	loadBatch = 256       // log entries in memory before they are folded into the state
 )
+
+// A Verify says how an upload is verified, beside its size.
+type Verify string
+
+// The ways to verify.
+const (
+	VerifyAuto   Verify = "auto"   // by a hash that the remote has, else by reading it again
+	VerifyReread Verify = "reread" // by reading it again, always
+	VerifySize   Verify = "size"   // by a hash that the remote has, else not
+)
+
+// Options are how a backup is written and read. The zero value is good.
+type Options struct {
+	Log      *slog.Logger  // is told of a store that fails for a while, and of each try
+	RetryFor time.Duration // how long an operation is tried that may succeed yet; 0: DefaultRetryFor
+	Verify   Verify        // empty: VerifyAuto
+	MaxRate  int64         // bytes a second, sent and received; 0: as fast as can be
+	// Sign returns the signature of a log entry's bytes, which is stored beside it.
+	Sign func(entry []byte) ([]byte, error)
+}
 
 // A Store is the folder of one backup. Its methods may be called from several
 // goroutines, but for WriteManifest, which is for one at a time.
 type Store struct {
 	fs      fs.Fs
 	name    string
+	opts    Options
 	secrets *strings.Replacer
 	hashes  func() hash.Set // that the remote can compute
 	tmp     string          // what this store adds to a name to make a temporary one
 	disk    disk
+	retrier *retrier
+	rate    *rate.Limiter
 }
 
 // opened counts the stores that are open: rclone is shut down with the last.
@@ -76,12 +99,19 @@ var opened atomic.Int32
 //
 // Remotes come from the user's own rclone.conf (RCLONE_CONFIG, or where rclone looks
 // for it) and from RCLONE_* variables; rclone never asks for a password.
-func Open(ctx context.Context, remote string) (s *Store, err error) {
-	s = &Store{name: displayName(remote), secrets: secrets(remote)}
+func Open(ctx context.Context, remote string) (*Store, error) {
+	return OpenWith(ctx, remote, Options{})
+}
+
+// OpenWith is [Open] with options.
+func OpenWith(ctx context.Context, remote string, opts Options) (s *Store, err error) {
+	s = &Store{name: displayName(remote), opts: opts, rate: newLimiter(opts.MaxRate)}
 	defer s.describe(&err, "open")
 	if err := startRclone(); err != nil {
 		return nil, err
 	}
+	s.secrets = secrets(remote) // rclone's configuration is known now
+	s.retrier = newRetrier(opts.RetryFor, opts.Log, func(err error) error { return hide(err, s.secrets) })
 	if s.fs, err = newFs(ctx, remote); err != nil {
 		return nil, err
 	}
@@ -123,19 +153,14 @@ func (s *Store) PutSegment(ctx context.Context, path string, data []byte, sum st
 		return fmt.Errorf("%d bytes are more than the %d of the largest segment", len(data), MaxSegment)
 	}
 	c := s.content(data, sum)
-	return retry(ctx, func() error {
-		o, err := s.put(ctx, path, c)
-		if err != nil {
-			return err
-		}
-		return s.disk.syncFile(ctx, o)
-	})
+	return s.retry(ctx, func() error { return s.put(ctx, path, c) })
 }
 
 // AppendEntry writes an entry of the commit log and returns the SHA-256 of its bytes
-// in hexadecimal, for [commitlog.Run.Advance]. Readers see all of the entry or none.
-// Nothing is overwritten: it fails with [ErrExists] when there is another entry of
-// this id. After an error it is not known whether the entry was stored.
+// in hexadecimal, for [commitlog.Run.Advance]. Readers see all of the entry or none,
+// and its signature, if there is one, before it. Nothing is overwritten: it fails with
+// [ErrExists] when there is another entry of this id. After an error it is not known
+// whether the entry was stored.
 func (s *Store) AppendEntry(ctx context.Context, e *commitlog.Entry) (sha string, err error) {
 	path := commitlog.EntryPath(e.ID)
 	defer s.describe(&err, "store", path)
@@ -149,24 +174,47 @@ func (s *Store) AppendEntry(ctx context.Context, e *commitlog.Entry) (sha string
 	if err := s.disk.syncFolders(); err != nil {
 		return "", err
 	}
-	c := s.content(data, sha)
-	err = retry(ctx, func() error {
+	if s.opts.Sign != nil {
+		sig, err := s.opts.Sign(data)
+		if err != nil {
+			return "", err
+		}
+		if err := s.append(ctx, path+SignatureSuffix, s.content(sig, digest(sig))); err != nil {
+			return "", fmt.Errorf("its signature: %w", err)
+		}
+		if err := s.disk.syncFolders(); err != nil {
+			return "", err
+		}
+	}
+	if err := s.append(ctx, path, s.content(data, sha)); err != nil {
+		return "", err
+	}
+	return sha, s.disk.syncFolders()
+}
+
+// SignatureSuffix is what the name of a log entry's signature has behind the entry's.
+const SignatureSuffix = ".sig"
+
+// append makes an object that must not be there yet, with other content at least.
+func (s *Store) append(ctx context.Context, path string, c content) error {
+	return s.retry(ctx, func() error {
 		o, err := s.find(ctx, path)
 		switch {
 		case errors.Is(err, ErrNotFound):
-			return s.place(ctx, path, c)
+			return s.place(ctx, path, nil, c)
 		case err != nil:
 			return err
 		}
-		if same, err := s.holds(ctx, o, c); err != nil || same { // same: an earlier try got through
+		if same, err := s.holds(ctx, o, c, false); err != nil || same { // same: an earlier try got through
 			return err
 		}
 		return ErrExists
 	})
-	if err != nil {
-		return "", err
-	}
-	return sha, s.disk.syncFolders()
+}
+
+func digest(data []byte) string {
+	h := sha256.Sum256(data)
+	return hex.EncodeToString(h[:])
 }
 
 // WriteManifest replaces the manifest. Where the remote can rename, or replaces
@@ -177,9 +225,8 @@ func (s *Store) WriteManifest(ctx context.Context, m *commitlog.Manifest) (err e
 	if err != nil {
 		return err
 	}
-	h := sha256.Sum256(data)
-	c := s.content(data, hex.EncodeToString(h[:]))
-	if err := retry(ctx, func() error { return s.place(ctx, commitlog.ManifestName, c) }); err != nil {
+	c := s.content(data, digest(data))
+	if err := s.retry(ctx, func() error { return s.put(ctx, commitlog.ManifestName, c) }); err != nil {
 		return err
 	}
 	return s.disk.syncFolders()
@@ -232,7 +279,7 @@ func (s *Store) ReadSegment(ctx context.Context, seg commitlog.Segment) (data []
 		return nil, fmt.Errorf("%d bytes are more than the %d of the largest segment", seg.Size, MaxSegment)
 	}
 	var o fs.Object
-	if err := retry(ctx, func() (err error) { o, err = s.find(ctx, seg.Path); return err }); err != nil {
+	if err := s.retry(ctx, func() (err error) { o, err = s.find(ctx, seg.Path); return err }); err != nil {
 		return nil, err
 	}
 	if size := o.Size(); size >= 0 && size != seg.Size {
@@ -253,7 +300,7 @@ func (s *Store) ReadSegment(ctx context.Context, seg commitlog.Segment) (data []
 // listLog returns the objects of the log's entries, sorted by id.
 func (s *Store) listLog(ctx context.Context) ([]fs.Object, error) {
 	var entries fs.DirEntries
-	err := retry(ctx, func() (err error) {
+	err := s.retry(ctx, func() (err error) {
 		entries, err = s.fs.List(ctx, commitlog.LogDir)
 		return err
 	})
@@ -286,7 +333,7 @@ func (s *Store) find(ctx context.Context, path string) (fs.Object, error) {
 // arrives, not with what o says of itself.
 func (s *Store) read(ctx context.Context, o fs.Object, limit int64) ([]byte, error) {
 	var buf bytes.Buffer
-	err := retry(ctx, func() error {
+	err := s.retry(ctx, func() error {
 		in, err := o.Open(ctx)
 		if errors.Is(err, fs.ErrorObjectNotFound) || errors.Is(err, iofs.ErrNotExist) {
 			return ErrNotFound
@@ -297,7 +344,7 @@ func (s *Store) read(ctx context.Context, o fs.Object, limit int64) ([]byte, err
 		defer in.Close()
 		buf.Reset()
 		buf.Grow(int(min(max(o.Size(), 0), limit, 64<<20)) + bytes.MinRead)
-		_, err = buf.ReadFrom(io.LimitReader(limited(ctx, in), limit+1))
+		_, err = buf.ReadFrom(io.LimitReader(s.limited(ctx, in), limit+1))
 		return damage(err)
 	})
 	if err != nil {
@@ -360,16 +407,20 @@ func (c content) info(path string) fs.ObjectInfo {
 	return object.NewStaticObjectInfo(path, time.Now(), int64(len(c.data)), true, hashes, nil)
 }
 
-// holds tells whether the content of o is c.
-func (s *Store) holds(ctx context.Context, o fs.Object, c content) (bool, error) {
+// holds tells whether the content of o is c. An object that was just sent may be
+// taken at its size's word, where the caller said so.
+func (s *Store) holds(ctx context.Context, o fs.Object, c content, justSent bool) (bool, error) {
 	if size := o.Size(); size >= 0 && size != int64(len(c.data)) {
 		return false, nil
 	}
-	if c.kind != hash.None {
+	if c.kind != hash.None && s.opts.Verify != VerifyReread {
 		// A remote may be able to in general, but not for this object.
 		if sum, err := o.Hash(ctx, c.kind); err == nil && sum != "" {
 			return sum == c.sum, nil
 		}
+	}
+	if justSent && s.opts.Verify == VerifySize {
+		return true, nil
 	}
 	in, err := o.Open(ctx)
 	if err != nil {
@@ -377,30 +428,88 @@ func (s *Store) holds(ctx context.Context, o fs.Object, c content) (bool, error)
 	}
 	defer in.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, io.LimitReader(limited(ctx, in), int64(len(c.data))+1)); err != nil {
+	if _, err := io.Copy(h, io.LimitReader(s.limited(ctx, in), int64(len(c.data))+1)); err != nil {
 		return false, err
 	}
 	return hex.EncodeToString(h.Sum(nil)) == c.sha256, nil
 }
 
-// put makes the object at path hold c, and verifies that it does.
-func (s *Store) put(ctx context.Context, path string, c content) (fs.Object, error) {
-	in := limited(ctx, bytes.NewReader(c.data))
+// put makes the object at path hold c. Nothing is sent when it does already.
+func (s *Store) put(ctx context.Context, path string, c content) error {
 	o, err := s.find(ctx, path)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		o, err = s.fs.Put(ctx, in, c.info(path))
-	case err == nil:
-		// What cannot be read is not what we want: an encrypted object that was cut off, say.
-		if same, err := s.holds(ctx, o, c); same && err == nil {
-			return o, nil
+		return s.place(ctx, path, nil, c)
+	case err != nil:
+		return err
+	}
+	// What cannot be read is not what we want: an encrypted object that was cut off, say.
+	if same, err := s.holds(ctx, o, c, false); same && err == nil {
+		return s.disk.syncFile(ctx, o) // whoever wrote it may have been killed before that
+	}
+	return s.place(ctx, path, o, c)
+}
+
+// place makes the object at path, which is old or nil, hold c in one step: where the
+// remote can rename there is never a half-written object at path, not even while
+// two writers store the same. Object stores do as much by themselves.
+func (s *Store) place(ctx context.Context, path string, old fs.Object, c content) (err error) {
+	move := s.fs.Features().Move
+	if move == nil || s.fs.Features().DuplicateFiles {
+		_, err := s.upload(ctx, path, old, c)
+		return err
+	}
+	old, err = s.find(ctx, path+s.tmp) // of an earlier try
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	defer func() {
+		if err != nil && !mayPass(err) { // there is no later try
+			if left, findErr := s.find(ctx, path+s.tmp); findErr == nil {
+				_ = left.Remove(ctx) // litter at worst
+			}
 		}
+	}()
+	tmp, err := s.upload(ctx, path+s.tmp, old, c)
+	if err != nil {
+		return err
+	}
+	if err := s.disk.syncFile(ctx, tmp); err != nil {
+		return err
+	}
+	if _, err = move(ctx, tmp, path); err == nil {
+		return nil
+	}
+	old, findErr := s.find(ctx, path)
+	if findErr != nil {
+		return err
+	}
+	if same, _ := s.holds(ctx, old, c, false); same { // moved, and only the answer was lost
+		return nil
+	}
+	// This remote does not rename over an object.
+	if removeErr := old.Remove(ctx); removeErr != nil {
+		return err
+	}
+	_, err = move(ctx, tmp, path)
+	return err
+}
+
+// upload sends c to path, over old unless it is nil, and verifies what arrived.
+func (s *Store) upload(ctx context.Context, path string, old fs.Object, c content) (o fs.Object, err error) {
+	in := s.limited(ctx, bytes.NewReader(c.data))
+	if o = old; o != nil {
 		err = o.Update(ctx, in, c.info(path))
+	} else {
+		o, err = s.fs.Put(ctx, in, c.info(path))
+	}
+	if errors.Is(err, fs.ErrorObjectNotFound) { // the backend has looked for it, as we would
+		return nil, fserrors.RetryError(fmt.Errorf("verify: %w: it did not arrive", ErrDamaged))
 	}
 	if err != nil {
 		return nil, err
 	}
-	same, err := s.holds(ctx, o, c)
+	same, err := s.holds(ctx, o, c, true)
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
@@ -410,65 +519,7 @@ func (s *Store) put(ctx context.Context, path string, c content) (fs.Object, err
 	return o, nil
 }
 
-// place makes the object at path hold c in one step: where the remote can rename
-// there is never a half-written object at path. Object stores do as much by
-// themselves.
-func (s *Store) place(ctx context.Context, path string, c content) error {
-	features := s.fs.Features()
-	if features.Move == nil || features.DuplicateFiles {
-		_, err := s.put(ctx, path, c)
-		return err
-	}
-	tmp, err := s.put(ctx, path+s.tmp, c)
-	if err != nil {
-		return err
-	}
-	if err := s.disk.syncFile(ctx, tmp); err != nil {
-		return err
-	}
-	if _, err = features.Move(ctx, tmp, path); err == nil {
-		return nil
-	}
-	old, findErr := s.find(ctx, path)
-	if findErr != nil {
-		return err
-	}
-	if same, _ := s.holds(ctx, old, c); same { // moved, and only the answer was lost
-		return nil
-	}
-	// This remote does not rename over an object.
-	if removeErr := old.Remove(ctx); removeErr != nil {
-		return err
-	}
-	_, err = features.Move(ctx, tmp, path)
-	return err
-}
-
-// retry runs op again, a few times and after a pause, as long as it fails with what
-// may pass.
-func retry(ctx context.Context, op func() error) error {
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := op()
-		switch {
-		case err != nil && ctx.Err() != nil: // whatever op made of it
-			err = backoff.Permanent(context.Cause(ctx))
-		case err != nil && !mayPass(err):
-			err = backoff.Permanent(err)
-		}
-		return struct{}{}, err
-	}, backoff.WithMaxTries(maxTries))
-	if permanent, ok := errors.AsType[*backoff.PermanentError](err); ok {
-		return permanent.Unwrap()
-	}
-	return err
-}
-
-func mayPass(err error) bool {
-	if fserrors.IsFatalError(err) || fserrors.IsNoRetryError(err) {
-		return false
-	}
-	return fserrors.IsRetryError(err) || fserrors.ShouldRetry(err)
-}
+func (s *Store) retry(ctx context.Context, op func() error) error { return s.retrier.do(ctx, op) }
 
 // at returns where path is, for messages.
 func (s *Store) at(path string) string {
@@ -487,5 +538,5 @@ func (s *Store) describe(err *error, doing string, path ...string) {
 	if len(path) > 0 {
 		where = s.at(path[0])
 	}
-	*err = hide(fmt.Errorf("%s %s: %w", doing, where, *err), s.secrets)
+	*err = fmt.Errorf("%s %s: %w", doing, where, hide(*err, s.secrets))
 }

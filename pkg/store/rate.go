@@ -1,0 +1,53 @@
+package store
+
+import (
+	"context"
+	"io"
+
+	"github.com/rclone/rclone/fs"
+	"github.com/rclone/rclone/fs/accounting"
+	"golang.org/x/time/rate"
+)
+
+// newLimiter returns one that lets through so many bytes a second, or nil.
+func newLimiter(bytes int64) *rate.Limiter {
+	if bytes == 0 {
+		return nil
+	}
+	// An eighth of a second's at a time: it flows, and does not come in gulps.
+	return rate.NewLimiter(rate.Limit(bytes), int(min(max(bytes/8, 512), 1<<20)))
+}
+
+// limited makes r keep to [Options].MaxRate, and to RCLONE_BWLIMIT, which rclone only
+// does for its own copies.
+func (s *Store) limited(ctx context.Context, r io.Reader) io.Reader {
+	if len(fs.GetConfig(ctx).BwLimit) > 0 {
+		r = bandwidth{r}
+	}
+	if s.rate != nil {
+		r = throttled{ctx, r, s.rate}
+	}
+	return r
+}
+
+type bandwidth struct{ r io.Reader }
+
+func (b bandwidth) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p[:min(len(p), 1<<20)]) // rclone's bucket holds 4 MiB
+	accounting.TokenBucket.LimitBandwidth(accounting.TokenBucketSlotAccounting, n)
+	return n, err
+}
+
+type throttled struct {
+	ctx  context.Context
+	r    io.Reader
+	rate *rate.Limiter // of all that the store sends and receives
+}
+
+func (t throttled) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p[:min(len(p), t.rate.Burst())])
+	if waitErr := t.rate.WaitN(t.ctx, n); waitErr != nil {
+		return n, waitErr
+	}
+	return n, err
+}
