@@ -184,8 +184,8 @@ type committed struct {
 // Run stores the segments that it reads from in, and writes a [receipt.Receipt] for each log
 // entry to receipts.
 func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receipts io.Writer) (err error) {
-	began := time.Now()
-	g, ctx := errgroup.WithContext(ctx)
+	began, whole := time.Now(), ctx
+	g, ctx := errgroup.WithContext(whole)
 	r := format.NewReader(command.Interruptible(ctx, in), int(cfg.MaxFrame))
 	h, err := r.Header()
 	if err != nil {
@@ -256,7 +256,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		}
 	}
 	if !cfg.NoManifest {
-		if err := st.WriteManifest(ctx, state.Manifest()); err != nil {
+		if err := st.WriteManifest(whole, state.Manifest()); err != nil {
 			return command.WithHint(err, "the backup itself is whole, the manifest is only a summary; where nothing can be overwritten use --no-manifest")
 		}
 	}

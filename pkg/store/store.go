@@ -126,6 +126,29 @@ func OpenWith(ctx context.Context, remote string, opts Options) (s *Store, err e
 // a connection string.
 func (s *Store) Name() string { return s.name }
 
+// VerifiedBy names the hash that uploads are verified by, as rclone does, and is empty
+// where the remote has none and they are read again.
+func (s *Store) VerifiedBy() string {
+	if s.opts.Verify == VerifyReread || s.hashes().Count() == 0 {
+		return ""
+	}
+	return s.hashType().String()
+}
+
+// hashType is a hash that the remote can compute, or hash.None.
+func (s *Store) hashType() hash.Type {
+	offered := s.hashes()
+	for _, kind := range []hash.Type{
+		hash.SHA256, // which is known already
+		hash.MD5,    // what object stores check while they receive
+	} {
+		if offered.Contains(kind) {
+			return kind
+		}
+	}
+	return offered.GetOne()
+}
+
 // Close lets go of connections. Nothing is buffered: it cannot lose data.
 func (s *Store) Close() (err error) {
 	defer s.describe(&err, "close")
@@ -380,16 +403,10 @@ type content struct {
 }
 
 func (s *Store) content(data []byte, sha256 string) content {
-	c := content{data: data, sha256: sha256}
-	offered := s.hashes()
-	switch {
-	case offered.Contains(hash.SHA256):
-		c.kind, c.sum = hash.SHA256, sha256
+	c := content{data: data, sha256: sha256, kind: s.hashType()}
+	if c.kind == hash.SHA256 {
+		c.sum = sha256
 		return c
-	case offered.Contains(hash.MD5): // what object stores check while they receive
-		c.kind = hash.MD5
-	default:
-		c.kind = offered.GetOne()
 	}
 	if c.kind != hash.None {
 		sums, err := hash.StreamTypes(bytes.NewReader(data), hash.NewHashSet(c.kind))
