@@ -33,6 +33,12 @@ var startRclone = sync.OnceValue(func() error {
 	ci := fs.GetConfig(ctx)
 	ci.AskPassword = false
 	ci.LogLevel = fs.LogLevelCritical
+	if _, set := os.LookupEnv("RCLONE_LOW_LEVEL_RETRIES"); !set {
+		// rclone's default of 10 multiplies with those of a backend's own library: S3
+		// takes four minutes to say that nobody listens. The retrier has more patience,
+		// and says what it waits for.
+		ci.LowLevelRetries = 3
+	}
 	if path, ok := os.LookupEnv("RCLONE_CONFIG"); ok {
 		if err := config.SetConfigPath(path); err != nil {
 			return fmt.Errorf("RCLONE_CONFIG: %w", err)

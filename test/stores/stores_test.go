@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httputil"
 	"os"
@@ -315,7 +317,8 @@ func receipts(t *testing.T, stdout []byte) []push.Receipt {
 
 // newProxy forwards requests to host, under the Host that the client signed.
 func newProxy(host string) *httputil.ReverseProxy {
-	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.Out.URL.Scheme, r.Out.URL.Host = "http", host
-	}}
+	return &httputil.ReverseProxy{
+		Rewrite:  func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", host },
+		ErrorLog: log.New(io.Discard, "", 0), // that clients hang up is no news
+	}
 }
