@@ -20,7 +20,7 @@ const (
 	// A store that has never answered is not down: its address is wrong, more likely.
 	retryAtFirst = 5 * time.Second
 	firstPause   = 500 * time.Millisecond
-	longestPause = 15 * time.Second
+	longestPause = 5 * time.Second // to look at an open circuit costs nothing
 	// So many failures in a row, of all that is going on, open the circuit: for so long
 	// nothing is sent, and then one operation tries for all.
 	failuresInARow = 5
@@ -100,7 +100,7 @@ func (r *retrier) do(ctx context.Context, op func() error) error {
 		return struct{}{}, err
 	}
 	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = firstPause, min(longestPause, max(r.limit/4, firstPause))
+	pauses.InitialInterval, pauses.MaxInterval = firstPause, longestPause
 	_, err := backoff.Retry(ctx, again, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(r.limit),
 		backoff.WithNotify(func(err error, pause time.Duration) {
 			if r.log != nil {

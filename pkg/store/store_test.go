@@ -616,6 +616,26 @@ func TestSecretsStayOut(t *testing.T) {
 		t.Errorf("got %q, want %q", err, want)
 	}
 
+	// What is in rclone's configuration, of the remote and of those it is made of.
+	for name, value := range map[string]string{
+		"NAS_TYPE": "sftp", "NAS_HOST": "nas.example.org", "NAS_PASS": obscure.MustObscure("pass33"),
+		"CLOUD_TYPE": "s3", "CLOUD_SECRET_ACCESS_KEY": "hunter22", "CLOUD_ENDPOINT": "https://cloud.example.org",
+		"BOTH_TYPE": "union", "BOTH_UPSTREAMS": "nas:x cloud:y",
+		"OUTER_TYPE": "crypt", "OUTER_REMOTE": "both:z", "OUTER_PASSWORD": obscure.MustObscure("pass44"),
+	} {
+		t.Setenv("RCLONE_CONFIG_"+name, value)
+	}
+	known := os.Getenv("RCLONE_CONFIG_NAS_PASS")
+	cause = errors.New("dial nas.example.org: " + known + ` pass33 "pass44" hunter22 at https://cloud.example.org`)
+	if got := hide(cause, secrets("outer:")); got.Error() != `dial nas.example.org: … … "…" … at https://cloud.example.org` {
+		t.Errorf("got %q", got)
+	}
+	// And what is in no setting.
+	cause = errors.New("GET https://u:pass33@h/x?sig=a%2Fb&v=1: HEAD http://h:80/?X-Amz-Credential=k&X-Amz-Signature=abc")
+	if got := hide(cause, nil); got.Error() != "GET https://u:…@h/x?sig=…&v=1: HEAD http://h:80/?X-Amz-Credential=…&X-Amz-Signature=…" {
+		t.Errorf("got %q", got)
+	}
+
 	// The real thing: a server that refuses the key.
 	addr := serve(t, "s3", rc.Params{"auth_key": []string{"key-of-test,secret-of-test"}})
 	remote := fmt.Sprintf(":s3,provider=Rclone,access_key_id=key-of-test,secret_access_key=hunter22,endpoint='http://%s':bucket/nightly", addr)

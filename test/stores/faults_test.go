@@ -45,9 +45,9 @@ func TestStoreHeals(t *testing.T) {
 			return false
 		}
 		switch i := n.Add(1); {
-		case i > 5 && i <= 15:
+		case i > 5 && i <= 11:
 			return s3Error(w, r, http.StatusServiceUnavailable, "SlowDown")
-		case i > 15 && i <= 20: // the connection is cut, in the middle of the body
+		case i > 11 && i <= 14: // the connection is cut, in the middle of the body
 			_, _ = io.CopyN(io.Discard, r.Body, 1000)
 			panic(http.ErrAbortHandler)
 		}
