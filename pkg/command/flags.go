@@ -79,18 +79,26 @@ func (r *perSecond) String() string {
 	return strconv.FormatInt(r.n, 10) + "/s"
 }
 
+// MaxRateFlag is --max-rate alone, of bytes.
+func MaxRateFlag(what string) cli.Flag {
+	return &cli.GenericFlag{Name: "max-rate", Value: &perSecond{bytes: true}, DefaultText: "no limit", Usage: "let no more than `SIZE/s` be " + what + ", such as 50MB/s"}
+}
+
+// MaxRate is the value of a [MaxRateFlag] in bytes a second. 0 is no limit.
+func MaxRate(c *cli.Context) int64 { return c.Generic("max-rate").(*perSecond).n }
+
 // RateFlags are --max-rate and --max-records. What is limited goes into their usage:
 // "read from the brokers".
 func RateFlags(what string) []cli.Flag {
 	return []cli.Flag{
-		&cli.GenericFlag{Name: "max-rate", Value: &perSecond{bytes: true}, DefaultText: "no limit", Usage: "let no more than `SIZE/s` be " + what + ", such as 50MB/s"},
+		MaxRateFlag(what),
 		&cli.GenericFlag{Name: "max-records", Value: &perSecond{}, DefaultText: "no limit", Usage: "let no more than `N/s` records be " + what},
 	}
 }
 
 // Rates are the values of [RateFlags], a second. 0 is no limit.
 func Rates(c *cli.Context) (bytes, records int64) {
-	return c.Generic("max-rate").(*perSecond).n, c.Generic("max-records").(*perSecond).n
+	return MaxRate(c), c.Generic("max-records").(*perSecond).n
 }
 
 // MaxFrameFlag bounds the frames that a stage accepts.

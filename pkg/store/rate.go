@@ -4,19 +4,11 @@ import (
 	"context"
 	"io"
 
+	"github.com/kbkio/kbk/pkg/throttle"
+
 	"github.com/rclone/rclone/fs"
 	"github.com/rclone/rclone/fs/accounting"
-	"golang.org/x/time/rate"
 )
-
-// newLimiter returns one that lets through so many bytes a second, or nil.
-func newLimiter(bytes int64) *rate.Limiter {
-	if bytes == 0 {
-		return nil
-	}
-	// An eighth of a second's at a time: it flows, and does not come in gulps.
-	return rate.NewLimiter(rate.Limit(bytes), int(min(max(bytes/8, 512), 1<<20)))
-}
 
 // limited makes r keep to [Options].MaxRate, and to RCLONE_BWLIMIT, which rclone only
 // does for its own copies.
@@ -41,12 +33,12 @@ func (b bandwidth) Read(p []byte) (int, error) {
 type throttled struct {
 	ctx  context.Context
 	r    io.Reader
-	rate *rate.Limiter // of all that the store sends and receives
+	rate *throttle.Limit // of all that the store sends and receives
 }
 
 func (t throttled) Read(p []byte) (int, error) {
-	n, err := t.r.Read(p[:min(len(p), t.rate.Burst())])
-	if waitErr := t.rate.WaitN(t.ctx, n); waitErr != nil {
+	n, err := t.r.Read(p[:min(len(p), 64<<10)]) // it flows, and does not come in gulps
+	if waitErr := t.rate.Wait(t.ctx, int64(n)); waitErr != nil {
 		return n, waitErr
 	}
 	return n, err

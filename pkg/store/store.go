@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/throttle"
 
 	"github.com/rclone/rclone/backend/crypt"
 	"github.com/rclone/rclone/fs"
@@ -32,7 +33,6 @@ import (
 	"github.com/rclone/rclone/fs/object"
 	"github.com/rclone/rclone/lib/atexit"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 )
 
 // What a caller may want to tell apart.
@@ -87,7 +87,7 @@ type Store struct {
 	tmp     string          // what this store adds to a name to make a temporary one
 	disk    disk
 	retrier *retrier
-	rate    *rate.Limiter
+	rate    *throttle.Limit
 }
 
 // opened counts the stores that are open: rclone is shut down with the last.
@@ -105,7 +105,7 @@ func Open(ctx context.Context, remote string) (*Store, error) {
 
 // OpenWith is [Open] with options.
 func OpenWith(ctx context.Context, remote string, opts Options) (s *Store, err error) {
-	s = &Store{name: displayName(remote), opts: opts, rate: newLimiter(opts.MaxRate)}
+	s = &Store{name: displayName(remote), opts: opts, rate: throttle.New(opts.MaxRate)}
 	defer s.describe(&err, "open")
 	if err := startRclone(); err != nil {
 		return nil, err

@@ -111,7 +111,7 @@ func TestStoreFails(t *testing.T) {
 				t.Fatalf("nothing was committed\n%s", got.stderr)
 			}
 			part := recordsOf(t, run(t, "kbk-pack", run(t, "kbk-pull", nil, at).stdout, "-d").stdout)
-			for _, p := range done[len(done)-1].Positions {
+			for _, p := range done[len(done)-1].Partitions {
 				if len(part[p.Partition]) < int(p.Next) {
 					t.Errorf("%d records of partition %d, and the receipt says %d", len(part[p.Partition]), p.Partition, p.Next)
 				}

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/kbkio/kbk/pkg/commitlog"
-	"github.com/kbkio/kbk/pkg/push"
+	"github.com/kbkio/kbk/pkg/receipt"
 )
 
 func newKey(t *testing.T, dir string, args ...string) string {
@@ -148,13 +148,13 @@ func TestReceiptsInAFIFO(t *testing.T) {
 		at := make(map[int32]int64)
 		lines, final := bufio.NewScanner(f), false
 		for lines.Scan() {
-			var r push.Receipt
+			var r receipt.Receipt
 			must(t, json.Unmarshal(lines.Bytes(), &r))
 			names := logOf(t, backup)
 			if !slices.ContainsFunc(names, func(e *commitlog.Entry) bool { return e.ID == r.Entry }) {
 				t.Errorf("%s is not in the log yet", r.Entry)
 			}
-			for _, p := range r.Positions {
+			for _, p := range r.Partitions {
 				if p.Topic != topic || p.TopicID != topicID || p.Next < at[p.Partition] {
 					t.Errorf("%+v after %d", p, at[p.Partition])
 				}

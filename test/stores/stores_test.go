@@ -25,7 +25,7 @@ import (
 	"github.com/rclone/rclone/fs/config/obscure"
 	"github.com/rclone/rclone/fs/rc"
 
-	"github.com/kbkio/kbk/pkg/push"
+	"github.com/kbkio/kbk/pkg/receipt"
 	"github.com/kbkio/kbk/pkg/store"
 )
 
@@ -304,11 +304,11 @@ func TestList(t *testing.T) {
 	}
 }
 
-func receipts(t *testing.T, stdout []byte) []push.Receipt {
+func receipts(t *testing.T, stdout []byte) []receipt.Receipt {
 	t.Helper()
-	var all []push.Receipt
+	var all []receipt.Receipt
 	for line := range bytes.Lines(stdout) {
-		var r push.Receipt
+		var r receipt.Receipt
 		must(t, json.Unmarshal(line, &r))
 		all = append(all, r)
 	}
