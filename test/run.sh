@@ -30,7 +30,7 @@ sum -- -count=1 -race "${light[@]}"
 echo "== packages with storage"
 sum -- -count=1 "${heavy[@]}"
 
-echo "== real Kafka"
+echo "== real Kafka, real storage"
 for tool in java mvn; do
     command -v $tool >/dev/null || { echo "test/run.sh: $tool is not on the PATH, and the main tests need it" >&2; exit 1; }
 done
@@ -39,4 +39,4 @@ KBK_BIN=$PWD/bin sum -- -count=1 -timeout 20m -p 1 "$module/test/..."
 version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' test/kafka/pom.xml)
 echo
 echo "All passed: ${#light[@]} packages with the race detector, ${#heavy[@]} with storage,"
-echo "and the end-to-end tests against Apache Kafka $version. Skipped tests, if any, are named above."
+echo "and the end-to-end tests against Apache Kafka $version and storage servers. Skipped tests, if any, are named above."
