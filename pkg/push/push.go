@@ -140,6 +140,10 @@ func signingKey(file, passphraseFile string) (*sign.Key, error) {
 	return key, err
 }
 
+// pointLinger is how long the entry of a restore point waits for the stream's end,
+// which is in that entry too if it comes at once: most runs need only one.
+const pointLinger = 100 * time.Millisecond
+
 type key struct {
 	topic, id string
 	partition int32
@@ -158,6 +162,7 @@ type pusher struct {
 	position map[key]int64     // of this stream: what is scanned
 	sending  *errgroup.Group   // uploads, at most cfg.Transfers at once
 	current  *checkpoint
+	atPoint  *time.Timer // ends the entry of a restore point
 	commits  chan *checkpoint
 	failed   chan error // the first upload that did
 
@@ -330,12 +335,21 @@ func read(ctx context.Context, r *format.Reader, frames chan<- frame) error {
 func (p *pusher) follow(ctx context.Context, frames <-chan frame) (*format.End, error) {
 	tick := time.NewTicker(p.cfg.Checkpoint)
 	defer tick.Stop()
+	p.atPoint = time.NewTimer(pointLinger)
+	p.atPoint.Stop()
 	p.begin()
 	for {
 		select {
 		case f, ok := <-frames:
 			if !ok {
 				return nil, ctx.Err() // the reader says why
+			}
+			// A restore point is a boundary between entries: all that it covers is in its
+			// own or in one before, and nothing that comes later is.
+			if len(p.current.entry.Points) > 0 && f.kind != format.KindEnd {
+				if err := p.checkpoint(ctx); err != nil {
+					return nil, err
+				}
 			}
 			if f.kind == format.KindEnd {
 				end, err := format.DecodeEnd(f.raw)
@@ -347,6 +361,12 @@ func (p *pusher) follow(ctx context.Context, frames <-chan frame) (*format.End, 
 			}
 			if err := p.frame(ctx, f); err != nil {
 				return nil, err
+			}
+		case <-p.atPoint.C:
+			if len(p.current.entry.Points) > 0 {
+				if err := p.checkpoint(ctx); err != nil {
+					return nil, err
+				}
 			}
 		case <-tick.C:
 			if e := &p.current.entry; len(e.Segments)+len(p.current.marks)+len(e.Points) > 0 {
@@ -419,9 +439,7 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 			return command.Input(err)
 		}
 		e.Points = append(e.Points, commitlog.Point{Time: t.Time, Frame: f.raw})
-		// It is a boundary between entries: all that it covers is in this one or in
-		// one before, and nothing that came later is.
-		return p.checkpoint(ctx)
+		p.atPoint.Reset(pointLinger)
 	case format.KindRec:
 		return command.WithStatus(command.Corrupt, errors.New("standard input: a record in a stream of segments"))
 	default:

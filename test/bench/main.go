@@ -38,7 +38,15 @@ func main() {
 	runs := flag.Int("runs", 3, "runs of each pipe; the one of median duration is printed")
 	packing := flag.Bool("pack", false, "measure kbk-pack and the public tools on the same bytes, without Kafka")
 	brokers := flag.String("fill", "", "only fill a topic of these brokers")
+	stores := flag.Bool("store", false, "measure push and pull beside rclone instead, on bytes that do not compress")
 	flag.Parse()
+	if *stores {
+		if err := benchStore(*bin, *size, *runs); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *brokers != "" {
 		if err := fill(context.Background(), *brokers, int(*size/valueSize)); err != nil {
 			fmt.Fprintln(os.Stderr, "bench: fill the topic:", err)

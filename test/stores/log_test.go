@@ -2,6 +2,7 @@ package stores
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -10,7 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/receipt"
 )
@@ -172,5 +175,45 @@ func TestReceiptsInAFIFO(t *testing.T) {
 				t.Errorf("partition %d ends at %d", p, at[p])
 			}
 		}
+	}
+}
+
+// TestPointAtOnce wants a restore point to be committed when it comes, not at the next
+// checkpoint, and in one entry with the stream's end if that comes at once.
+func TestPointAtOnce(t *testing.T) {
+	var b bytes.Buffer
+	w := format.NewWriter(&b)
+	must(t, w.WriteHeader(&format.Header{Content: format.ContentSegments}))
+	must(t, w.Write(&format.Mark{Topic: topic, Next: 7}))
+	must(t, w.Write(&format.Point{Time: 1_700_000_000_000}))
+	must(t, w.Flush())
+	begin := bytes.Clone(b.Bytes())
+	must(t, w.Close(&format.End{}))
+	end := b.Bytes()[len(begin):]
+
+	once := filepath.Join(t.TempDir(), "nightly")
+	run(t, "kbk-push", b.Bytes(), once)
+	if log := logOf(t, once); len(log) != 1 || len(log[0].Points) != 1 || !log[0].Final {
+		t.Errorf("%d entries of a run that ends with a point", len(log))
+	}
+
+	dir := filepath.Join(t.TempDir(), "nightly")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "kbk-push"), "--checkpoint", "1h", dir)
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	_, err = in.Write(begin)
+	must(t, err)
+	for deadline := time.Now().Add(time.Minute); len(logOf(t, dir)) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a point was not committed")
+		}
+	}
+	_, err = in.Write(end)
+	must(t, err)
+	must(t, in.Close())
+	must(t, cmd.Wait())
+	if log := logOf(t, dir); len(log) != 2 || len(log[0].Points) != 1 || log[0].Final || !log[1].Final {
+		t.Errorf("%d entries, want the point's and the end's", len(log))
 	}
 }
