@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -154,7 +155,8 @@ type pusher struct {
 	cfg      Config
 	store    *store.Store
 	log      *slog.Logger
-	state    *commitlog.State // as it was at the start
+	mu       sync.Mutex       // for state
+	state    *commitlog.State // of the backup as it was at the start, and what this run has committed
 	receipts io.Writer
 
 	source   commitlog.Source
@@ -166,7 +168,7 @@ type pusher struct {
 	commits  chan *checkpoint
 	failed   chan error // the first upload that did
 
-	entries                   []committed // in order; the committer's
+	written                   int // log entries; the committer's
 	segments, skipped, stored int64
 }
 
@@ -179,11 +181,6 @@ type checkpoint struct {
 	// How far each partition is stored when the entry is, segments that the backup
 	// had before included.
 	reached map[key]int64
-}
-
-type committed struct {
-	entry *commitlog.Entry
-	sha   string
 }
 
 // Run stores the segments that it reads from in, and writes a [receipt.Receipt] for each log
@@ -255,11 +252,6 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	if err != nil {
 		return p.explain(err)
 	}
-	for _, c := range p.entries {
-		if err := state.Add(c.entry, c.sha); err != nil {
-			return err
-		}
-	}
 	if !cfg.NoManifest {
 		if err := st.WriteManifest(whole, state.Manifest()); err != nil {
 			return command.WithHint(err, "the backup itself is whole, the manifest is only a summary; where nothing can be overwritten use --no-manifest")
@@ -288,13 +280,13 @@ func (e storeError) Unwrap() error { return e.error }
 // explain says of a failure what it left behind, and how to go on.
 func (p *pusher) explain(err error) error {
 	left := "nothing was committed"
-	if n := len(p.entries); n > 0 {
+	if n := p.written; n > 0 {
 		left = "what was committed until now, in " + entries(n) + ", stays valid"
 	}
 	if _, ok := errors.AsType[storeError](err); ok {
 		return command.WithHint(err, left+"; when the cause is mended, run the same line again to go on")
 	}
-	if len(p.entries) > 0 {
+	if p.written > 0 {
 		p.log.Warn("not finished; " + left + ", and the same line goes on from there")
 	}
 	return err
@@ -488,7 +480,10 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		p.position[k] = m.Next
 	}
 	p.current.reached[k] = p.position[k]
-	if p.state.Covered(m.Topic, m.TopicID, m.Partition, m.From, m.Next) {
+	p.mu.Lock()
+	covered := p.state.Covered(m.Topic, m.TopicID, m.Partition, m.From, m.Next)
+	p.mu.Unlock()
+	if covered {
 		p.skipped++
 		return nil
 	}
@@ -542,13 +537,19 @@ func (p *pusher) commit(ctx context.Context) error {
 		}
 		e := &c.entry
 		e.Tool, e.Source = "kbk-push "+command.Version(), p.source
-		run.Stamp(e, p.state.After(time.Now()))
+		run.Stamp(e, p.state.After(time.Now())) // nobody else changes state
 		sha, err := p.store.AppendEntry(ctx, e)
 		if err != nil {
 			return storeError{err}
 		}
 		run.Advance(sha)
-		p.entries = append(p.entries, committed{e, sha})
+		p.written++
+		p.mu.Lock()
+		err = p.state.Add(e, sha)
+		p.mu.Unlock()
+		if err != nil {
+			return err
+		}
 		if err := p.receipt(c, sha); err != nil {
 			return err
 		}

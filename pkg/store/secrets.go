@@ -118,7 +118,10 @@ var (
 	signature = regexp.MustCompile(`(?i)([?&](?:sig|[a-z_-]*(?:signature|credential|token|key))=)[^&\s"']+`)
 )
 
-// hide takes secrets out of the text of err.
+// rulers are what Azure's library draws between the lines of an error.
+var rulers = regexp.MustCompile(`\s*-{20,}\s*`)
+
+// hide takes secrets out of the text of err, and what is no text at all.
 func hide(err error, secrets *strings.Replacer) error {
 	text := err.Error()
 	if secrets != nil {
@@ -126,6 +129,7 @@ func hide(err error, secrets *strings.Replacer) error {
 	}
 	text = userInfo.ReplaceAllString(text, "${1}…@")
 	text = signature.ReplaceAllString(text, "${1}…")
+	text = strings.TrimSuffix(rulers.ReplaceAllString(text, ": "), ": ")
 	if text == err.Error() {
 		return err
 	}

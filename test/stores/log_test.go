@@ -79,6 +79,7 @@ func TestSigned(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	sameRecords(t, run(t, "kbk-pack", run(t, "kbk-pull", nil, backup).stdout, "-d").stdout, source(t))
 	data, err := os.ReadFile(names[0])
 	must(t, err)
 	must(t, os.WriteFile(names[0], append(data, ' '), 0o600))
