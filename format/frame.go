@@ -637,3 +637,18 @@ func DecodeEnd(b []byte) (*End, error) {
 	}
 	return e, nil
 }
+
+// Scan makes f the frame that b is, as [Reader.Next] finds it. A rec must be in
+// deterministic encoding, as [AppendRecord] and [Frame.Rewrite] write it.
+func (f *Frame) Scan(b []byte) error {
+	*f = Frame{}
+	if len(b) > len(recHead) && isRecord(b) {
+		topic, n, o := scanRecord(b, f)
+		if o != whole || n != len(b) {
+			return corrupt("rec of a shape that is not one")
+		}
+		f.Kind, f.Name, f.Raw, f.Topic = KindRec, nameRec, b, string(topic)
+		return nil
+	}
+	return f.parse(b)
+}

@@ -395,3 +395,45 @@ func takeNullable(b []byte, i int) ([]byte, int) {
 	end := at + int(l)
 	return b[at:end:end], end
 }
+
+// Rest is the elements of a rec behind its headers, attributes and what a later version
+// may add, as they are in the frame.
+func (f *Frame) Rest() []byte {
+	_, i := takeNullable(f.Raw, f.payload)
+	_, i = takeNullable(f.Raw, i)
+	_, n, i, _ := readHead(f.Raw, i) // the reader has checked the shape
+	for ; n > 0; n-- {
+		i, _ = skipHeader(f.Raw, i)
+	}
+	return f.Raw[i:]
+}
+
+// Rewrite appends the frame to b with the fields of r instead of its own, but for its
+// [Frame.Rest], which stays as it is.
+func (f *Frame) Rewrite(b []byte, r *Record) []byte {
+	plain := *r
+	plain.Attributes = 0
+	at := len(b)
+	b = AppendRecord(b, &plain)
+	b[at] = f.Raw[0]
+	return append(b, f.Rest()...)
+}
+
+// AppendRecordRest appends r's frame to b, with a [Frame.Rest] instead of the attributes
+// unless it is empty. It fails when rest is no elements, or too many.
+func AppendRecordRest(b []byte, r *Record, rest []byte) ([]byte, error) {
+	if len(rest) == 0 {
+		return AppendRecord(b, r), nil
+	}
+	plain := *r
+	plain.Attributes = 0
+	at := len(b)
+	b = append(AppendRecord(b, &plain), rest...)
+	for elems := 9; elems <= maxElems; elems++ { // as many as rest turns out to be
+		b[at] = majorArray | byte(elems)
+		if _, n, o := scanRecord(b[at:], new(Frame)); o == whole && n == len(b)-at {
+			return b, nil
+		}
+	}
+	return b[:at], corrupt("rec with something else than elements behind its headers")
+}

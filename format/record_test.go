@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -280,5 +281,35 @@ func TestNoAllocations(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(runs, next); n != 0 {
 		t.Errorf("Next and Record allocate %v times a record", n)
+	}
+}
+
+// TestRewrite changes records of all shapes, and leaves what is behind their headers.
+func TestRewrite(t *testing.T) {
+	for _, rest := range []string{"", "01", "01 6478787878", "00 a0 9fff"} {
+		old := Record{Topic: "t", Offset: 5, Key: []byte("k"), Headers: []RecordHeader{{[]byte("a"), nil}, {[]byte{0xff}, []byte("v")}}}
+		raw := AppendRecord(nil, &old)
+		more := unhex(rest)
+		elems := map[string]byte{"": 8, "01": 9, "01 6478787878": 10, "00 a0 9fff": 11}[rest]
+		raw[0] = majorArray | elems
+		raw = append(raw, more...)
+		d := NewReader(bytes.NewReader(slices.Concat(unhex("d9d9f7 83 636b626b 01 a1 67636f6e74656e74 677265636f726473"), raw, endFrame())), 0)
+		f, err := d.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r Record
+		if err := f.Record(&r); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Rewrite([]byte("x"), &r); !bytes.Equal(got[1:], raw) {
+			t.Errorf("%q: unchanged: got %x, want %x", rest, got[1:], raw)
+		}
+		r.Topic, r.Partition, r.Value, r.Headers = "other", 7, []byte("new"), r.Headers[1:]
+		want := AppendRecord(nil, &Record{Topic: "other", Partition: 7, Offset: 5, Key: []byte("k"), Value: []byte("new"), Headers: old.Headers[1:]})
+		want[0] = majorArray | elems
+		if got := f.Rewrite(nil, &r); !bytes.Equal(got, append(want, more...)) {
+			t.Errorf("%q: got %x, want %x", rest, got, append(want, more...))
+		}
 	}
 }
