@@ -107,26 +107,6 @@ func parseOffsets(s string, now time.Time, from, to *Bound) (err error) {
 	return err
 }
 
-// parsePartitions reads a list of partitions and ranges of them: 0,3-5.
-func parsePartitions(s string) (map[int32]bool, error) {
-	out := make(map[int32]bool)
-	for _, part := range strings.Split(s, ",") {
-		a, b, isRange := strings.Cut(part, "-")
-		if !isRange {
-			b = a
-		}
-		first, err1 := strconv.ParseUint(a, 10, 31)
-		last, err2 := strconv.ParseUint(b, 10, 31)
-		if err1 != nil || err2 != nil || first > last || last-first > 1<<20 {
-			return nil, fmt.Errorf("%q is not a list of partitions such as 0,3-5", s)
-		}
-		for n := first; n <= last; n++ {
-			out[int32(n)] = true
-		}
-	}
-	return out, nil
-}
-
 // window is the records' timestamps that are wanted, in milliseconds since the
 // epoch, both ends included.
 type window struct{ since, until int64 }

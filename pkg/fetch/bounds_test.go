@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/kbkio/kbk/pkg/pattern"
 )
 
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
@@ -65,12 +67,12 @@ func TestOffsetOf(t *testing.T) {
 }
 
 func TestParsePartitions(t *testing.T) {
-	got, err := parsePartitions("0,3-5")
+	got, err := pattern.Partitions("0,3-5")
 	if err != nil || len(got) != 4 || !got[0] || !got[3] || !got[4] || !got[5] {
 		t.Errorf("%v, %v", got, err)
 	}
 	for _, in := range []string{"", "x", "1,", "5-3", "-1", "1-", "4294967296", "0-2147483647"} {
-		if got, err := parsePartitions(in); err == nil {
+		if got, err := pattern.Partitions(in); err == nil {
 			t.Errorf("%q was taken as %v", in, got)
 		}
 	}

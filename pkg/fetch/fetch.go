@@ -23,6 +23,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/pattern"
 )
 
 // Config says what to read.
@@ -196,7 +197,7 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		}
 	}
 	if list := c.String("partitions"); list != "" {
-		if cfg.Partitions, err = parsePartitions(list); err != nil {
+		if cfg.Partitions, err = pattern.Partitions(list); err != nil {
 			return command.Usagef("--partitions: %w", err)
 		}
 	}

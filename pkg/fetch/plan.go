@@ -285,7 +285,7 @@ func selectTopics(all kadm.TopicDetails, cfg Config) (selection, error) {
 		}
 		wanted := func(int32) bool { return true }
 		if some {
-			nums, err := parsePartitions(list)
+			nums, err := pattern.Partitions(list)
 			if err != nil {
 				return nil, command.Usagef("-t %s: %w", s, err)
 			}

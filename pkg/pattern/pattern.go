@@ -1,11 +1,13 @@
 // Package pattern matches names of topics and consumer groups as librdkafka and kcat
-// do: a pattern is a name, or a regular expression if it begins with ^.
+// do: a pattern is a name, or a regular expression if it begins with ^. And it reads
+// lists of partitions.
 package pattern
 
 import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -31,4 +33,24 @@ func Compile(patterns []string) (matches func(name string) bool, err error) {
 	return func(name string) bool {
 		return names[name] || slices.ContainsFunc(exprs, func(re *regexp.Regexp) bool { return re.MatchString(name) })
 	}, nil
+}
+
+// Partitions reads a list of partitions and ranges of them: 0,3-5.
+func Partitions(s string) (map[int32]bool, error) {
+	out := make(map[int32]bool)
+	for _, part := range strings.Split(s, ",") {
+		a, b, isRange := strings.Cut(part, "-")
+		if !isRange {
+			b = a
+		}
+		first, err1 := strconv.ParseUint(a, 10, 31)
+		last, err2 := strconv.ParseUint(b, 10, 31)
+		if err1 != nil || err2 != nil || first > last || last-first > 1<<20 {
+			return nil, fmt.Errorf("%q is not a list of partitions such as 0,3-5", s)
+		}
+		for n := first; n <= last; n++ {
+			out[int32(n)] = true
+		}
+	}
+	return out, nil
 }
