@@ -170,6 +170,12 @@ func Stdout() (*os.File, error) {
 	return os.Stdout, nil
 }
 
+// Text returns standard output for what people may read.
+func Text() *os.File {
+	growPipe(os.Stdout)
+	return os.Stdout
+}
+
 // StdoutIsTerminal says whether a person would see what is written to standard output.
 func StdoutIsTerminal() bool { return term.IsTerminal(int(os.Stdout.Fd())) }
 

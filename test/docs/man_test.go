@@ -11,13 +11,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/pkg/fetch"
+	"github.com/kbkio/kbk/pkg/filter"
 	"github.com/kbkio/kbk/pkg/pack"
 	"github.com/kbkio/kbk/pkg/produce"
 	"github.com/kbkio/kbk/pkg/pull"
 	"github.com/kbkio/kbk/pkg/push"
 )
 
-var apps = []*cli.App{fetch.App(), pack.App(), push.App(), pull.App(), produce.App()}
+var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App()}
 
 var documented = regexp.MustCompile(`(?m)^\*\*--?[a-z].*$`)
 

@@ -1,0 +1,439 @@
+// Package filter picks, changes and shows records of a stream.
+package filter
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/ordered"
+)
+
+// Config says which records to pass on, and what to do with them. Its fields are made
+// of flags: see App.
+type Config struct {
+	quick  []shallow
+	slow   []deep
+	head   int64 // -1: all
+	change *change
+	print  *printer // nil: write a stream
+	parse  bool     // read JSON lines and not a stream
+	count  bool     // write nothing but how many there are
+
+	MaxFrame int64 // bytes of the largest frame accepted
+}
+
+// App is the command kbk-filter.
+func App() *cli.App {
+	return command.App(command.Spec{
+		Name:  "kbk-filter",
+		Usage: "pick, change and show records of a stream",
+		Description: `Reads a stream of records, passes on those for which every condition holds, changed as
+asked, and all other frames. With --to json it writes a line of JSON for each frame, for
+jq and everything else that reads lines, and with --from json it reads them back.
+
+   kbk-fetch -b localhost:9092 -t users | kbk-filter --mask value.email=redact | kbk-pack | kbk-push s3:bucket/masked
+   kbk-pull s3:bucket/nightly | kbk-pack -d | kbk-filter --key '^42$' --to json | jq .payload`,
+		Flags: slices.Concat(pickFlags(), changeFlags(), []cli.Flag{
+			&cli.BoolFlag{Name: "count", Aliases: []string{"c"}, Usage: "print how many records there are, and nothing else"},
+			&cli.StringFlag{Name: "to", Usage: "write `WHAT`: json for a line for each frame, raw for the values, a line each", DefaultText: "a stream"},
+			&cli.StringFlag{Name: "from", Usage: "read `WHAT`: json, as --to json writes it", DefaultText: "a stream"},
+			&cli.BoolFlag{Name: "pretty", Usage: "with --to json: for eyes, records only, and JSON in keys and values unfolded"},
+			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "write each record as `TEXT`, in which %t %p %o %T %k %s %h and others stand for its parts, as in kcat"},
+			command.MaxFrameFlag(),
+		}),
+		Action: action,
+	})
+}
+
+func action(ctx context.Context, c *cli.Context, env *command.Env) error {
+	cfg, err := configure(c)
+	if err != nil {
+		return err
+	}
+	in, err := command.Stdin()
+	if err != nil {
+		return err
+	}
+	if cfg.count || cfg.print != nil {
+		return Run(ctx, cfg, env, in, command.Text())
+	}
+	out, err := command.Stdout()
+	if err != nil {
+		return err
+	}
+	return Run(ctx, cfg, env, in, out)
+}
+
+// configure reads the flags.
+func configure(c *cli.Context) (cfg Config, err error) {
+	cfg = Config{head: -1, count: c.Bool("count"), MaxFrame: command.SizeOf(c, "max-frame")}
+	if cfg.quick, cfg.slow, err = conditions(c); err != nil {
+		return cfg, err
+	}
+	if c.IsSet("head") {
+		if cfg.head = c.Int64("head"); cfg.head < 0 {
+			return cfg, command.Usagef("--head %d is below 0", cfg.head)
+		}
+	}
+	if cfg.change, err = changes(c); err != nil {
+		return cfg, err
+	}
+	if cfg.print, err = printing(c); err != nil {
+		return cfg, err
+	}
+	switch c.String("from") {
+	case "":
+	case "json":
+		cfg.parse = true
+	default:
+		return cfg, command.Usagef("--from %q is not json", c.String("from"))
+	}
+	return cfg, nil
+}
+
+// alters tells whether what comes out may not be what came in.
+func (cfg *Config) alters() bool {
+	return len(cfg.quick)+len(cfg.slow) > 0 || cfg.head >= 0 || cfg.change != nil
+}
+
+// A filter is one run.
+type filter struct {
+	cfg    Config
+	source source
+	out    sink
+	queue  *ordered.Queue // nil where all is done on one core
+	block  *block
+	blocks sync.Pool
+	passed atomic.Int64
+}
+
+// A source is where frames come from: a stream, or lines of JSON.
+type source interface {
+	Header() (*format.Header, error)
+	Next() (*format.Frame, error)
+}
+
+// Run filters the stream in to out. It reads in to its end, also behind the last record
+// that it passes on: only then is it known that the stream is whole.
+func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) error {
+	began := time.Now()
+	g, ctx := errgroup.WithContext(ctx)
+	f := &filter{cfg: cfg, blocks: sync.Pool{New: func() any { return new(block) }}}
+	paused := &pausing{r: command.Interruptible(ctx, in), before: func() error { return f.pause(ctx) }}
+	if cfg.parse {
+		f.source = newLines(paused, cfg.MaxFrame)
+	} else {
+		f.source = format.NewReader(paused, int(cfg.MaxFrame))
+	}
+	h, err := f.source.Header()
+	if err != nil {
+		return command.Input(err)
+	}
+	if h.Content == format.ContentSegments {
+		return command.WithHint(command.Usagef("standard input is a stream of segments, not of records"), "put kbk-pack -d before this command")
+	}
+	if cfg.alters() {
+		h.Filters = append(h.Filters, env.Name)
+	}
+	switch {
+	case cfg.count:
+		f.out = nothing{}
+	case cfg.print != nil:
+		f.out = &lines{w: bufio.NewWriterSize(out, ordered.ChunkSize), printer: cfg.print}
+	default:
+		f.out = &stream{format.NewWriter(out)}
+	}
+	if err := f.out.header(h); err != nil {
+		return err
+	}
+	// Several cores pay where records are looked into, and keep their order; the first
+	// records are only known on one.
+	if (len(cfg.slow) > 0 || cfg.change != nil || cfg.print != nil) && cfg.head < 0 {
+		f.queue = ordered.NewQueue(queued, queued)
+		f.block = f.newBlock()
+	}
+	end := new(format.End)
+	if f.queue == nil {
+		if end, err = f.inline(); err != nil {
+			return err
+		}
+	} else {
+		g.Go(func() (err error) {
+			defer f.queue.Close()
+			end, err = f.parallel(ctx)
+			return err
+		})
+		f.queue.Start(ctx, g, func(b []byte) error { return errors.Join(f.out.raw(b), f.out.flush()) })
+		if err := g.Wait(); err != nil {
+			return err
+		}
+	}
+	end.Records, end.Segments = f.passed.Load(), 0
+	if err := f.out.close(end); err != nil {
+		return err
+	}
+	if cfg.count {
+		if _, err := fmt.Fprintln(out, f.passed.Load()); err != nil {
+			return err
+		}
+	}
+	env.Log.Info(fmt.Sprintf("passed %s on", command.Count(f.passed.Load(), "record")), slog.Duration("in", time.Since(began).Round(time.Millisecond)))
+	if end.Interrupted {
+		return command.Stopped("what the source had read is passed on")
+	}
+	return nil
+}
+
+// queued is how many bytes of frames wait for a core, and how many for the writer.
+const queued = 32 << 20
+
+// pause is called before a read: nothing that can be written is held back while the
+// input may pause.
+func (f *filter) pause(ctx context.Context) error {
+	switch {
+	case f.out == nil: // the header is being read
+		return nil
+	case f.queue != nil:
+		return f.hand(ctx)
+	}
+	return f.out.flush()
+}
+
+// pausing calls before in front of each read.
+type pausing struct {
+	r      io.Reader
+	before func() error
+}
+
+// Read implements io.Reader.
+func (p *pausing) Read(b []byte) (int, error) {
+	if err := p.before(); err != nil {
+		return 0, err
+	}
+	return p.r.Read(b)
+}
+
+// picked tells whether a record is to be passed on, as far as the scan tells.
+func (f *filter) picked(frame *format.Frame) bool {
+	for _, c := range f.cfg.quick {
+		if !c(frame) {
+			return false
+		}
+	}
+	return true
+}
+
+// inline filters on one core. Without conditions on what is in a record it does not
+// look there.
+func (f *filter) inline() (*format.End, error) {
+	t := &task{filter: f, worker: f.cfg.change.worker(), rest: f.cfg.head}
+	defer func() { f.passed.Add(t.passed) }()
+	for {
+		frame, err := f.source.Next()
+		if err != nil {
+			return nil, command.Input(err)
+		}
+		switch {
+		case frame.Kind == format.KindEnd:
+			end, err := format.DecodeEnd(frame.Raw)
+			return end, err
+		case frame.Kind != format.KindRec:
+			if err := f.other(frame); err != nil {
+				return nil, err
+			}
+		case !f.picked(frame) || t.rest == 0:
+		case t.plain():
+			if t.rest > 0 {
+				t.rest--
+			}
+			t.passed++
+			if err := f.out.raw(frame.Raw); err != nil {
+				return nil, err
+			}
+		default:
+			if err := t.do(frame); err != nil {
+				return nil, err
+			}
+			if err := f.out.raw(t.buf); err != nil {
+				return nil, err
+			}
+			t.buf = t.buf[:0]
+		}
+	}
+}
+
+// other passes a frame on that is no record.
+func (f *filter) other(frame *format.Frame) error {
+	b, err := f.shown(frame)
+	if err != nil {
+		return err
+	}
+	return f.out.raw(b)
+}
+
+// shown is a frame that is no record as it is written.
+func (f *filter) shown(frame *format.Frame) ([]byte, error) {
+	if f.cfg.count {
+		return nil, nil
+	}
+	if frame.Kind == format.KindSeg {
+		return nil, command.WithStatus(command.Corrupt, errors.New("standard input: a segment in a stream of records"))
+	}
+	b, err := f.cfg.change.other(frame)
+	if err != nil {
+		return nil, command.Input(err)
+	}
+	if f.cfg.print == nil {
+		return b, nil
+	}
+	changed := *frame
+	changed.Raw = b
+	return f.cfg.print.other(nil, &changed)
+}
+
+// A task looks at records on one core, and gathers what is to be written of them.
+type task struct {
+	*filter
+	worker *worker
+	rec    format.Record
+	buf    []byte
+	passed int64
+	rest   int64 // of --head; below 0: no bound
+}
+
+// plain tells whether records pass as they are, without a look into them.
+func (t *task) plain() bool {
+	return len(t.cfg.slow) == 0 && t.cfg.change == nil && t.cfg.print == nil
+}
+
+// do appends what is to be written of a record to t.buf.
+func (t *task) do(frame *format.Frame) error {
+	if err := frame.Record(&t.rec); err != nil {
+		return command.Input(err)
+	}
+	for _, c := range t.cfg.slow {
+		if !c(&t.rec) {
+			return nil
+		}
+	}
+	if t.cfg.change == nil {
+		return t.give(frame, nil)
+	}
+	return t.worker.apply(&t.rec, func(r *format.Record) error { return t.give(frame, r) })
+}
+
+// give writes a record, which is r where that is not what the frame has.
+func (t *task) give(frame *format.Frame, r *format.Record) (err error) {
+	if t.rest == 0 {
+		return nil
+	}
+	t.rest = max(t.rest-1, -1)
+	t.passed++
+	switch {
+	case t.cfg.count:
+	case t.cfg.print != nil:
+		if r == nil {
+			r = &t.rec
+		}
+		t.buf, err = t.cfg.print.record(t.buf, frame, r)
+	case r == nil:
+		t.buf = append(t.buf, frame.Raw...)
+	default:
+		t.buf = frame.Rewrite(t.buf, r)
+	}
+	return err
+}
+
+// A block is frames on their way to a core: a copy of them, as they lie in the stream.
+type block struct {
+	bytes  []byte
+	frames []format.Frame
+	ends   []int // where each ends in bytes
+}
+
+const blockSize = 256 << 10
+
+func (f *filter) newBlock() *block {
+	b := f.blocks.Get().(*block)
+	b.bytes, b.frames, b.ends = b.bytes[:0], b.frames[:0], b.ends[:0]
+	return b
+}
+
+// parallel hands blocks of frames to the queue.
+func (f *filter) parallel(ctx context.Context) (*format.End, error) {
+	for {
+		frame, err := f.source.Next()
+		if err != nil {
+			return nil, command.Input(err)
+		}
+		if frame.Kind == format.KindEnd {
+			end, err := format.DecodeEnd(frame.Raw)
+			return end, errors.Join(err, f.hand(ctx))
+		}
+		if frame.Kind == format.KindRec && !f.picked(frame) {
+			continue
+		}
+		b := f.block
+		b.bytes = append(b.bytes, frame.Raw...)
+		b.frames = append(b.frames, *frame)
+		b.ends = append(b.ends, len(b.bytes))
+		if len(b.bytes) >= blockSize {
+			if err := f.hand(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// hand hands the block on that is being gathered.
+func (f *filter) hand(ctx context.Context) error {
+	b := f.block
+	if len(b.frames) == 0 {
+		return nil
+	}
+	f.block = f.newBlock()
+	return f.queue.Put(ctx, int64(len(b.bytes)), func(_ context.Context, out *ordered.Output) error {
+		defer f.blocks.Put(b)
+		t := &task{filter: f, worker: f.cfg.change.worker(), rest: -1, buf: out.Buffer()}
+		at := 0
+		for i := range b.frames {
+			frame := &b.frames[i]
+			frame.Raw, at = b.bytes[at:b.ends[i]:b.ends[i]], b.ends[i]
+			if frame.Kind == format.KindRec {
+				if err := t.do(frame); err != nil {
+					return err
+				}
+			} else {
+				if err := frame.Scan(frame.Raw); err != nil { // its name was in the reader's memory
+					return command.Input(err)
+				}
+				shown, err := f.shown(frame)
+				if err != nil {
+					return err
+				}
+				t.buf = append(t.buf, shown...)
+			}
+			if len(t.buf) >= ordered.ChunkSize {
+				if err := out.Emit(t.buf); err != nil {
+					return err
+				}
+				t.buf = out.Buffer()
+			}
+		}
+		f.passed.Add(t.passed)
+		return out.Emit(t.buf)
+	})
+}
