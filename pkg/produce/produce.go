@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/urfave/cli/v2"
 
@@ -19,15 +18,54 @@ import (
 	"github.com/kbkio/kbk/pkg/kafka"
 )
 
-// Config says where the records go.
+// Config says where the records go, and how.
 type Config struct {
-	Kafka             kafka.Config
-	Rename            map[string]string // target topic by source topic; others keep their name
+	Kafka  kafka.Config
+	Naming naming
+
+	PartitionMap map[int32]int32 // target partition by source partition; others keep their number
+	Partitioner  string          // murmur2, roundRobin, or "": as they were
+
 	CreateTopics      bool
-	ReplicationFactor int  // of topics that are created; 0: as stored
-	Append            bool // also to topics that hold records
-	Memory            int64
-	MaxFrame          int64
+	Partitions        int  // of topics that are created; 0: as stored
+	ReplicationFactor int  // likewise
+	NoConfigs         bool // create topics without the stored configs
+	SkipConfigs       []string
+	Configs           map[string]string // of topics that are created, besides the stored ones
+	AddPartitions     bool
+	IfNotEmpty        string // resume, appending or purge
+	Yes               bool   // purge is meant
+
+	Exact  bool  // records keep their offsets
+	MaxGap int64 // the most offsets without a record to write markers for
+
+	OffsetHeaders bool
+	StripHeaders  []string
+	Compression   string // none, gzip, snappy, lz4, zstd; "": as the topic says
+	MaxRate       uint64 // bytes a second; 0: no limit
+	MaxRecords    uint64 // records a second; 0: no limit
+	DryRun        bool
+
+	Memory   int64
+	MaxFrame int64
+}
+
+// Values of the flags.
+const (
+	murmur2    = "murmur2"
+	roundRobin = "round-robin"
+
+	resume    = "fail" // unless what is there is what an earlier run has produced
+	appending = "append"
+	purge     = "purge"
+)
+
+// partition is where the records of a partition go.
+func (c *Config) partition(num int32) int32 {
+	if to, ok := c.PartitionMap[num]; ok {
+		return to
+	}
+	return num
 }
 
 // App is the command kbk-produce.
@@ -39,14 +77,33 @@ func App() *cli.App {
 are, with an idempotent producer. Which offset became which goes to standard output, unless
 that is a terminal: kbk-offsets carries consumer groups over with it.
 
-If the input turns out to be cut short, what came before has been produced; the status is 3.
+A restore that was killed is resumed by the same line: what is in the target already is
+compared with the input, and not produced again. If the input turns out to be cut short, what
+came before has been produced; the status is 3.
 
    kbk-pull /var/backups/nightly | kbk-pack -d | kbk-produce -b localhost:9092 --create-topics > map.kbk`,
 		Flags: append(kafka.Flags(),
-			&cli.StringSliceFlag{Name: "rename", Usage: "write topic OLD to NEW, as `OLD=NEW`; repeatable"},
+			&cli.StringSliceFlag{Name: "rename", Usage: "write topic OLD to NEW, as `OLD=NEW`, or as '^(.*)$=restored.$1'; repeatable"},
+			&cli.StringFlag{Name: "prefix", Usage: "put `TEXT` before the names of topics that --rename does not change"},
+			&cli.StringFlag{Name: "partition-map", Usage: "write partitions to others, as `0=2,1=0`"},
+			&cli.StringFlag{Name: "partitioner", Usage: "choose partitions anew `BY` murmur2 (the key, as Java clients do) or round-robin", DefaultText: "as they were"},
 			&cli.BoolFlag{Name: "create-topics", Usage: "create topics that do not exist, with the partitions, replication factor and configs they had"},
+			&cli.IntFlag{Name: "partitions", Usage: "create topics with `N` partitions", DefaultText: "as they had"},
 			&cli.IntFlag{Name: "replication-factor", Usage: "create topics with `N` replicas", DefaultText: "as they had"},
-			&cli.StringFlag{Name: "if-not-empty", Value: "fail", Usage: "`WHAT` to do when a target topic holds records: fail or append"},
+			&cli.StringSliceFlag{Name: "topic-config", Usage: "create topics with config `KEY=VALUE`; repeatable"},
+			&cli.StringSliceFlag{Name: "skip-config", Usage: "create topics without the config `KEY` that they had; repeatable"},
+			&cli.BoolFlag{Name: "no-configs", Usage: "create topics without the configs they had"},
+			&cli.BoolFlag{Name: "add-partitions", Usage: "add partitions to topics that have too few"},
+			&cli.StringFlag{Name: "if-not-empty", Value: resume, Usage: "`WHAT` to do when a target topic holds other records than this restore's: fail, append or purge"},
+			&cli.BoolFlag{Name: "yes", Usage: "purge is meant"},
+			&cli.StringFlag{Name: "offsets", Value: "new", Usage: "`WHICH` offsets records get: new, or exact for those they had"},
+			&cli.Int64Flag{Name: "max-gap", Value: 1_000_000, Usage: "with exact offsets: write markers into gaps of at most `N` offsets"},
+			&cli.BoolFlag{Name: "offset-headers", Usage: "add headers that say where a record was: kbk.source.topic, partition, offset and timestamp"},
+			&cli.StringSliceFlag{Name: "strip-header", Usage: "leave out headers of this `NAME`; repeatable"},
+			&cli.StringFlag{Name: "compression", Usage: "compress batches with `CODEC`: none, gzip, snappy, lz4 or zstd", DefaultText: "as the topic says, or zstd"},
+			&cli.StringFlag{Name: "max-rate", Usage: "produce at most `SIZE` a second, as 50MB/s", DefaultText: "no limit"},
+			&cli.StringFlag{Name: "max-records", Usage: "produce at most `N` records a second, as 10000/s", DefaultText: "no limit"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "read and check everything, say what would be done, and do nothing"},
 			&cli.StringFlag{Name: "map", Usage: "write which offset became which to `FILE`"},
 			command.SizeFlag("memory", 128<<20, "hold `SIZE` of records that are on their way"),
 			command.MaxFrameFlag(),
@@ -56,41 +113,9 @@ If the input turns out to be cut short, what came before has been produced; the 
 }
 
 func action(ctx context.Context, c *cli.Context, env *command.Env) error {
-	cfg := Config{
-		Rename:            make(map[string]string),
-		CreateTopics:      c.Bool("create-topics"),
-		ReplicationFactor: c.Int("replication-factor"),
-		Memory:            command.SizeOf(c, "memory"),
-		MaxFrame:          command.SizeOf(c, "max-frame"),
-	}
-	var err error
-	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
+	cfg, err := fromFlags(c)
+	if err != nil {
 		return err
-	}
-	for _, r := range c.StringSlice("rename") {
-		from, to, ok := strings.Cut(r, "=")
-		if !ok || from == "" || to == "" {
-			return command.Usagef("--rename %q is not OLD=NEW", r)
-		}
-		if had, ok := cfg.Rename[from]; ok && had != to {
-			return command.Usagef("--rename: topic %s to both %s and %s", from, had, to)
-		}
-		cfg.Rename[from] = to
-	}
-	switch {
-	case c.IsSet("replication-factor") && (cfg.ReplicationFactor < 1 || cfg.ReplicationFactor > 32767):
-		return command.Usagef("--replication-factor %d is not between 1 and 32767", cfg.ReplicationFactor)
-	case c.IsSet("replication-factor") && !cfg.CreateTopics:
-		return command.WithHint(command.Usagef("--replication-factor is only for topics that are created"), "add --create-topics")
-	case cfg.Memory < 1<<20:
-		return command.Usagef("--memory is below 1MiB")
-	}
-	switch s := c.String("if-not-empty"); s {
-	case "fail":
-	case "append":
-		cfg.Append = true
-	default:
-		return command.Usagef("--if-not-empty %q is neither fail nor append", s)
 	}
 	in, err := command.Stdin()
 	if err != nil {
@@ -104,9 +129,88 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	return errors.Join(err, out.Close())
 }
 
+func fromFlags(c *cli.Context) (Config, error) {
+	cfg := Config{
+		Partitioner:       c.String("partitioner"),
+		CreateTopics:      c.Bool("create-topics"),
+		Partitions:        c.Int("partitions"),
+		ReplicationFactor: c.Int("replication-factor"),
+		NoConfigs:         c.Bool("no-configs"),
+		SkipConfigs:       c.StringSlice("skip-config"),
+		Configs:           make(map[string]string),
+		AddPartitions:     c.Bool("add-partitions"),
+		IfNotEmpty:        c.String("if-not-empty"),
+		Yes:               c.Bool("yes"),
+		MaxGap:            c.Int64("max-gap"),
+		OffsetHeaders:     c.Bool("offset-headers"),
+		StripHeaders:      c.StringSlice("strip-header"),
+		Compression:       c.String("compression"),
+		DryRun:            c.Bool("dry-run"),
+		Memory:            command.SizeOf(c, "memory"),
+		MaxFrame:          command.SizeOf(c, "max-frame"),
+	}
+	var err error
+	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
+		return cfg, err
+	}
+	if cfg.Naming, err = parseNaming(c.StringSlice("rename"), c.String("prefix")); err != nil {
+		return cfg, err
+	}
+	if cfg.PartitionMap, err = parsePartitionMap(c.String("partition-map")); err != nil {
+		return cfg, err
+	}
+	if cfg.MaxRate, err = perSecond("max-rate", c.String("max-rate")); err != nil {
+		return cfg, err
+	}
+	if cfg.MaxRecords, err = perSecond("max-records", c.String("max-records")); err != nil {
+		return cfg, err
+	}
+	for _, s := range c.StringSlice("topic-config") {
+		k, v, ok := strings.Cut(s, "=")
+		if !ok || k == "" {
+			return cfg, command.Usagef("--topic-config %q is not KEY=VALUE", s)
+		}
+		cfg.Configs[k] = v
+	}
+	switch s := c.String("offsets"); s {
+	case "new":
+	case "exact":
+		cfg.Exact = true
+	default:
+		return cfg, command.Usagef("--offsets %q is neither new nor exact", s)
+	}
+	_, known := codecs[cfg.Compression]
+	creates := c.IsSet("replication-factor") || c.IsSet("partitions") || c.IsSet("topic-config") || c.IsSet("skip-config") || cfg.NoConfigs
+	switch {
+	case c.IsSet("replication-factor") && (cfg.ReplicationFactor < 1 || cfg.ReplicationFactor > 32767):
+		return cfg, command.Usagef("--replication-factor %d is not between 1 and 32767", cfg.ReplicationFactor)
+	case c.IsSet("partitions") && cfg.Partitions < 1:
+		return cfg, command.Usagef("--partitions %d is below 1", cfg.Partitions)
+	case creates && !cfg.CreateTopics:
+		return cfg, command.WithHint(command.Usagef("--partitions, --replication-factor, --topic-config, --skip-config and --no-configs are only for topics that are created"), "add --create-topics")
+	case cfg.Partitioner != "" && cfg.Partitioner != murmur2 && cfg.Partitioner != roundRobin:
+		return cfg, command.Usagef("--partitioner %q is neither murmur2 nor round-robin", cfg.Partitioner)
+	case cfg.Partitioner != "" && len(cfg.PartitionMap) > 0:
+		return cfg, command.Usagef("--partitioner and --partition-map do not go together")
+	case cfg.IfNotEmpty != resume && cfg.IfNotEmpty != appending && cfg.IfNotEmpty != purge:
+		return cfg, command.Usagef("--if-not-empty %q is neither fail, append nor purge", cfg.IfNotEmpty)
+	case cfg.Exact && cfg.Partitioner != "":
+		return cfg, command.Usagef("--offsets exact keeps records in their partitions: it does not go with --partitioner")
+	case cfg.Exact && cfg.IfNotEmpty == appending:
+		return cfg, command.Usagef("--offsets exact has nothing to do with what is there already: it does not go with --if-not-empty append")
+	case cfg.MaxGap < 0:
+		return cfg, command.Usagef("--max-gap %d is below 0", cfg.MaxGap)
+	case cfg.Compression != "" && !known:
+		return cfg, command.Usagef("--compression %q is not none, gzip, snappy, lz4 or zstd", cfg.Compression)
+	case cfg.Memory < 1<<20:
+		return cfg, command.Usagef("--memory is below 1MiB")
+	}
+	return cfg, nil
+}
+
 // Run produces the records that it reads from in, and writes to out, as a stream of
 // map frames, what became of their offsets.
-func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) error {
+func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) (err error) {
 	began := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -118,44 +222,49 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	if h.Content != format.ContentRecords {
 		return command.WithHint(command.Usagef("standard input is a stream of segments, not of records"), "put kbk-pack -d before this command")
 	}
-	targets := &targets{cfg: cfg, log: env.Log, topics: make(map[string]*target), sources: make(map[string]*source)}
 	connect := func(opts ...kgo.Opt) (*kgo.Client, error) {
 		return kafka.NewClient(ctx, cfg.Kafka, append(opts,
 			kgo.RecordPartitioner(kgo.ManualPartitioner()),
 			kgo.RequiredAcks(kgo.AllISRAcks()),
 			// A sequence that the broker lost would be taken up anew, and records doubled.
 			kgo.StopProducerOnDataLossDetected(),
-			kgo.ProducerBatchCompression(kgo.ZstdCompression(), kgo.NoCompression()),
 			// The client looks for a topic that was created a moment ago; by default it
 			// would sit out seconds before it looks again.
 			kgo.MetadataMinAge(100*time.Millisecond),
 		)...)
 	}
-	cl, err := connect(
-		kgo.ProducerBatchMaxBytesFn(targets.maxBatch),
-		kgo.MaxBufferedRecords(1<<20),
-		kgo.MaxBufferedBytes(int(cfg.Memory)),
-	)
+	cl, err := connect()
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	targets.adm = kadm.NewClient(cl)
+	targets := newTargets(cfg, env, cl)
+	defer func() {
+		err = errors.Join(err, targets.putBack(ctx))
+		if err == nil {
+			targets.warnOfRetention(time.Now())
+		}
+	}()
 	w := format.NewWriter(out)
 	if err := w.WriteHeader(&format.Header{ID: h.ID, Created: began.UnixMilli(), Content: format.ContentRecords, Source: h.Source}); err != nil {
 		return err
 	}
-	p := &producer{cl: cl, connect: connect, targets: targets, maps: w, fail: cancel}
+	p := newProducer(cfg, env, targets, w)
+	p.connect, p.fail = connect, cancel
 	defer p.close()
 	end, err := p.follow(ctx, r)
-	if flushErr := cl.Flush(ctx); err == nil {
-		err = flushErr
+	if err == nil {
+		err = p.finish(ctx, end)
+	} else if p.cl != nil {
+		err = errors.Join(err, p.cl.Flush(ctx)) // what came before is to be in the map
 	}
-	p.mu.Lock() // no promise is under way: only for the race detector's peace
-	defer p.mu.Unlock()
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
+	cancel(err)
+	_ = p.lanes.Wait() // they end with the context
+	p.mu.Lock()        // no promise is under way: only for the race detector's peace
+	defer p.mu.Unlock()
 	if mapErr := p.writeRuns(); err == nil {
 		err = mapErr
 	}
@@ -165,11 +274,17 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		}
 		return errors.Join(err, w.Flush())
 	}
-	if err := w.Close(&format.End{Records: p.acked, Interrupted: end.Interrupted, Lost: end.Lost}); err != nil {
+	if err := w.Close(&format.End{Records: p.acked + p.there, Interrupted: end.Interrupted, Lost: end.Lost}); err != nil {
 		return fmt.Errorf("write the map: %w", err)
 	}
-	env.Log.Info(fmt.Sprintf("produced %s to %s", command.Count(p.acked, "record"), command.Count(int64(len(targets.sources)), "topic")),
-		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
+	if cfg.DryRun {
+		return p.report()
+	}
+	said := fmt.Sprintf("produced %s to %s", command.Count(p.acked, "record"), command.Count(int64(len(targets.sources)), "topic"))
+	if p.there > 0 {
+		said += fmt.Sprintf(", where %s were already", command.Count(p.there, "record"))
+	}
+	env.Log.Info(said, slog.Duration("in", since(began)))
 	if end.Interrupted {
 		return command.Stopped("the topics hold what it had read, which is not all")
 	}

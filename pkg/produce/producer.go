@@ -1,7 +1,6 @@
 package produce
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
@@ -19,25 +20,65 @@ import (
 // A producer hands records to the client, which keeps them until they are
 // acknowledged, and turns acknowledgements into map frames.
 type producer struct {
-	cl      *kgo.Client
-	large   *kgo.Client // see produceLarge; nil until it is needed
-	connect func(...kgo.Opt) (*kgo.Client, error)
+	cfg     Config
+	env     *command.Env
 	targets *targets
 	arena   arena
+	hasher  *hasher
+	limit   *limiter
 	fail    context.CancelCauseFunc
+	connect func(...kgo.Opt) (*kgo.Client, error)
+	cl      *kgo.Client // nil before the first topic is ready, and at a dry run
+
+	largeLock sync.Mutex
+	large     *kgo.Client // see produceLarge; nil until it is needed
+
+	// Of exact offsets.
+	lanes   errgroup.Group      // one goroutine a partition
+	queued  *semaphore.Weighted // bytes that wait for it
+	markers markers
+	filler  filler
+
+	check tooLarge // of a dry run
+
+	there int64 // records that the target had already
 
 	mu    sync.Mutex // what promises and follow share
 	maps  *format.Writer
 	acked int64
-	sent  []*partition // all that have had a record
+	sent  []*route // all that have had a record
 }
 
-// A partition is a source partition on its way to its target.
+func newProducer(cfg Config, env *command.Env, t *targets, maps *format.Writer) *producer {
+	h := t.logs.newHasher()
+	p := &producer{
+		cfg: cfg, env: env, targets: t, maps: maps, hasher: h,
+		arena:  arena{origin: cfg.OffsetHeaders, strip: make(map[string]bool)},
+		limit:  newLimiter(cfg.MaxRate, cfg.MaxRecords),
+		queued: semaphore.NewWeighted(cfg.Memory),
+		filler: filler{sum: h.produced(emptyRecord)},
+	}
+	for _, name := range cfg.StripHeaders {
+		p.arena.strip[name] = true
+	}
+	return p
+}
+
+// A partition is a partition of the stream.
 type partition struct {
-	source *source
-	num    int32
-	sent   []run      // offsets handed to the client and not acknowledged, in order
-	done   format.Map // the run of acknowledged records that grows
+	source      *source
+	num         int32
+	first, next int64  // of its first mark and its last; -1: there was none
+	fixed       *route // where all of its records go
+	routes      []*route
+}
+
+// A route is a partition of the stream on its way to a partition of the target.
+type route struct {
+	from *partition
+	to   *lane
+	sent []run      // offsets handed to the client and not acknowledged, in order
+	done format.Map // the run of records in the target that grows
 
 	promise func(*kgo.Record, error) // one for all records
 }
@@ -61,6 +102,17 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 				return nil, command.Input(err)
 			}
 			p.targets.describe(t)
+		case format.KindMark:
+			if !p.cfg.Exact {
+				continue
+			}
+			m, err := format.DecodeMark(f.Raw)
+			if err != nil {
+				return nil, command.Input(err)
+			}
+			if err := p.mark(ctx, m); err != nil {
+				return nil, err
+			}
 		case format.KindRec:
 			if err := f.Record(&rec); err != nil {
 				return nil, command.Input(err)
@@ -70,7 +122,7 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 					return nil, err
 				}
 			}
-			if err := p.produce(ctx, last, &rec); err != nil {
+			if err := p.record(ctx, last, &rec); err != nil {
 				return nil, err
 			}
 		case format.KindSeg:
@@ -88,37 +140,173 @@ func (p *producer) partition(ctx context.Context, topic string, num int32) (*par
 	if err != nil {
 		return nil, err
 	}
+	p.targets.scans()
+	if p.cl == nil && !p.cfg.DryRun {
+		if err := p.begin(); err != nil {
+			return nil, err
+		}
+	}
 	part := s.parts[num]
 	if part == nil {
-		if int(num) >= s.target.partitions {
-			return nil, fmt.Errorf("produce %s/%d: topic %s has only %d partitions", topic, num, s.target.name, s.target.partitions)
+		part = &partition{source: s, num: num, first: -1, next: -1, routes: make([]*route, s.target.partitions)}
+		if p.cfg.Partitioner == "" {
+			if part.fixed, err = p.route(ctx, part, p.cfg.partition(num)); err != nil {
+				return nil, err
+			}
 		}
-		part = &partition{source: s, num: num}
-		part.promise = func(r *kgo.Record, err error) { p.acknowledged(part, r, err) }
 		s.parts[num] = part
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.sent = append(p.sent, part)
 	}
 	return part, nil
 }
 
-// produce hands a copy of rec to the client; it waits while the client's buffer is
-// full.
-func (p *producer) produce(ctx context.Context, part *partition, rec *format.Record) error {
-	out := p.arena.record(rec)
-	out.Topic, out.Partition = part.source.target.name, part.num
+// begin connects the client that produces, now that the topics are known.
+func (p *producer) begin() error {
+	opts := []kgo.Opt{
+		kgo.ProducerBatchMaxBytesFn(p.targets.maxBatch),
+		kgo.MaxBufferedRecords(1 << 20),
+		kgo.MaxBufferedBytes(int(p.cfg.Memory)),
+		kgo.ProducerBatchCompression(codecs[p.targets.codec()], kgo.NoCompression()),
+	}
+	if p.cfg.Exact { // a gap waits until what is before it has been written
+		opts = append(opts, kgo.ProducerLinger(0))
+	}
+	cl, err := p.connect(opts...)
+	p.cl = cl
+	return err
+}
+
+// codecs are the names of compression.type.
+var codecs = map[string]kgo.CompressionCodec{
+	"uncompressed": kgo.NoCompression(), "none": kgo.NoCompression(),
+	"gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+}
+
+// route is the way from a partition to one of the target's.
+func (p *producer) route(ctx context.Context, from *partition, to int32) (*route, error) {
+	target := from.source.target
+	if int(to) >= target.partitions {
+		return nil, fmt.Errorf("produce %s/%d: topic %s has only %d partitions", from.source.name, from.num, target.name, target.partitions)
+	}
+	if r := from.routes[to]; r != nil {
+		return r, nil
+	}
+	r := &route{from: from, to: target.lanes[to]}
+	r.promise = func(rec *kgo.Record, err error) { p.acknowledged(r, rec, err) }
+	if p.cfg.Exact {
+		if other := r.to.from; other != nil {
+			return nil, command.Usagef("--offsets exact: partitions %d and %d of topic %s would both go to partition %d", other.num, from.num, from.source.name, to)
+		}
+		r.to.from = from
+		p.keep(ctx, r.to)
+	}
+	from.routes[to] = r
 	p.mu.Lock()
-	if n := len(part.sent); n > 0 && part.sent[n-1].first+part.sent[n-1].count == rec.Offset {
-		part.sent[n-1].count++
+	defer p.mu.Unlock()
+	p.sent = append(p.sent, r)
+	return r, nil
+}
+
+// way is the route of a record.
+func (p *producer) way(ctx context.Context, part *partition, out *kgo.Record) (*route, error) {
+	if part.fixed != nil {
+		return part.fixed, nil
+	}
+	target := part.source.target
+	to := target.turn
+	if p.cfg.Partitioner == murmur2 && out.Key != nil {
+		to = target.spread.Partition(out, target.partitions)
+	} else if target.turn++; target.turn >= target.partitions {
+		target.turn = 0
+	}
+	return p.route(ctx, part, int32(to))
+}
+
+// record produces a copy of rec, unless an earlier run has; it waits while the client's
+// buffer is full.
+func (p *producer) record(ctx context.Context, part *partition, rec *format.Record) error {
+	out := p.arena.record(rec)
+	r, err := p.way(ctx, part, out)
+	if err != nil {
+		return err
+	}
+	l := r.to
+	out.Topic, out.Partition = l.target.name, l.num
+	l.target.oldest = min(l.target.oldest, rec.Timestamp)
+	if p.cfg.Exact && !l.exact.opened {
+		if err := p.open(ctx, l, rec.Offset); err != nil {
+			return err
+		}
+	}
+	if l.existing != nil {
+		if found, err := p.found(ctx, r, rec.Offset, out); err != nil || found {
+			return err
+		}
+	}
+	size := size(out)
+	if p.cfg.DryRun {
+		l.target.records++
+		l.target.size += int64(size)
+		if size > int(l.target.maxBatch) {
+			p.check.record(p.env.Log, p.targets.codec(), r, rec.Offset, out, size)
+		}
+		if p.cfg.Exact {
+			return p.align(ctx, l, rec.Offset)
+		}
+		return nil
+	}
+	if err := p.limit.wait(ctx, size); err != nil {
+		return err
+	}
+	if p.cfg.Exact {
+		if err := p.align(ctx, l, rec.Offset); err != nil {
+			return err
+		}
+		l.exact.sample(p.hasher, rec.Offset, out)
+		return p.queue(ctx, l, item{rec: out, route: r, size: size, to: rec.Offset + 1})
+	}
+	return p.send(ctx, r, out, rec.Offset, size)
+}
+
+// found tells whether the target has the record from an earlier run. What is there
+// must be, record by record, what this run would have produced there.
+func (p *producer) found(ctx context.Context, r *route, offset int64, out *kgo.Record) (bool, error) {
+	l := r.to
+	is, ok, err := l.existing.peek(ctx)
+	if err != nil {
+		return false, err
+	}
+	if !ok { // from here on it is new
+		l.existing = nil
+		return false, nil
+	}
+	if is.sum != p.hasher.produced(out) || p.cfg.Exact && is.offset != offset {
+		return false, notEmpty(l, is.offset, fmt.Sprintf("it is not the record of offset %d that this restore has there", offset))
+	}
+	l.existing.pop()
+	p.there++
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return true, p.mapped(r, offset, is.offset)
+}
+
+func notEmpty(l *lane, offset int64, why string) error {
+	return command.WithHint(fmt.Errorf("topic %s is not empty: partition %d, offset %d: %s", l.target.name, l.num, offset, why),
+		"write to another topic with --rename, or behind what is there with --if-not-empty append")
+}
+
+// send hands a record to the client.
+func (p *producer) send(ctx context.Context, r *route, out *kgo.Record, offset int64, size int) error {
+	p.mu.Lock()
+	if n := len(r.sent); n > 0 && r.sent[n-1].first+r.sent[n-1].count == offset {
+		r.sent[n-1].count++
 	} else {
-		part.sent = append(part.sent, run{rec.Offset, 1})
+		r.sent = append(r.sent, run{offset, 1})
 	}
 	p.mu.Unlock()
-	if size(out) > int(part.source.target.maxBatch) {
-		return p.produceLarge(ctx, part, out)
+	if size > int(r.to.target.maxBatch) {
+		return p.produceLarge(ctx, r, out)
 	}
-	p.cl.Produce(ctx, out, part.promise)
+	p.cl.Produce(ctx, out, r.promise)
 	return context.Cause(ctx)
 }
 
@@ -129,9 +317,12 @@ const maxRequest = 1 << 30
 // may fit all the same: the broker looks at the batch as it is compressed, which is
 // how it got into the source, and the client at the record as it is. So it goes,
 // alone, through a client that does not look.
-func (p *producer) produceLarge(ctx context.Context, part *partition, r *kgo.Record) error {
+func (p *producer) produceLarge(ctx context.Context, r *route, out *kgo.Record) error {
+	p.largeLock.Lock()
+	defer p.largeLock.Unlock()
 	if p.large == nil {
-		cl, err := p.connect(kgo.ProducerBatchMaxBytes(maxRequest), kgo.BrokerMaxWriteBytes(maxRequest))
+		cl, err := p.connect(kgo.ProducerBatchMaxBytes(maxRequest), kgo.BrokerMaxWriteBytes(maxRequest),
+			kgo.ProducerBatchCompression(codecs[p.targets.codec()], kgo.NoCompression()))
 		if err != nil {
 			return err
 		}
@@ -140,13 +331,60 @@ func (p *producer) produceLarge(ctx context.Context, part *partition, r *kgo.Rec
 	if err := p.cl.Flush(ctx); err != nil { // what is before it in the partition goes first
 		return err
 	}
-	err := p.large.ProduceSync(ctx, r).FirstErr()
-	p.acknowledged(part, r, err)
+	err := p.large.ProduceSync(ctx, out).FirstErr()
+	p.acknowledged(r, out, err)
 	return context.Cause(ctx)
 }
 
-// close lets go of what the producer has connected itself.
+// finish waits until all is written that the stream had, and wants the target to hold
+// no more than that.
+func (p *producer) finish(ctx context.Context, end *format.End) error {
+	if p.cfg.Exact {
+		if err := p.closeLanes(ctx, end); err != nil {
+			return err
+		}
+	}
+	if p.cl != nil {
+		if err := p.cl.Flush(ctx); err != nil {
+			return err
+		}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if !end.Interrupted {
+		if err := p.nothingLeft(ctx); err != nil {
+			return err
+		}
+	}
+	if p.cfg.Exact && !p.cfg.DryRun {
+		return p.prove(ctx)
+	}
+	return nil
+}
+
+// nothingLeft wants that all which was in the target was in the stream.
+func (p *producer) nothingLeft(ctx context.Context) error {
+	for _, target := range p.targets.topics {
+		for _, l := range target.lanes {
+			if l.existing == nil {
+				continue
+			}
+			if is, ok, err := l.existing.peek(ctx); err != nil {
+				return err
+			} else if ok {
+				return notEmpty(l, is.offset, "this restore ends before it")
+			}
+		}
+	}
+	return nil
+}
+
+// close lets go of what the producer has connected.
 func (p *producer) close() {
+	if p.cl != nil {
+		p.cl.Close()
+	}
 	if p.large != nil {
 		p.large.Close()
 	}
@@ -168,52 +406,71 @@ func size(r *kgo.Record) int {
 	return n
 }
 
-// acknowledged takes the fate of the partition's oldest record on its way: a client
+// acknowledged takes the fate of the route's oldest record on its way: a client
 // keeps promises of one partition in order.
-func (p *producer) acknowledged(part *partition, r *kgo.Record, err error) {
+func (p *producer) acknowledged(r *route, rec *kgo.Record, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	oldest := &part.sent[0]
+	oldest := &r.sent[0]
 	offset := oldest.first
 	oldest.first++
 	if oldest.count--; oldest.count == 0 {
-		part.sent = part.sent[1:]
+		r.sent = r.sent[1:]
 	}
 	if err != nil {
-		p.fail(explain(part, offset, r, err))
+		p.fail(explain(r, offset, rec, err))
 		return
+	}
+	l := r.to
+	if l.due >= 0 {
+		if rec.Offset != l.due {
+			p.fail(fmt.Errorf("produce %s/%d: the record of offset %d went to offset %d of topic %s, where %d was next: somebody else writes to it",
+				r.from.source.name, r.from.num, offset, rec.Offset, rec.Topic, l.due))
+			return
+		}
+		l.due++
+	}
+	if l.exact != nil {
+		l.exact.acknowledged()
 	}
 	p.acked++
-	m := &part.done
-	if m.Count > 0 && offset == m.SourceFirst+m.Count && r.Offset == m.TargetFirst+m.Count {
-		m.Count++
-		return
-	}
-	if err := p.writeRun(part); err != nil {
+	if err := p.mapped(r, offset, rec.Offset); err != nil {
 		p.fail(err)
-		return
-	}
-	*m = format.Map{
-		Topic: part.source.name, Partition: part.num, SourceFirst: offset,
-		TargetTopic: r.Topic, TargetPartition: r.Partition, TargetFirst: r.Offset, Count: 1,
 	}
 }
 
-func explain(part *partition, offset int64, r *kgo.Record, err error) error {
-	err = fmt.Errorf("produce %s/%d: record of offset %d: %w", part.source.name, part.num, offset, err)
+// mapped notes which offset became which. The lock is held.
+func (p *producer) mapped(r *route, source, target int64) error {
+	m := &r.done
+	if m.Count > 0 && source == m.SourceFirst+m.Count && target == m.TargetFirst+m.Count {
+		m.Count++
+		return nil
+	}
+	if err := p.writeRun(r); err != nil {
+		return err
+	}
+	*m = format.Map{
+		Topic: r.from.source.name, Partition: r.from.num, SourceFirst: source,
+		TargetTopic: r.to.target.name, TargetPartition: r.to.num, TargetFirst: target, Count: 1,
+	}
+	return nil
+}
+
+func explain(r *route, offset int64, rec *kgo.Record, err error) error {
+	err = fmt.Errorf("produce %s/%d: record of offset %d: %w", r.from.source.name, r.from.num, offset, err)
 	if errors.Is(err, kerr.MessageTooLarge) {
-		return command.WithHint(err, fmt.Sprintf("it takes %s before compression: raise max.message.bytes of topic %s", humanize.IBytes(uint64(size(r))), r.Topic))
+		return command.WithHint(err, fmt.Sprintf("it takes %s before compression: raise max.message.bytes of topic %s", humanize.IBytes(uint64(size(rec))), rec.Topic))
 	}
 	return err
 }
 
-// writeRun writes what part.done has grown to. The lock is held.
-func (p *producer) writeRun(part *partition) error {
-	if part.done.Count == 0 {
+// writeRun writes what a route's run has grown to. The lock is held.
+func (p *producer) writeRun(r *route) error {
+	if r.done.Count == 0 || p.cfg.DryRun {
 		return nil
 	}
-	err := p.maps.Write(&part.done)
-	part.done.Count = 0
+	err := p.maps.Write(&r.done)
+	r.done.Count = 0
 	if err != nil {
 		return fmt.Errorf("write the map: %w", err)
 	}
@@ -221,71 +478,13 @@ func (p *producer) writeRun(part *partition) error {
 }
 
 func (p *producer) writeRuns() error {
-	for _, part := range p.sent {
-		if err := p.writeRun(part); err != nil {
+	for _, r := range p.sent {
+		if err := p.writeRun(r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// An arena holds copies of records, many to an allocation.
-type arena struct {
-	bytes   []byte
-	records []kgo.Record
-	headers []kgo.RecordHeader
-	names   map[string]string
-}
-
-const (
-	arenaBytes   = 1 << 20
-	arenaRecords = 512
-	arenaNames   = 1 << 12
-)
-
-// record copies all of rec but its topic and partition.
-func (a *arena) record(rec *format.Record) *kgo.Record {
-	if len(a.records) == 0 {
-		a.records = make([]kgo.Record, arenaRecords)
-	}
-	out := &a.records[0]
-	a.records = a.records[1:]
-	out.Key, out.Value = a.copy(rec.Key), a.copy(rec.Value)
-	out.Timestamp = time.UnixMilli(rec.Timestamp)
-	if n := len(rec.Headers); n > 0 {
-		if len(a.headers) < n {
-			a.headers = make([]kgo.RecordHeader, max(n, arenaRecords))
-		}
-		out.Headers, a.headers = a.headers[:n:n], a.headers[n:]
-		for i, h := range rec.Headers {
-			out.Headers[i] = kgo.RecordHeader{Key: a.name(h.Name), Value: a.copy(h.Value)}
-		}
-	}
-	return out
-}
-
-func (a *arena) copy(b []byte) []byte {
-	if b == nil || len(b) > arenaBytes/4 {
-		return bytes.Clone(b)
-	}
-	if len(a.bytes) < len(b) || a.bytes == nil {
-		a.bytes = make([]byte, arenaBytes)
-	}
-	out := a.bytes[:len(b):len(b)]
-	a.bytes = a.bytes[len(b):]
-	copy(out, b)
-	return out
-}
-
-// name returns a header's name as a string; there are few, many times over.
-func (a *arena) name(b []byte) string {
-	if s, ok := a.names[string(b)]; ok {
-		return s
-	}
-	if a.names == nil || len(a.names) >= arenaNames {
-		a.names = make(map[string]string)
-	}
-	s := string(b)
-	a.names[s] = s
-	return s
-}
+// since is how long something took, as messages have it.
+func since(began time.Time) time.Duration { return time.Since(began).Round(time.Millisecond) }

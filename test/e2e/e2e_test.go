@@ -102,6 +102,10 @@ func TestScripts(t *testing.T) {
 			"fails":  cmdFails,
 			"unzstd": cmdUnzstd,
 			"damage": cmdDamage,
+			"topic":  cmdTopic,
+			"exact":  cmdExact,
+			"bounds": cmdBounds,
+			"header": cmdHeader,
 		},
 	})
 }
