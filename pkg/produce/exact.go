@@ -25,6 +25,7 @@ type exact struct {
 
 	// Of the stream's side.
 	opened                bool
+	first                 int64 // where the log is to start
 	next                  int64 // offset that the next record would get
 	filled, gaps, written int64 // what it costs
 
@@ -99,7 +100,7 @@ func (p *producer) open(ctx context.Context, l *lane, record int64) error {
 	if err := p.skipFillers(ctx, l, first); err != nil {
 		return err
 	}
-	x.next = max(l.bounds.end, first)
+	x.first, x.next = first, max(l.bounds.end, first)
 	x.filled = max(first-l.bounds.end, 0)
 	if l.bounds.start < first {
 		return p.queue(ctx, l, item{to: first, fill: true})
@@ -270,6 +271,10 @@ func (p *producer) start(ctx context.Context, l *lane, at, first int64) error {
 			return fmt.Errorf("fill the offsets below %d: %w", first, err)
 		}
 	}
+	return p.deleteBelow(ctx, l, first)
+}
+
+func (p *producer) deleteBelow(ctx context.Context, l *lane, first int64) error {
 	var offsets kadm.Offsets
 	offsets.Add(kadm.Offset{Topic: l.target.name, Partition: l.num, At: first})
 	return p.targets.deleteRecords(ctx, offsets)
@@ -430,8 +435,18 @@ func (p *producer) prove(ctx context.Context) error {
 			}
 			ends[name] = at[name]
 		}
-		if got := ends[name][l.num].end; l.exact.opened && got != l.exact.next {
+		if !l.exact.opened {
+			continue
+		}
+		if got := ends[name][l.num].end; got != l.exact.next {
 			return fmt.Errorf("topic %s, partition %d: the log ends at offset %d, not at %d: somebody else writes to it", name, l.num, got, l.exact.next)
+		}
+		// A broker that crashes forgets what was deleted in the last minute
+		// (log.flush.start.offset.checkpoint.interval.ms).
+		if ends[name][l.num].start < l.exact.first {
+			if err := p.deleteBelow(ctx, l, l.exact.first); err != nil {
+				return err
+			}
 		}
 		partitions++
 		s := p.targets.logs.scan(name, l.num, 1<<10)

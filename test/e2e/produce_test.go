@@ -5,13 +5,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
@@ -172,11 +179,214 @@ func keyed(ctx context.Context, topic string, n int) error {
 		return err
 	}
 	for i := range n {
-		r := &kgo.Record{Topic: topic, Value: fmt.Appendf(nil, "record %d", i)}
+		r := &kgo.Record{Topic: topic, Value: append(fmt.Appendf(nil, "record %d ", i), somewhere(i, 300)...)}
 		if i%3 > 0 {
 			r.Key = fmt.Appendf(nil, "key %d", i%50)
 		}
 		cl.Produce(ctx, r, nil)
 	}
 	return cl.Flush(ctx)
+}
+
+// A restoreOf is a way to restore that resumes after a kill.
+type restoreOf struct {
+	name    string
+	flags   string
+	source  string
+	records int
+	exact   bool
+}
+
+// TestResume kills restores with SIGKILL at random moments, fifty times in all, and the
+// broker too, in between. The same line again and again must come to an end that
+// has every record once.
+func TestResume(t *testing.T) {
+	const each, filled = 6000, 3
+	if err := seedRecords(t.Context(), "resume", filled+1, filled, each, 300); err != nil {
+		t.Fatal(err)
+	}
+	if err := keyed(t.Context(), "resume-keys", 3*each); err != nil {
+		t.Fatal(err)
+	}
+	end, err := seedMany(t.Context(), "resume-gaps", each/10, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A broker that is killed forgets what was deleted a moment ago, and must be told
+	// again: the target's is kbk-produce's business, the source's is not.
+	forget := func() { deleteBelow(t, "resume-gaps", 0, end/3) }
+	forget()
+	kept, err := count(t.Context(), "resume-gaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []restoreOf{
+		{"plain", "", "resume", filled * each, false},
+		{"headers", "--offset-headers", "resume", filled * each, false},
+		{"murmur2", "--partitioner murmur2 --partitions 5", "resume-keys", 3 * each, false},
+		{"exact", "--offsets exact", "resume-gaps", kept, true},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			forget()
+			backup := filepath.Join(t.TempDir(), "backup")
+			run(t, fmt.Sprintf("kbk-fetch -b %s -t %s", cluster.Bootstrap(), r.source), "kbk-pack --segment-size 64KiB --memory 16MiB", "kbk-push "+backup)
+			target := r.source + "-" + r.name
+			line := func(rate int) []string {
+				return []string{
+					"kbk-pull --transfers 1 " + backup, slowStage(rate, ""), "kbk-pack -d --memory 16MiB",
+					fmt.Sprintf("kbk-produce -b %s --create-topics --memory 1MiB --rename %s=%s %s", cluster.Bootstrap(), r.source, target, r.flags),
+				}
+			}
+			for killed, tries := 0, 0; killed < 13; tries++ {
+				p := start(t, line(3<<20)...)
+				if tries == 0 { // the broker goes, too, and the run waits for it
+					p.untilProduced(target, 1)
+					if err := cluster.KillBroker(0); err != nil {
+						t.Fatal(err)
+					}
+					if err := cluster.StartBroker(t.Context(), 0); err != nil {
+						t.Fatal(err)
+					}
+					forget()
+				}
+				// At what it does first, at the records, and at what it does last.
+				wait := time.Duration(rand.IntN(1800)) * time.Millisecond
+				select {
+				case <-p.stages[last].done: // it was quicker; the next has nothing to do
+				case <-time.After(wait):
+					_ = p.stages[last].Process.Kill()
+				}
+				if status := p.wait(); status[last] == 128+9 {
+					killed++
+				} else if status[last] != 0 || tries > 60 {
+					t.Fatalf("%d\n%s", status, p)
+				}
+			}
+			whole := run(t, line(100<<20)...)
+			if r.exact {
+				if err := exactly(t.Context(), r.source, target, r.records); err != nil {
+					t.Error(err)
+				}
+			} else if err := once(t.Context(), r.source, target, r.records, r.flags != ""); err != nil {
+				t.Error(err)
+			}
+			if mapped, err := countMap(whole.output); mapped != int64(r.records) || err != nil {
+				t.Errorf("the map has %d records, %v\n%s", mapped, err, whole)
+			}
+			if configs, err := ownConfigs(t.Context(), target); err != nil || len(configs) > 0 {
+				t.Errorf("configs are left on the topic: %v, %v", configs, err)
+			}
+		})
+	}
+}
+
+// once wants every record of source in target, once. Where the partitions are others,
+// the records of a key must have their order.
+func once(ctx context.Context, source, target string, n int, changed bool) error {
+	if !changed {
+		return same(ctx, source, target, n)
+	}
+	a, err := consume(ctx, source)
+	if err != nil {
+		return err
+	}
+	b, err := consume(ctx, target)
+	if err != nil {
+		return err
+	}
+	values := func(parts map[int32][]*kgo.Record) (all map[string]int, keys map[string][]string, n int) {
+		all, keys = make(map[string]int), make(map[string][]string)
+		for _, recs := range parts {
+			for _, r := range recs {
+				all[string(r.Value)]++
+				if r.Key != nil {
+					keys[string(r.Key)] = append(keys[string(r.Key)], string(r.Value))
+				}
+				n++
+			}
+		}
+		return all, keys, n
+	}
+	has, order, total := values(a)
+	got, after, restored := values(b)
+	if total != n || restored != n {
+		return fmt.Errorf("%s has %d records and %s %d, not %d", source, total, target, restored, n)
+	}
+	if !maps.Equal(has, got) {
+		return fmt.Errorf("%s has other records than %s", target, source)
+	}
+	if len(a) == 1 && !maps.EqualFunc(order, after, slices.Equal[[]string]) {
+		return fmt.Errorf("%s has the records of a key in another order than %s", target, source)
+	}
+	return nil
+}
+
+// seedMany commits transactions of some records each, to one partition, and returns
+// where its log ends.
+func seedMany(ctx context.Context, topic string, transactions, each int) (end int64, err error) {
+	cl, err := client(kgo.TransactionalID(topic))
+	if err != nil {
+		return 0, err
+	}
+	defer cl.Close()
+	if err := create(ctx, cl, topic, 1, nil); err != nil {
+		return 0, err
+	}
+	for i := range transactions {
+		if err := cl.BeginTransaction(); err != nil {
+			return 0, err
+		}
+		for n := range each {
+			cl.Produce(ctx, &kgo.Record{Topic: topic, Value: append(fmt.Appendf(nil, "transaction %d, record %d ", i, n), somewhere(i*each+n, 900)...)}, nil)
+		}
+		if err := cl.Flush(ctx); err != nil {
+			return 0, err
+		}
+		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
+			return 0, err
+		}
+	}
+	at, err := boundsOf(ctx, cluster.Bootstrap(), topic)
+	if err != nil {
+		return 0, err
+	}
+	return at[0][1], nil
+}
+
+func deleteBelow(t *testing.T, topic string, num int32, below int64) {
+	t.Helper()
+	cl, err := client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	var offsets kadm.Offsets
+	offsets.Add(kadm.Offset{Topic: topic, Partition: num, At: below})
+	resps, err := kadm.NewClient(cl).DeleteRecords(t.Context(), offsets)
+	if err == nil {
+		err = resps.Error()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ownConfigs are the configs set on a topic.
+func ownConfigs(ctx context.Context, topic string) (map[string]string, error) {
+	cl, err := client()
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	all, err := kadm.NewClient(cl).DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]string)
+	for _, c := range all[0].Configs {
+		if c.Source == kmsg.ConfigSourceDynamicTopicConfig {
+			out[c.Key] = c.MaybeValue()
+		}
+	}
+	return out, all[0].Err
 }
