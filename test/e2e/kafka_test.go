@@ -499,6 +499,7 @@ func cmdConfig(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprintf(ts.Stdout(), "partitions=%d\nreplicas=%d\n", len(t.Partitions), t.Partitions.NumReplicas())
 	all, err := adm.DescribeTopicConfigs(ctx, args[0])
 	check(ts, err)
+	slices.SortFunc(all[0].Configs, func(a, b kadm.Config) int { return strings.Compare(a.Key, b.Key) })
 	for _, c := range all[0].Configs {
 		if c.Source.String() == "DYNAMIC_TOPIC_CONFIG" {
 			fmt.Fprintf(ts.Stdout(), "%s=%s\n", c.Key, c.MaybeValue())
