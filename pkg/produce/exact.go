@@ -33,6 +33,8 @@ type exact struct {
 	stride  int64   // of records from one sample to the next
 	seen    int64
 
+	leader int32 // as the lane's goroutine knows it; -1: it does not
+
 	// Of acknowledgements, under the producer's lock.
 	inFlight int64
 	idle     chan struct{} // closed when nothing is in flight any more; nil: nobody waits
@@ -56,7 +58,7 @@ const (
 
 // keep begins the work on a lane.
 func (p *producer) keep(ctx context.Context, l *lane) {
-	l.exact = &exact{items: make(chan item, laneItems), stride: 1}
+	l.exact = &exact{items: make(chan item, laneItems), stride: 1, leader: -1}
 	if p.cfg.DryRun {
 		return
 	}
@@ -287,7 +289,11 @@ func (p *producer) mind(ctx context.Context, l *lane, at, to int64) error {
 		n := min(to-at, markersAtOnce)
 		err := p.markers.write(ctx, p.targets.logs, l, int(n))
 		if err == nil && n == 1 { // an answer about one marker is about that one
-			return nil
+			at++
+			continue
+		}
+		if err != nil {
+			l.exact.leader = -1
 		}
 		var ke *kerr.Error
 		if errors.As(err, &ke) && !ke.Retriable {
@@ -367,9 +373,12 @@ func newProducerID(ctx context.Context, cl *kgo.Client) (id int64, epoch int16, 
 // write writes n markers to a lane. They are written once or not at all; after an error
 // that is not the broker's it is not known how many.
 func (m *markers) write(ctx context.Context, g *logs, l *lane, n int) error {
-	broker, _, err := g.leader(ctx, l.target.name, l.num)
-	if err != nil {
-		return err
+	if l.exact.leader < 0 {
+		var err error
+		if l.exact.leader, _, err = g.leader(ctx, l.target.name, l.num); err != nil {
+			l.exact.leader = -1
+			return err
+		}
 	}
 	producer, epoch, err := m.take(ctx, g.cl, n)
 	if err != nil {
@@ -383,7 +392,7 @@ func (m *markers) write(ctx context.Context, g *logs, l *lane, n int) error {
 		mk.ProducerID, mk.ProducerEpoch, mk.Topics = producer, epoch+int16(i), topics
 	}
 	// Not one that the client would send again.
-	answer, err := g.cl.Broker(int(broker)).Request(ctx, req)
+	answer, err := g.cl.Broker(int(l.exact.leader)).Request(ctx, req)
 	if err != nil {
 		return err
 	}

@@ -390,3 +390,192 @@ func ownConfigs(ctx context.Context, topic string) (map[string]string, error) {
 	}
 	return out, all[0].Err
 }
+
+// TestHeldConfigs looks at the configs of a topic while records are restored to it: when
+// the run is killed, at the end of the next, and after a Ctrl-C.
+func TestHeldConfigs(t *testing.T) {
+	if err := seedRecords(t.Context(), "holds", 1, 1, 20_000, 500); err != nil {
+		t.Fatal(err)
+	}
+	backup := filepath.Join(t.TempDir(), "backup")
+	run(t, fmt.Sprintf("kbk-fetch -b %s -t holds", cluster.Bootstrap()), "kbk-pack --segment-size 256KiB --memory 16MiB", "kbk-push "+backup)
+	was := map[string]string{
+		"retention.ms": "315360000000", "retention.bytes": "1000000000", "cleanup.policy": "compact,delete",
+		"message.timestamp.type": "LogAppendTime", "message.timestamp.after.max.ms": "1000", "min.insync.replicas": "1",
+	}
+	during := map[string]string{
+		"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete",
+		"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": "9223372036854775807", "min.insync.replicas": "1",
+	}
+	cl, err := client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	begin := func(target string) *pipeline {
+		line := restoreLine("holds", backup, target)
+		line[slowly] = slowStage(3<<20, "")
+		p := start(t, line...)
+		p.untilProduced(target, 100)
+		return p
+	}
+	want := func(topic string, want map[string]string) {
+		t.Helper()
+		if got, err := ownConfigs(t.Context(), topic); err != nil || !maps.Equal(got, want) {
+			t.Errorf("%s has %v, %v, not %v", topic, got, err, want)
+		}
+	}
+	for _, topic := range []string{"held-killed", "held-stopped"} {
+		if err := create(t.Context(), cl, topic, 1, was); err != nil {
+			t.Fatal(err)
+		}
+		p := begin(topic)
+		want(topic, during)
+		if topic == "held-stopped" {
+			p.interrupted()
+			want(topic, was)
+			continue
+		}
+		p.kill(last)
+		want(topic, during)
+		whole := run(t, restoreLine("holds", backup, topic)...)
+		if !strings.Contains(whole.said(last), " were already") {
+			t.Errorf("nothing was resumed:\n%s", whole)
+		}
+		want(topic, was)
+		if err := same(t.Context(), "holds", topic, 20_000); err != nil {
+			t.Error(err)
+		}
+	}
+	groups, err := kadm.NewClient(cl).FetchOffsets(t.Context(), "kbk-produce")
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		t.Fatal(err)
+	}
+	if len(groups) > 0 {
+		t.Errorf("the group has kept %v", groups)
+	}
+}
+
+// TestExactReplicas restores exact offsets to three brokers, of which the leader is killed
+// on the way. All replicas must hold the same, markers included, by Kafka's own tools.
+func TestExactReplicas(t *testing.T) {
+	dir := t.TempDir()
+	three, err := kafkatest.Start(t.Context(), kafkatest.Options{Brokers: 3, Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := three.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	const topic = "replicas"
+	end, err := seedMany(t.Context(), topic, 800, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deleteBelow(t, topic, 0, 123)
+	stream := filepath.Join(t.TempDir(), "replicas.kbk")
+	run(t, fmt.Sprintf("kbk-fetch -b %s -t %s", cluster.Bootstrap(), topic), slowStage(100<<20, stream))
+	leader := func() int {
+		cl, err := connect(three.Bootstrap())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		meta, err := kadm.NewClient(cl).Metadata(t.Context(), topic)
+		if err != nil || len(meta.Topics[topic].Partitions) == 0 {
+			return -1
+		}
+		return int(meta.Topics[topic].Partitions[0].Leader)
+	}
+	p := start(t, "cat "+stream, slowStage(1<<20, ""),
+		fmt.Sprintf("kbk-produce -b %s --create-topics --replication-factor 3 --offsets exact", three.Bootstrap()))
+	p.until("some records", func() bool {
+		at, err := boundsOf(t.Context(), three.Bootstrap(), topic)
+		return err == nil && len(at) == 1 && at[0][1] > 1000
+	})
+	first := leader()
+	if err := three.KillBroker(first); err != nil {
+		t.Fatal(err)
+	}
+	p.until("another leader", func() bool { l := leader(); return l >= 0 && l != first })
+	if err := three.StartBroker(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	if status := p.wait(); status[0] != 0 || status[2] != 0 {
+		t.Fatalf("%d\n%s", status, p)
+	}
+	want, err := cluster.Console(t.Context(), topic, 0, kafkatest.PrintOffset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 { // as two leaders have it
+		got, err := three.Console(t.Context(), topic, 0, kafkatest.PrintOffset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(want, got) || len(want) == 0 {
+			t.Errorf("Kafka's console consumer prints other records, %d and %d bytes", len(want), len(got))
+		}
+		at, err := boundsOf(t.Context(), three.Bootstrap(), topic)
+		if err != nil || at[0] != [3]int64{123, end, end} {
+			t.Errorf("the log goes to %d, %v, not from 123 to %d", at, err, end)
+		}
+		if i == 1 {
+			break
+		}
+		was := leader()
+		if err := three.StopBroker(was); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(patience); leader() == was || leader() < 0; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no other leader")
+			}
+		}
+		if err := three.StartBroker(t.Context(), was); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var dumps [3][]string
+	for i := range dumps {
+		var err error
+		if dumps[i], err = dumpLog(t.Context(), three, filepath.Join(dir, fmt.Sprintf("broker-%d", i), "data", topic+"-0")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if markers := slices.DeleteFunc(slices.Clone(dumps[0]), func(s string) bool { return !strings.Contains(s, "ABORT") }); len(markers) != 800-123/11 {
+		t.Errorf("%d markers in the log", len(markers))
+	}
+	for i := range dumps {
+		if !slices.Equal(dumps[0], dumps[i]) {
+			t.Errorf("the replica of broker %d is not that of broker 0: %d and %d lines", i, len(dumps[i]), len(dumps[0]))
+		}
+	}
+}
+
+// dumpLog returns what Kafka's own kafka-dump-log tells of the records in a log: a line
+// each, from its offset on, without what they hold.
+func dumpLog(ctx context.Context, c *kafkatest.Cluster, dir string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil || len(files) == 0 {
+		return nil, fmt.Errorf("no log in %s: %v", dir, err)
+	}
+	slices.Sort(files)
+	out, err := c.Tool(ctx, "org.apache.kafka.tools.DumpLogSegments", "--deep-iteration", "--files", strings.Join(files, ",")).Output()
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		if at, ok := strings.CutPrefix(line, "| offset: "); ok {
+			if n, _ := strconv.Atoi(strings.Fields(at)[0]); n >= 123 { // a replica may have the fillers still
+				lines = append(lines, line)
+			}
+		} else if strings.Contains(line, "isvalid: false") {
+			return nil, fmt.Errorf("kafka-dump-log says: %s", line)
+		}
+	}
+	return lines, nil
+}
