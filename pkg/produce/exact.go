@@ -21,7 +21,7 @@ import (
 // An exact keeps the offsets of a lane. What must wait for the records before it, a
 // gap, must not hold up other partitions: so each lane has a queue and a goroutine.
 type exact struct {
-	items chan item
+	queue queue
 
 	// Of the stream's side.
 	opened                bool
@@ -45,12 +45,54 @@ type item struct {
 	rec   *kgo.Record // nil: a gap
 	route *route
 	size  int
+	held  int64 // of the memory for what waits
 	to    int64 // offset behind it
 	fill  bool  // of a gap: the log is to start there
 }
 
+// A queue is what waits for a lane. It takes what it is given: the bytes that all
+// lanes have waiting are bounded, see [producer.queue].
+type queue struct {
+	mu     sync.Mutex
+	items  []item
+	closed bool
+	more   chan struct{} // of one place: there may be something to take
+}
+
+func (q *queue) change(f func()) {
+	q.mu.Lock()
+	f()
+	q.mu.Unlock()
+	select {
+	case q.more <- struct{}{}:
+	default:
+	}
+}
+
+// take returns all that waits, in the memory of what it returned before; nothing when
+// the queue is closed and empty.
+func (q *queue) take(ctx context.Context, spent []item) ([]item, error) {
+	for {
+		q.mu.Lock()
+		items, closed := q.items, q.closed
+		if len(items) > 0 {
+			clear(spent)
+			q.items = spent[:0]
+		}
+		q.mu.Unlock()
+		if len(items) > 0 || closed {
+			return items, nil
+		}
+		select {
+		case <-q.more:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
 const (
-	laneItems  = 1 << 10 // that wait for a lane
+	itemSize   = 128 // bytes in memory, about
 	maxSamples = 16
 	// markersAtOnce is how many markers go into a request.
 	markersAtOnce = 2000
@@ -58,7 +100,7 @@ const (
 
 // keep begins the work on a lane.
 func (p *producer) keep(ctx context.Context, l *lane) {
-	l.exact = &exact{items: make(chan item, laneItems), stride: 1, leader: -1}
+	l.exact = &exact{queue: queue{more: make(chan struct{}, 1)}, stride: 1, leader: -1}
 	if p.cfg.DryRun {
 		return
 	}
@@ -152,22 +194,18 @@ func (p *producer) align(ctx context.Context, l *lane, offset int64) error {
 	}
 }
 
-// queue hands an item to a lane's goroutine.
+// queue hands an item to a lane's goroutine, when there is room for it.
 func (p *producer) queue(ctx context.Context, l *lane, it item) error {
 	if p.cfg.DryRun {
 		return nil
 	}
-	if it.size = min(it.size, int(p.cfg.Memory)); it.size > 0 {
-		if err := p.queued.Acquire(ctx, int64(it.size)); err != nil {
-			return context.Cause(ctx)
-		}
-	}
-	select {
-	case l.exact.items <- it:
-		return nil
-	case <-ctx.Done():
+	it.held = min(int64(it.size)+itemSize, p.cfg.Memory/2)
+	if err := p.queued.Acquire(ctx, it.held); err != nil {
 		return context.Cause(ctx)
 	}
+	q := &l.exact.queue
+	q.change(func() { q.items = append(q.items, it) })
+	return nil
 }
 
 // closeLanes takes every partition to where its last mark is, and waits until all is
@@ -186,7 +224,8 @@ func (p *producer) closeLanes(ctx context.Context, end *format.End) error {
 			}
 			l.exact.next = r.from.next // nothing comes behind it
 		}
-		close(l.exact.items)
+		q := &l.exact.queue
+		q.change(func() { q.closed = true })
 	}
 	if p.cfg.DryRun {
 		return nil
@@ -198,44 +237,42 @@ func (p *producer) closeLanes(ctx context.Context, end *format.End) error {
 // work does what a lane's items say.
 func (p *producer) work(ctx context.Context, l *lane) error {
 	at := l.bounds.end
+	var items []item
 	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case it, ok := <-l.exact.items:
-			if !ok {
-				return nil
-			}
-			if it.rec != nil {
-				p.mu.Lock()
-				l.exact.inFlight++
-				p.mu.Unlock()
-				err := p.send(ctx, it.route, it.rec, it.to-1, it.size)
-				p.queued.Release(int64(it.size))
-				if err != nil {
-					return err
-				}
-				at = it.to
-				continue
-			}
-			if err := p.rest(ctx, l); err != nil {
+		var err error
+		if items, err = l.exact.queue.take(ctx, items); err != nil || len(items) == 0 {
+			return err
+		}
+		for i := range items {
+			if err := p.do(ctx, l, &items[i], at); err != nil {
 				return err
 			}
-			var err error
-			if it.fill {
-				err = p.start(ctx, l, at, it.to)
-			} else {
-				err = p.mind(ctx, l, at, it.to)
-			}
-			if err != nil {
-				return err
-			}
-			at = max(at, it.to)
-			p.mu.Lock()
-			l.due = at
-			p.mu.Unlock()
+			p.queued.Release(items[i].held)
+			at = max(at, items[i].to)
 		}
 	}
+}
+
+func (p *producer) do(ctx context.Context, l *lane, it *item, at int64) error {
+	if it.rec != nil {
+		p.mu.Lock()
+		l.exact.inFlight++
+		p.mu.Unlock()
+		return p.send(ctx, it.route, it.rec, it.to-1, it.size)
+	}
+	if err := p.rest(ctx, l); err != nil {
+		return err
+	}
+	var err error
+	if it.fill {
+		err = p.start(ctx, l, at, it.to)
+	} else {
+		err = p.mind(ctx, l, at, it.to)
+	}
+	p.mu.Lock()
+	l.due = max(at, it.to)
+	p.mu.Unlock()
+	return err
 }
 
 // rest waits until all records of a lane are acknowledged.

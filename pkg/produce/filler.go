@@ -84,6 +84,14 @@ func emptyBatch(n int) ([]byte, error) {
 	return b, nil
 }
 
+// seal gives a batch its producer, its place among that producer's and its checksum.
+func seal(b []byte, producer int64, epoch int16, sequence int64) {
+	binary.BigEndian.PutUint64(b[batchProducer:], uint64(producer))
+	binary.BigEndian.PutUint16(b[batchEpoch:], uint16(epoch))
+	binary.BigEndian.PutUint32(b[batchSequence:], uint32(sequence))
+	binary.BigEndian.PutUint32(b[batchCRC:], crc32.Checksum(b[batchAttributes:], castagnoli))
+}
+
 // fill takes a lane from one offset to another by records that hold nothing. Each batch
 // has a producer and a sequence number: it is written once or not at all.
 func (p *producer) fill(ctx context.Context, l *lane, at, to int64) error {
@@ -137,10 +145,7 @@ func (p *producer) fillUntilTrouble(ctx context.Context, l *lane, at *int64, to 
 			records = n / 2
 			continue
 		}
-		binary.BigEndian.PutUint64(b[batchProducer:], uint64(producer))
-		binary.BigEndian.PutUint16(b[batchEpoch:], uint16(epoch))
-		binary.BigEndian.PutUint32(b[batchSequence:], uint32(sequence))
-		binary.BigEndian.PutUint32(b[batchCRC:], crc32.Checksum(b[batchAttributes:], castagnoli))
+		seal(b, producer, epoch, sequence)
 		base, err := g.produce(ctx, broker, l, id, b)
 		if err != nil {
 			return err

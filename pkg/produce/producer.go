@@ -55,7 +55,7 @@ func newProducer(cfg Config, env *command.Env, t *targets, maps *format.Writer) 
 		cfg: cfg, env: env, targets: t, maps: maps, hasher: h,
 		arena:  arena{origin: cfg.OffsetHeaders, strip: make(map[string]bool)},
 		limit:  newLimiter(cfg.MaxRate, cfg.MaxRecords),
-		queued: semaphore.NewWeighted(cfg.Memory),
+		queued: semaphore.NewWeighted(cfg.Memory / 2),
 		filler: filler{sum: h.produced(emptyRecord)},
 	}
 	for _, name := range cfg.StripHeaders {
@@ -161,10 +161,14 @@ func (p *producer) partition(ctx context.Context, topic string, num int32) (*par
 
 // begin connects the client that produces, now that the topics are known.
 func (p *producer) begin() error {
+	memory := p.cfg.Memory
+	if p.cfg.Exact {
+		memory /= 2 // the other half may wait for gaps
+	}
 	opts := []kgo.Opt{
 		kgo.ProducerBatchMaxBytesFn(p.targets.maxBatch),
 		kgo.MaxBufferedRecords(1 << 20),
-		kgo.MaxBufferedBytes(int(p.cfg.Memory)),
+		kgo.MaxBufferedBytes(int(memory)),
 		kgo.ProducerBatchCompression(codecs[p.targets.codec()], kgo.NoCompression()),
 	}
 	if p.cfg.Exact { // a gap waits until what is before it has been written

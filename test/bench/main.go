@@ -37,6 +37,7 @@ func main() {
 	size := flag.Int64("bytes", 1<<30, "bytes of values to measure with")
 	runs := flag.Int("runs", 3, "runs of each pipe; the one of median duration is printed")
 	packing := flag.Bool("pack", false, "measure kbk-pack and the public tools on the same bytes, without Kafka")
+	keep := flag.Bool("exact", false, "measure what it costs to keep offsets, beside kafka-producer-perf-test")
 	brokers := flag.String("fill", "", "only fill a topic of these brokers")
 	stores := flag.Bool("store", false, "measure push and pull beside rclone instead, on bytes that do not compress")
 	flag.Parse()
@@ -57,6 +58,9 @@ func main() {
 	measure := run
 	if *packing {
 		measure = pack
+	}
+	if *keep {
+		measure = exact
 	}
 	if err := measure(context.Background(), *bin, int(*size/valueSize), *runs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -238,7 +242,7 @@ func fill(ctx context.Context, brokers string, records int) error {
 		return err
 	}
 	defer cl.Close()
-	if _, err := kadm.NewClient(cl).CreateTopic(ctx, partitions, 1, nil, topic); err != nil {
+	if err := createTopic(ctx, brokers, topic); err != nil {
 		return err
 	}
 	r := rand.New(rand.NewPCG(1, 2))
@@ -264,6 +268,16 @@ func event(r *rand.Rand, i int) []byte {
 		v = append(append(v, words[r.IntN(len(words))]...), ' ')
 	}
 	return append(v[:valueSize-2], `"}`...)
+}
+
+func createTopic(ctx context.Context, brokers, name string) error {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	_, err = kadm.NewClient(cl).CreateTopic(ctx, partitions, 1, nil, name)
+	return err
 }
 
 func drop(ctx context.Context, brokers, name string) error {
