@@ -99,10 +99,17 @@ const (
 )
 
 // keep begins the work on a lane.
-func (p *producer) keep(ctx context.Context, l *lane) {
+func (p *producer) keep(ctx context.Context, l *lane) error {
+	if p.markers.allowed == nil {
+		may, err := p.mayMark(ctx)
+		if err != nil {
+			return err
+		}
+		p.markers.allowed = &may
+	}
 	l.exact = &exact{queue: queue{more: make(chan struct{}, 1)}, stride: 1, leader: -1}
 	if p.cfg.DryRun {
-		return
+		return nil
 	}
 	p.lanes.Go(func() error {
 		if err := p.work(ctx, l); err != nil {
@@ -110,6 +117,23 @@ func (p *producer) keep(ctx context.Context, l *lane) {
 		}
 		return nil
 	})
+	return nil
+}
+
+// mayMark asks whether the cluster would let this client write markers: that takes ALTER
+// or CLUSTER_ACTION (KafkaApis.handleWriteTxnMarkersRequest, AclOperation's codes).
+func (p *producer) mayMark(ctx context.Context) (bool, error) {
+	const alter, clusterAction = 1 << 7, 1 << 9
+	req := kmsg.NewPtrDescribeClusterRequest()
+	req.IncludeClusterAuthorizedOperations = true
+	resp, err := req.RequestWith(ctx, p.targets.cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.ErrorCode)
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask for rights on the cluster: %w", err)
+	}
+	return resp.ClusterAuthorizedOperations&(alter|clusterAction) != 0, nil
 }
 
 // mark takes a mark: the first of a partition says where its log is to start, the last
@@ -187,6 +211,8 @@ func (p *producer) align(ctx context.Context, l *lane, offset int64) error {
 	case gap > p.cfg.MaxGap:
 		return command.WithHint(fmt.Errorf("topic %s, partition %d: %s between the records below %d and that of offset %d, more than --max-gap", l.target.name, l.num, command.Count(gap, "offset"), at, offset),
 			fmt.Sprintf("--max-gap %d would have them filled with markers", gap))
+	case !*p.markers.allowed:
+		return refusedMarkers(kerr.ClusterAuthorizationFailed)
 	default:
 		x.gaps++
 		x.written += gap
@@ -374,6 +400,7 @@ type markers struct {
 	producer int64
 	epoch    int32 // the last used
 	begun    bool
+	allowed  *bool // nil: nobody has asked
 }
 
 // maxEpoch is the highest epoch a producer's marker may have: one below is left for

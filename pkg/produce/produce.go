@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,8 +43,8 @@ type Config struct {
 	OffsetHeaders bool
 	StripHeaders  []string
 	Compression   string // none, gzip, snappy, lz4, zstd; "": as the topic says
-	MaxRate       uint64 // bytes a second; 0: no limit
-	MaxRecords    uint64 // records a second; 0: no limit
+	MaxRate       int64  // bytes a second, before compression; 0: no limit
+	MaxRecords    int64  // records a second; 0: no limit
 	DryRun        bool
 
 	Memory   int64
@@ -82,7 +83,7 @@ compared with the input, and not produced again. If the input turns out to be cu
 came before has been produced; the status is 3.
 
    kbk-pull /var/backups/nightly | kbk-pack -d | kbk-produce -b localhost:9092 --create-topics > map.kbk`,
-		Flags: append(kafka.Flags(),
+		Flags: slices.Concat(kafka.Flags(), []cli.Flag{
 			&cli.StringSliceFlag{Name: "rename", Usage: "write topic OLD to NEW, as `OLD=NEW`, or as '^(.*)$=restored.$1'; repeatable"},
 			&cli.StringFlag{Name: "prefix", Usage: "put `TEXT` before the names of topics that --rename does not change"},
 			&cli.StringFlag{Name: "partition-map", Usage: "write partitions to others, as `0=2,1=0`"},
@@ -101,13 +102,11 @@ came before has been produced; the status is 3.
 			&cli.BoolFlag{Name: "offset-headers", Usage: "add headers that say where a record was: kbk.source.topic, partition, offset and timestamp"},
 			&cli.StringSliceFlag{Name: "strip-header", Usage: "leave out headers of this `NAME`; repeatable"},
 			&cli.StringFlag{Name: "compression", Usage: "compress batches with `CODEC`: none, gzip, snappy, lz4 or zstd", DefaultText: "as the topic says, or zstd"},
-			&cli.StringFlag{Name: "max-rate", Usage: "produce at most `SIZE` a second, as 50MB/s", DefaultText: "no limit"},
-			&cli.StringFlag{Name: "max-records", Usage: "produce at most `N` records a second, as 10000/s", DefaultText: "no limit"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "read and check everything, say what would be done, and do nothing"},
 			&cli.StringFlag{Name: "map", Usage: "write which offset became which to `FILE`"},
 			command.SizeFlag("memory", 128<<20, "hold `SIZE` of records that are on their way"),
 			command.MaxFrameFlag(),
-		),
+		}, command.RateFlags("produced")),
 		Action: action,
 	})
 }
@@ -159,12 +158,7 @@ func fromFlags(c *cli.Context) (Config, error) {
 	if cfg.PartitionMap, err = parsePartitionMap(c.String("partition-map")); err != nil {
 		return cfg, err
 	}
-	if cfg.MaxRate, err = perSecond("max-rate", c.String("max-rate")); err != nil {
-		return cfg, err
-	}
-	if cfg.MaxRecords, err = perSecond("max-records", c.String("max-records")); err != nil {
-		return cfg, err
-	}
+	cfg.MaxRate, cfg.MaxRecords = command.Rates(c)
 	for _, s := range c.StringSlice("topic-config") {
 		k, v, ok := strings.Cut(s, "=")
 		if !ok || k == "" {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -44,31 +43,6 @@ func TestPartitionMap(t *testing.T) {
 		if _, err := parsePartitionMap(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
-	}
-}
-
-func TestPerSecond(t *testing.T) {
-	for s, want := range map[string]uint64{"": 0, "50MB": 50e6, "50MB/s": 50e6, "1MiB/s": 1 << 20, "10000/s": 10000, "7": 7} {
-		if got, err := perSecond("max-rate", s); err != nil || got != want {
-			t.Errorf("%q: %d, %v", s, got, err)
-		}
-	}
-	for _, bad := range []string{"x", "0", "-1", "50MB/h"} {
-		if _, err := perSecond("max-rate", bad); err == nil {
-			t.Errorf("%q was taken", bad)
-		}
-	}
-}
-
-// TestLimiter takes more than may come at once, also in one piece.
-func TestLimiter(t *testing.T) {
-	l := newLimiter(1e6, 0)
-	began := time.Now()
-	if err := l.wait(t.Context(), 250_000); err != nil { // 100,000 at once, the rest in 150 ms
-		t.Fatal(err)
-	}
-	if took := time.Since(began); took < 140*time.Millisecond {
-		t.Errorf("a quarter of a second's bytes took %s", took)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/throttle"
 )
 
 // A producer hands records to the client, which keeps them until they are
@@ -25,7 +26,8 @@ type producer struct {
 	targets *targets
 	arena   arena
 	hasher  *hasher
-	limit   *limiter
+	bytes   *throttle.Limit
+	records *throttle.Limit
 	fail    context.CancelCauseFunc
 	connect func(...kgo.Opt) (*kgo.Client, error)
 	cl      *kgo.Client // nil before the first topic is ready, and at a dry run
@@ -53,10 +55,11 @@ func newProducer(cfg Config, env *command.Env, t *targets, maps *format.Writer) 
 	h := t.logs.newHasher()
 	p := &producer{
 		cfg: cfg, env: env, targets: t, maps: maps, hasher: h,
-		arena:  arena{origin: cfg.OffsetHeaders, strip: make(map[string]bool)},
-		limit:  newLimiter(cfg.MaxRate, cfg.MaxRecords),
-		queued: semaphore.NewWeighted(cfg.Memory / 2),
-		filler: filler{sum: h.produced(emptyRecord)},
+		arena:   arena{origin: cfg.OffsetHeaders, strip: make(map[string]bool)},
+		bytes:   throttle.New(cfg.MaxRate),
+		records: throttle.New(cfg.MaxRecords),
+		queued:  semaphore.NewWeighted(cfg.Memory / 2),
+		filler:  filler{sum: h.produced(emptyRecord)},
 	}
 	for _, name := range cfg.StripHeaders {
 		p.arena.strip[name] = true
@@ -201,7 +204,9 @@ func (p *producer) route(ctx context.Context, from *partition, to int32) (*route
 			return nil, command.Usagef("--offsets exact: partitions %d and %d of topic %s would both go to partition %d", other.num, from.num, from.source.name, to)
 		}
 		r.to.from = from
-		p.keep(ctx, r.to)
+		if err := p.keep(ctx, r.to); err != nil {
+			return nil, err
+		}
 	}
 	from.routes[to] = r
 	p.mu.Lock()
@@ -258,7 +263,10 @@ func (p *producer) record(ctx context.Context, part *partition, rec *format.Reco
 		}
 		return nil
 	}
-	if err := p.limit.wait(ctx, size); err != nil {
+	if err := p.records.Wait(ctx, 1); err != nil {
+		return err
+	}
+	if err := p.bytes.Wait(ctx, int64(size)); err != nil {
 		return err
 	}
 	if p.cfg.Exact {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/kbkio/kbk/format"
 	kafkatest "github.com/kbkio/kbk/test/kafka"
@@ -232,6 +234,30 @@ func countMap(name string) (records int64, err error) {
 				return records, err
 			}
 			records += m.Count
+		}
+	}
+}
+
+func deleteTopic(t *testing.T, topic string) {
+	t.Helper()
+	cl, err := client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	if _, err := adm.DeleteTopic(t.Context(), topic); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for {
+		meta, err := adm.Metadata(ctx, topic)
+		if err != nil {
+			t.Fatalf("waiting for topic %s to go: %v", topic, err)
+		}
+		if errors.Is(meta.Topics[topic].Err, kerr.UnknownTopicOrPartition) {
+			return
 		}
 	}
 }
