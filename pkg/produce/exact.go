@@ -98,8 +98,8 @@ const (
 	markersAtOnce = 2000
 )
 
-// keep begins the work on a lane.
-func (p *producer) keep(ctx context.Context, l *lane) error {
+// serve begins the work on a lane.
+func (p *producer) serve(ctx context.Context, l *lane) error {
 	if p.markers.allowed == nil {
 		may, err := p.mayMark(ctx)
 		if err != nil {
@@ -250,14 +250,21 @@ func (p *producer) closeLanes(ctx context.Context, end *format.End) error {
 			}
 			l.exact.next = r.from.next // nothing comes behind it
 		}
-		q := &l.exact.queue
-		q.change(func() { q.closed = true })
+		if r.from.next >= 0 && r.from.next < l.exact.next && !end.Interrupted {
+			return fmt.Errorf("topic %s, partition %d: the log goes to offset %d, and this restore to %d: somebody else has written to it", l.target.name, l.num, l.exact.next, r.from.next)
+		}
 	}
-	if p.cfg.DryRun {
-		return nil
-	}
+	p.closeQueues()
 	_ = p.lanes.Wait() // each has told the context
 	return context.Cause(ctx)
+}
+
+func (p *producer) closeQueues() {
+	for _, r := range p.sent {
+		if x := r.to.exact; x != nil {
+			x.queue.change(func() { x.queue.closed = true })
+		}
+	}
 }
 
 // work does what a lane's items say.

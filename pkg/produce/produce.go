@@ -249,8 +249,8 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	end, err := p.follow(ctx, r)
 	if err == nil {
 		err = p.finish(ctx, end)
-	} else if p.cl != nil {
-		err = errors.Join(err, p.cl.Flush(ctx)) // what came before is to be in the map
+	} else {
+		err = errors.Join(err, p.keep(ctx))
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause

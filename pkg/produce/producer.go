@@ -72,7 +72,7 @@ type partition struct {
 	source      *source
 	num         int32
 	first, next int64  // of its first mark and its last; -1: there was none
-	fixed       *route // where all of its records go
+	fixed       *route // where all of its records go; or, by target partition:
 	routes      []*route
 }
 
@@ -143,7 +143,6 @@ func (p *producer) partition(ctx context.Context, topic string, num int32) (*par
 	if err != nil {
 		return nil, err
 	}
-	p.targets.scans()
 	if p.cl == nil && !p.cfg.DryRun {
 		if err := p.begin(); err != nil {
 			return nil, err
@@ -151,11 +150,11 @@ func (p *producer) partition(ctx context.Context, topic string, num int32) (*par
 	}
 	part := s.parts[num]
 	if part == nil {
-		part = &partition{source: s, num: num, first: -1, next: -1, routes: make([]*route, s.target.partitions)}
-		if p.cfg.Partitioner == "" {
-			if part.fixed, err = p.route(ctx, part, p.cfg.partition(num)); err != nil {
-				return nil, err
-			}
+		part = &partition{source: s, num: num, first: -1, next: -1}
+		if p.cfg.Partitioner != "" {
+			part.routes = make([]*route, s.target.partitions)
+		} else if part.fixed, err = p.route(ctx, part, p.cfg.partition(num)); err != nil {
+			return nil, err
 		}
 		s.parts[num] = part
 	}
@@ -188,14 +187,11 @@ var codecs = map[string]kgo.CompressionCodec{
 	"gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
 }
 
-// route is the way from a partition to one of the target's.
+// route begins the way from a partition to one of the target's.
 func (p *producer) route(ctx context.Context, from *partition, to int32) (*route, error) {
 	target := from.source.target
 	if int(to) >= target.partitions {
 		return nil, fmt.Errorf("produce %s/%d: topic %s has only %d partitions", from.source.name, from.num, target.name, target.partitions)
-	}
-	if r := from.routes[to]; r != nil {
-		return r, nil
 	}
 	r := &route{from: from, to: target.lanes[to]}
 	r.promise = func(rec *kgo.Record, err error) { p.acknowledged(r, rec, err) }
@@ -204,11 +200,10 @@ func (p *producer) route(ctx context.Context, from *partition, to int32) (*route
 			return nil, command.Usagef("--offsets exact: partitions %d and %d of topic %s would both go to partition %d", other.num, from.num, from.source.name, to)
 		}
 		r.to.from = from
-		if err := p.keep(ctx, r.to); err != nil {
+		if err := p.serve(ctx, r.to); err != nil {
 			return nil, err
 		}
 	}
-	from.routes[to] = r
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sent = append(p.sent, r)
@@ -227,7 +222,11 @@ func (p *producer) way(ctx context.Context, part *partition, out *kgo.Record) (*
 	} else if target.turn++; target.turn >= target.partitions {
 		target.turn = 0
 	}
-	return p.route(ctx, part, int32(to))
+	var err error
+	if part.routes[to] == nil {
+		part.routes[to], err = p.route(ctx, part, int32(to))
+	}
+	return part.routes[to], err
 }
 
 // record produces a copy of rec, unless an earlier run has; it waits while the client's
@@ -373,6 +372,17 @@ func (p *producer) finish(ctx context.Context, end *format.End) error {
 		return p.prove(ctx)
 	}
 	return nil
+}
+
+// keep writes what is on its way when the stream is cut short: what came before is to
+// be in the topics, and in the map.
+func (p *producer) keep(ctx context.Context) error {
+	p.closeQueues()
+	_ = p.lanes.Wait() // each has told the context
+	if p.cl == nil {
+		return nil
+	}
+	return p.cl.Flush(ctx)
 }
 
 // nothingLeft wants that all which was in the target was in the stream.

@@ -202,6 +202,7 @@ func (t *targets) prepare(ctx context.Context) error {
 		s.target.missing = t.cfg.DryRun && slices.Contains(missing, name)
 		t.topics[name] = s.target
 	}
+	t.scans()
 	return nil
 }
 
