@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -21,6 +22,16 @@ import (
 type print struct {
 	offset int64
 	sum    uint64
+}
+
+// A span is records that are all the same, at offsets one after another: fillers, mostly.
+type span struct {
+	print
+	count int64
+}
+
+func (s span) has(p print) bool {
+	return s.sum == p.sum && s.offset <= p.offset && p.offset < s.offset+s.count
 }
 
 // A hasher makes prints. Two records that differ have the same with a probability of
@@ -79,9 +90,17 @@ func (g *logs) newHasher() *hasher {
 
 // logs reads the logs of target partitions from their leaders.
 type logs struct {
-	cl   *kgo.Client
-	adm  *kadm.Client
-	seed maphash.Seed
+	cl       *kgo.Client
+	adm      *kadm.Client
+	seed     maphash.Seed
+	decoders sync.Pool // each may hold some megabytes
+}
+
+func newLogs(cl *kgo.Client) *logs {
+	return &logs{
+		cl: cl, adm: kadm.NewClient(cl), seed: maphash.MakeSeed(),
+		decoders: sync.Pool{New: func() any { return recordbatch.NewDecoder() }},
+	}
 }
 
 const (
@@ -278,17 +297,16 @@ func (g *logs) settledEnd(ctx context.Context, topic string, num int32) (int64, 
 
 // A scan reads a partition's log: one chunk is decoded at a time.
 type scan struct {
-	logs    *logs
-	topic   string
-	num     int32
-	size    int32 // bytes to ask for, as they are in the log
-	decoder *recordbatch.Decoder
-	hasher  *hasher
+	logs   *logs
+	topic  string
+	num    int32
+	size   int32 // bytes to ask for, as they are in the log
+	hasher *hasher
 }
 
 // read returns the prints of the records from an offset on that one answer of the
 // broker holds, and the offset behind them.
-func (s *scan) read(ctx context.Context, from int64) (prints []print, next int64, err error) {
+func (s *scan) read(ctx context.Context, from int64) (spans []span, next int64, err error) {
 	var records []byte
 	err = retry(ctx, func() error {
 		broker, id, err := s.logs.leader(ctx, s.topic, s.num)
@@ -329,35 +347,43 @@ func (s *scan) read(ctx context.Context, from int64) (prints []print, next int64
 			break
 		}
 		if err == nil && !b.Control() && b.Last >= from {
-			prints, err = s.decode(prints, b, from)
+			spans, err = s.decode(spans, b, from)
 		}
 		if err != nil {
 			return nil, 0, fmt.Errorf("read %s/%d: %w", s.topic, s.num, err)
 		}
 		records, next = rest, max(next, b.Last+1)
 	}
-	return prints, next, nil
+	return spans, next, nil
 }
 
 // decode appends the prints of a batch's records from an offset on.
-func (s *scan) decode(prints []print, b recordbatch.Batch, from int64) ([]print, error) {
-	if err := s.decoder.Open(b); err != nil {
+func (s *scan) decode(spans []span, b recordbatch.Batch, from int64) ([]span, error) {
+	d := s.logs.decoders.Get().(*recordbatch.Decoder)
+	defer s.logs.decoders.Put(d)
+	if err := d.Open(b); err != nil {
 		return nil, err
 	}
 	var r format.Record
 	for {
-		ok, err := s.decoder.Next(&r)
+		ok, err := d.Next(&r)
 		if err != nil || !ok {
-			return prints, err
+			return spans, err
 		}
-		if r.Offset >= from {
-			prints = append(prints, print{r.Offset, s.hasher.fetched(&r)})
+		if r.Offset < from {
+			continue
 		}
+		sum := s.hasher.fetched(&r)
+		if n := len(spans); n > 0 && spans[n-1].sum == sum && spans[n-1].offset+spans[n-1].count == r.Offset {
+			spans[n-1].count++
+			continue
+		}
+		spans = append(spans, span{print{r.Offset, sum}, 1})
 	}
 }
 
 func (g *logs) scan(topic string, num int32, size int32) *scan {
-	return &scan{logs: g, topic: topic, num: num, size: size, decoder: recordbatch.NewDecoder(), hasher: g.newHasher()}
+	return &scan{logs: g, topic: topic, num: num, size: size, hasher: g.newHasher()}
 }
 
 // existing is what a partition held when the run began, read once, from front to back,
@@ -366,13 +392,13 @@ type existing struct {
 	start, end int64
 	scan       *scan
 	chunks     chan chunk // nil before the first is asked for
-	left       []print
+	left       []span
 	over       bool
 }
 
 type chunk struct {
-	prints []print
-	err    error
+	spans []span
+	err   error
 }
 
 // peek returns the next record that was there, and false behind the last.
@@ -387,7 +413,7 @@ func (e *existing) peek(ctx context.Context) (print, bool, error) {
 			if c.err != nil {
 				return print{}, false, c.err
 			}
-			e.left, e.over = c.prints, !ok
+			e.left, e.over = c.spans, !ok
 		case <-ctx.Done():
 			return print{}, false, context.Cause(ctx)
 		}
@@ -395,23 +421,33 @@ func (e *existing) peek(ctx context.Context) (print, bool, error) {
 	if e.over {
 		return print{}, false, nil
 	}
-	return e.left[0], true, nil
+	return e.left[0].print, true, nil
 }
 
-func (e *existing) pop() { e.left = e.left[1:] }
+func (e *existing) pop() {
+	first := &e.left[0]
+	first.offset++
+	if first.count--; first.count == 0 {
+		e.left = e.left[1:]
+	}
+}
 
 func (e *existing) run(ctx context.Context) {
 	defer close(e.chunks)
 	for at := e.start; at < e.end; {
-		prints, next, err := e.scan.read(ctx, at)
-		for len(prints) > 0 && prints[len(prints)-1].offset >= e.end {
-			prints = prints[:len(prints)-1] // came since, and is not this run's business
+		spans, next, err := e.scan.read(ctx, at)
+		// What has come since is not this run's business.
+		for len(spans) > 0 && spans[len(spans)-1].offset >= e.end {
+			spans = spans[:len(spans)-1]
+		}
+		if n := len(spans); n > 0 {
+			spans[n-1].count = min(spans[n-1].count, e.end-spans[n-1].offset)
 		}
 		if err == nil && next == at {
 			err = fmt.Errorf("read %s/%d: nothing at offset %d, below the log's end", e.scan.topic, e.scan.num, at)
 		}
 		select {
-		case e.chunks <- chunk{prints, err}:
+		case e.chunks <- chunk{spans, err}:
 		case <-ctx.Done():
 			return
 		}

@@ -140,12 +140,12 @@ func (t *targets) hold(ctx context.Context, all map[string]map[string]setting) e
 	})
 	if err != nil {
 		return command.WithHint(fmt.Errorf("keep the topics' configs in group %s: %w", holdGroup, err),
-			"a restore holds off retention and compaction; it needs the right to READ and DELETE this group")
+			"a restore holds off retention and compaction, and needs the right to READ and DELETE this group; or leave them with --keep-configs")
 	}
 	for name, set := range change {
 		if err := t.alter(ctx, name, set, nil); err != nil {
 			return command.WithHint(fmt.Errorf("topic %s: hold off %s: %w", name, strings.Join(slices.Sorted(maps.Keys(set)), ", "), err),
-				"the records would not stay as they are; it needs the right to alter the topic's configs")
+				"a restore needs the right to alter the topic's configs; or leave them with --keep-configs, and records may not stay as they are")
 		}
 		t.log.Debug(fmt.Sprintf("topic %s: configs held off during the run", name), "configs", fmt.Sprint(set))
 	}

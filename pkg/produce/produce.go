@@ -34,6 +34,7 @@ type Config struct {
 	SkipConfigs       []string
 	Configs           map[string]string // of topics that are created, besides the stored ones
 	AddPartitions     bool
+	KeepConfigs       bool   // hold none off during the run
 	IfNotEmpty        string // resume, appending or purge
 	Yes               bool   // purge is meant
 
@@ -95,6 +96,7 @@ came before has been produced; the status is 3.
 			&cli.StringSliceFlag{Name: "skip-config", Usage: "create topics without the config `KEY` that they had; repeatable"},
 			&cli.BoolFlag{Name: "no-configs", Usage: "create topics without the configs they had"},
 			&cli.BoolFlag{Name: "add-partitions", Usage: "add partitions to topics that have too few"},
+			&cli.BoolFlag{Name: "keep-configs", Usage: "hold off no config of the topics during the run, though it may eat or change what is restored"},
 			&cli.StringFlag{Name: "if-not-empty", Value: resume, Usage: "`WHAT` to do when a target topic holds other records than this restore's: fail, append or purge"},
 			&cli.BoolFlag{Name: "yes", Usage: "purge is meant"},
 			&cli.StringFlag{Name: "offsets", Value: "new", Usage: "`WHICH` offsets records get: new, or exact for those they had"},
@@ -138,6 +140,7 @@ func fromFlags(c *cli.Context) (Config, error) {
 		SkipConfigs:       c.StringSlice("skip-config"),
 		Configs:           make(map[string]string),
 		AddPartitions:     c.Bool("add-partitions"),
+		KeepConfigs:       c.Bool("keep-configs"),
 		IfNotEmpty:        c.String("if-not-empty"),
 		Yes:               c.Bool("yes"),
 		MaxGap:            c.Int64("max-gap"),

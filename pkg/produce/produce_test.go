@@ -3,7 +3,7 @@ package produce
 import (
 	"context"
 	"fmt"
-	"hash/maphash"
+	"slices"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -79,7 +79,7 @@ func TestOriginAndStrippedHeaders(t *testing.T) {
 // TestPrints wants that what is read back has the print of what was produced, and that
 // nothing else has.
 func TestPrints(t *testing.T) {
-	g := &logs{seed: maphash.MakeSeed()}
+	g := newLogs(nil)
 	h := g.newHasher()
 	records := []format.Record{
 		{Timestamp: 1},
@@ -120,18 +120,35 @@ func TestFillers(t *testing.T) {
 		if err != nil || len(rest) > 0 || batch.ProducerID != 5 || int64(batch.Records) != n || batch.Last != n-1 {
 			t.Fatalf("%d: %+v, %v", n, batch, err)
 		}
-		g := &logs{seed: maphash.MakeSeed()}
+		g := newLogs(nil)
 		s := g.scan("t", 0, 0)
-		prints, err := s.decode(nil, batch, 0)
-		if err != nil || int64(len(prints)) != n {
-			t.Fatalf("%d: %d records, %v", n, len(prints), err)
+		spans, err := s.decode(nil, batch, 0)
+		if want := (span{print{0, s.hasher.produced(emptyRecord)}, n}); err != nil || len(spans) != 1 || spans[0] != want {
+			t.Fatalf("%d: %v, %v", n, spans, err)
 		}
-		sum := s.hasher.produced(emptyRecord)
-		for i, is := range prints {
-			if is != (print{int64(i), sum}) {
-				t.Fatalf("%d: record %d is no filler", n, i)
-			}
+	}
+}
+
+// TestExisting takes spans apart again, up to the end.
+func TestExisting(t *testing.T) {
+	e := &existing{chunks: make(chan chunk, 2)}
+	e.chunks <- chunk{spans: []span{{print{5, 1}, 3}, {print{9, 2}, 1}}}
+	e.chunks <- chunk{spans: []span{{print{10, 2}, 1}}}
+	close(e.chunks)
+	var got []print
+	for {
+		p, ok, err := e.peek(t.Context())
+		if err != nil {
+			t.Fatal(err)
 		}
+		if !ok {
+			break
+		}
+		got = append(got, p)
+		e.pop()
+	}
+	if want := []print{{5, 1}, {6, 1}, {7, 1}, {9, 2}, {10, 2}}; !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
 	}
 }
 
@@ -167,7 +184,7 @@ func BenchmarkRecord(b *testing.B) {
 
 // BenchmarkPrint is what it costs to compare a record with one that is there.
 func BenchmarkPrint(b *testing.B) {
-	h := (&logs{seed: maphash.MakeSeed()}).newHasher()
+	h := newLogs(nil).newHasher()
 	rec := new(arena).record(&format.Record{Key: make([]byte, 11), Value: make([]byte, 500)})
 	b.ReportAllocs()
 	for b.Loop() {

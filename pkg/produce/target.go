@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"math"
 	"slices"
@@ -77,9 +76,9 @@ type targets struct {
 }
 
 func newTargets(cfg Config, env *command.Env, cl *kgo.Client) *targets {
-	adm := kadm.NewClient(cl)
+	logs := newLogs(cl)
 	return &targets{
-		cfg: cfg, log: env.Log, cl: cl, adm: adm, logs: &logs{cl: cl, adm: adm, seed: maphash.MakeSeed()},
+		cfg: cfg, log: env.Log, cl: cl, adm: logs.adm, logs: logs,
 		sources: make(map[string]*source), topics: make(map[string]*target), held: make(map[string]map[string]*string),
 	}
 }
@@ -180,7 +179,7 @@ func (t *targets) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if !t.cfg.DryRun {
+	if !t.cfg.DryRun && !t.cfg.KeepConfigs {
 		if err := t.hold(ctx, settings); err != nil {
 			return err
 		}
