@@ -245,6 +245,9 @@ func (p *producer) record(ctx context.Context, part *partition, rec *format.Reco
 			return err
 		}
 	}
+	if p.cfg.Exact && part.next >= 0 {
+		part.next = max(part.next, rec.Offset+1) // it may have no mark behind it
+	}
 	if l.existing != nil {
 		if found, err := p.found(ctx, r, rec.Offset, out); err != nil || found {
 			return err
