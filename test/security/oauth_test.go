@@ -50,7 +50,7 @@ func newIssuer() (*issuer, error) {
 			fmt.Fprintf(w, `{"error": "invalid_client", "error_description": "the secret %s is wrong"}`, secret)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": i.token(time.Now().Add(3 * time.Second)), "token_type": "bearer", "expires_in": 3})
+		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": i.token(time.Now().Add(5 * time.Second)), "token_type": "bearer", "expires_in": 5})
 	})
 	i.Server = httptest.NewServer(mux)
 	return i, nil
