@@ -128,6 +128,10 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 			if err := p.record(ctx, last, &rec); err != nil {
 				return nil, err
 			}
+		case format.KindMark, format.KindGroup:
+			if err := p.pass(f.Raw); err != nil {
+				return nil, err
+			}
 		case format.KindSeg:
 			return nil, command.WithStatus(command.Corrupt, errors.New("standard input: a segment in a stream of records"))
 		case format.KindBatch:
@@ -136,6 +140,17 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 			return format.DecodeEnd(f.Raw)
 		}
 	}
+}
+
+// pass puts a frame into the map: by the marks it is known that an offset behind a
+// partition's last record is in the backup too, and the groups are what the map is for.
+func (p *producer) pass(raw []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.maps.WriteRaw(raw); err != nil {
+		return fmt.Errorf("write the map: %w", err)
+	}
+	return nil
 }
 
 func (p *producer) partition(ctx context.Context, topic string, num int32) (*partition, error) {
