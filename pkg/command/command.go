@@ -41,6 +41,9 @@ type Spec struct {
 	Description string
 	Flags       []cli.Flag
 	Action      Action
+	// Commands makes it a command of several, as git is: kbk-offsets plan. Then it has
+	// no arguments, flags and action of its own.
+	Commands []Spec
 }
 
 const exitStatus = `EXIT STATUS:
@@ -59,37 +62,87 @@ func App(s Spec) *cli.App {
 		Usage:           s.Usage,
 		Version:         Version(),
 		ArgsUsage:       s.Args,
-		UsageText:       strings.TrimSpace(s.Name + " [flags] " + s.Args),
+		UsageText:       synopsis(s.Name, s),
 		Description:     s.Description,
-		Flags:           append(s.Flags, outputFlags()...),
 		HideHelpCommand: true,
 		// A comma is a character like any other in a regular expression.
 		DisableSliceFlagSeparator: true,
 		EnableBashCompletion:      true,
 		CustomAppHelpTemplate:     strings.ReplaceAll(cli.AppHelpTemplate, "GLOBAL OPTIONS", "FLAGS") + "\n" + exitStatus,
-		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			return WithStatus(Usage, err)
-		},
-		ExitErrHandler: func(*cli.Context, error) {}, // Main prints and exits
+		OnUsageError:              usageError,
+		ExitErrHandler:            func(*cli.Context, error) {}, // Main prints and exits
 	}
-	for _, f := range app.Flags {
+	if len(s.Commands) > 0 {
+		app.Action = func(c *cli.Context) error {
+			hint := "run " + s.Name + " --help"
+			if c.NArg() == 0 {
+				return WithHint(WithStatus(Usage, errors.New("no command")), hint)
+			}
+			return WithHint(WithStatus(Usage, fmt.Errorf("unknown command %q", c.Args().First())), hint)
+		}
+		var all []cli.Flag // a configuration file has one section for all commands
+		own := make([][]cli.Flag, len(s.Commands))
+		for i, sub := range s.Commands {
+			own[i] = flags(sub)
+			all = append(all, own[i]...)
+		}
+		for i, sub := range s.Commands {
+			app.Commands = append(app.Commands, &cli.Command{
+				Name:               sub.Name,
+				Usage:              sub.Usage,
+				ArgsUsage:          sub.Args,
+				UsageText:          synopsis(s.Name+" "+sub.Name, sub),
+				Description:        sub.Description,
+				Flags:              own[i],
+				HideHelpCommand:    true,
+				CustomHelpTemplate: strings.ReplaceAll(cli.CommandHelpTemplate, "OPTIONS", "FLAGS") + "\n" + exitStatus,
+				OnUsageError:       usageError,
+				Action:             action(s.Name, sub, own[i], all),
+			})
+		}
+		return app
+	}
+	app.Flags = flags(s)
+	app.Action = action(s.Name, s, app.Flags, app.Flags)
+	return app
+}
+
+func synopsis(name string, s Spec) string {
+	if len(s.Commands) > 0 {
+		return name + " COMMAND [flags]"
+	}
+	return strings.TrimSpace(name + " [flags] " + s.Args)
+}
+
+func usageError(_ *cli.Context, err error, _ bool) error { return WithStatus(Usage, err) }
+
+// flags are a command's own and those that all commands have.
+func flags(s Spec) []cli.Flag {
+	all := append(s.Flags, outputFlags()...)
+	for _, f := range all {
 		if b, ok := f.(*cli.BoolFlag); ok {
 			b.DisableDefaultText = true // that a switch is off by default goes without saying
 		}
 	}
-	app.Action = func(c *cli.Context) error {
+	return all
+}
+
+// action is what urfave/cli calls for the command s of the program name, which has all
+// flags, and the command its own of them.
+func action(name string, s Spec, own, all []cli.Flag) cli.ActionFunc {
+	return func(c *cli.Context) error {
 		if c.NArg() > s.MaxArgs {
 			stray := c.Args().Get(s.MaxArgs)
 			err := WithStatus(Usage, fmt.Errorf("unexpected argument %q", stray))
 			if strings.HasPrefix(stray, "-") {
 				return WithHint(err, "flags come before the arguments")
 			}
-			return WithHint(err, "run "+s.Name+" --help")
+			return WithHint(err, "run "+c.Command.HelpName+" --help")
 		}
-		if err := fill(c, s.Name, app.Flags); err != nil {
+		if err := fill(c, name, own, all); err != nil {
 			return err
 		}
-		env, err := newEnv(s.Name, c)
+		env, err := newEnv(name, c)
 		if err != nil {
 			return err
 		}
@@ -98,7 +151,6 @@ func App(s Spec) *cli.App {
 		env.Stop = stop
 		return s.Action(ctx, c, env)
 	}
-	return app
 }
 
 // Main runs app with the process's arguments and exits with its status.

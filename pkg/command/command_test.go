@@ -90,6 +90,42 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestCommands runs an app of several commands.
+func TestCommands(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{nil, Usage},
+		{[]string{"--help"}, OK},
+		{[]string{"other"}, Usage},
+		{[]string{"help"}, Usage},
+		{[]string{"one"}, OK},
+		{[]string{"one", "--help"}, OK},
+		{[]string{"one", "--fail", "--quiet"}, Failed},
+		{[]string{"one", "--nonsense"}, Usage},
+		{[]string{"one", "stray"}, Usage},
+		{[]string{"one", "help"}, Usage},
+	} {
+		app := App(Spec{Name: "kbk-test", Usage: "test", Commands: []Spec{{
+			Name: "one", Flags: []cli.Flag{&cli.BoolFlag{Name: "fail"}},
+			Action: func(_ context.Context, c *cli.Context, env *Env) error {
+				if env.Name != "kbk-test" {
+					t.Errorf("messages are under the name %s", env.Name)
+				}
+				if c.Bool("fail") {
+					return errors.New("failed")
+				}
+				return nil
+			},
+		}}})
+		app.Writer, app.ErrWriter = io.Discard, io.Discard
+		if got := run(app, append([]string{"kbk-test"}, c.args...)); got != c.want {
+			t.Errorf("%q: status %d, want %d", c.args, got, c.want)
+		}
+	}
+}
+
 func TestHelpHasStatuses(t *testing.T) {
 	var out bytes.Buffer
 	app := App(Spec{Name: "kbk-test", Action: func(context.Context, *cli.Context, *Env) error { return nil }})

@@ -93,8 +93,9 @@ func Section(c *cli.Context, name string) (map[string]string, error) {
 }
 
 // fill gives the flags that were not given on the command line their values from the
-// environment, KBK_FETCH_TIMEOUT for --timeout of kbk-fetch, and from the file.
-func fill(c *cli.Context, app string, flags []cli.Flag) error {
+// environment, KBK_FETCH_TIMEOUT for --timeout of kbk-fetch, and from the file. The file
+// may have others of all the flags there are.
+func fill(c *cli.Context, app string, flags, all []cli.Flag) error {
 	f, err := configFile(c)
 	if err != nil {
 		return err
@@ -102,9 +103,11 @@ func fill(c *cli.Context, app string, flags []cli.Flag) error {
 	section := strings.TrimPrefix(app, "kbk-")
 	given := f[section]
 	var names []string
+	for _, flag := range all {
+		names = append(names, flag.Names()[0])
+	}
 	for _, flag := range flags {
 		name := flag.Names()[0]
-		names = append(names, name)
 		if c.IsSet(name) || name == "help" || name == "version" || name == "config" {
 			continue
 		}

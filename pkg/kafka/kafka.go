@@ -34,6 +34,9 @@ func Flags() []cli.Flag {
 	}
 }
 
+// ErrNoBrokers says that there is nothing to connect to.
+var ErrNoBrokers = command.Usagef("no brokers: give -b HOST:PORT, or set KBK_BROKERS")
+
 // FromFlags reads the flags of [Flags].
 func FromFlags(c *cli.Context) (Config, error) {
 	s, err := settingsOf(c)
@@ -54,7 +57,7 @@ func FromFlags(c *cli.Context) (Config, error) {
 		}
 	}
 	if len(cfg.Brokers) == 0 {
-		return cfg, command.Usagef("no brokers: give -b HOST:PORT, or set KBK_BROKERS")
+		return cfg, ErrNoBrokers
 	}
 	_, err = s.options(new(atomic.Value)) // what is wrong is said before anything is done
 	return cfg, err
