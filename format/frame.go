@@ -172,13 +172,68 @@ type MarkInfo struct {
 type Group struct {
 	ID      string
 	Offsets map[string]map[int32]GroupOffset
+	GroupInfo
+}
+
+// GroupInfo is the part of a [Group] that may be missing.
+type GroupInfo struct {
+	// Of a group whose offsets have been translated to another cluster:
+
+	Source   string     `cbor:"source,omitempty" json:"source,omitempty"` // the id that the group had, where it is another
+	Unplaced []Unplaced `cbor:"unplaced,omitempty" json:"unplaced,omitempty"`
+
+	// Of a group as it was before its offsets were overwritten:
+
+	// Absent are the partitions, by topic, that had no committed offset.
+	Absent map[string][]int32 `cbor:"absent,omitempty" json:"absent,omitempty"`
 }
 
 // A GroupOffset is one committed offset (OffsetFetch, KIP-211 and KIP-320).
 type GroupOffset struct {
-	Offset      int64   `cbor:"offset"`
-	LeaderEpoch *int32  `cbor:"leader_epoch,omitempty"`
-	Metadata    *string `cbor:"metadata,omitempty"`
+	Offset      int64   `cbor:"offset" json:"offset"`
+	LeaderEpoch *int32  `cbor:"leader_epoch,omitempty" json:"leader_epoch,omitempty"`
+	Metadata    *string `cbor:"metadata,omitempty" json:"metadata,omitempty"`
+
+	// Of an offset in its own cluster:
+
+	End    *int64      `cbor:"end,omitempty" json:"end,omitempty"`       // of the partition, when the offset was read
+	Record *NextRecord `cbor:"record,omitempty" json:"record,omitempty"` // what the group is going to read next
+
+	// Of an offset that has been translated to another cluster:
+
+	// From are the offsets in the source that this one comes from.
+	From []GroupSource `cbor:"from,omitempty" json:"from,omitempty"`
+	// AtEnd says that the offset is the partition's end, whichever that is when the
+	// offset is committed. Offset is 0 then: too early, never too late.
+	AtEnd bool `cbor:"at_end,omitempty" json:"at_end,omitempty"`
+	// Again is how many records, at most, the group reads though it had read them.
+	Again int64 `cbor:"again,omitempty" json:"again,omitempty"`
+}
+
+// A NextRecord tells a record by its content.
+type NextRecord struct {
+	Offset    int64  `cbor:"offset" json:"offset"`
+	Timestamp int64  `cbor:"timestamp" json:"timestamp"` // milliseconds since the epoch
+	Digest    []byte `cbor:"digest" json:"digest"`
+}
+
+// A GroupSource is a committed offset in the source, and what became of it.
+type GroupSource struct {
+	Topic     string      `cbor:"topic" json:"topic"`
+	Partition int32       `cbor:"partition" json:"partition"`
+	Offset    int64       `cbor:"offset" json:"offset"`
+	End       *int64      `cbor:"end,omitempty" json:"end,omitempty"`
+	Next      *int64      `cbor:"next,omitempty" json:"next,omitempty"`       // offset of the first restored record that is not before Offset; nil: none
+	Missing   int64       `cbor:"missing,omitempty" json:"missing,omitempty"` // offsets behind Offset that the backup does not speak of, or knows to be lost
+	Record    *NextRecord `cbor:"record,omitempty" json:"record,omitempty"`
+}
+
+// An Unplaced is a committed offset for which there is no place in the target.
+type Unplaced struct {
+	Topic     string `cbor:"topic" json:"topic"`
+	Partition int32  `cbor:"partition" json:"partition"`
+	Offset    int64  `cbor:"offset" json:"offset"`
+	Why       string `cbor:"why" json:"why"`
 }
 
 // A Point is a restore point: the marks and groups before it are one moment of
@@ -503,14 +558,13 @@ func DecodeMark(b []byte) (*Mark, error) {
 
 // AppendFrame implements [Encoder].
 func (g *Group) AppendFrame(b []byte) ([]byte, error) {
-	return appendFrame(b, "group", g.ID, g.Offsets, struct{}{})
+	return appendFrame(b, "group", g.ID, g.Offsets, g.GroupInfo)
 }
 
 // DecodeGroup decodes a group frame.
 func DecodeGroup(b []byte) (*Group, error) {
 	g := new(Group)
-	var info map[string]cbor.RawMessage
-	if err := decodeFrame(b, "group", &g.ID, &g.Offsets, &info); err != nil {
+	if err := decodeFrame(b, "group", &g.ID, &g.Offsets, &g.GroupInfo); err != nil {
 		return nil, err
 	}
 	for topic, partitions := range g.Offsets {

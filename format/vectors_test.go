@@ -106,9 +106,9 @@ func goodVectors(t testing.TB) []vector {
 			&Topic{Name: "audit"},
 			&Mark{"orders", 11, 7, MarkInfo{"vPeOCWypqUOSepEvx0cbog", ptr(int32(4)), ptr(int64(7)), ptr(int64(1 << 40)), false, [][2]int64{{0, 3}, {4, 7}}}},
 			&Mark{Topic: "orders", Partition: 11, Next: 1 << 40},
-			&Group{"billing", map[string]map[int32]GroupOffset{
+			&Group{ID: "billing", Offsets: map[string]map[int32]GroupOffset{
 				"audit":  {},
-				"orders": {0: {Offset: 5}, 11: {1<<63 - 1, ptr(int32(3)), ptr("")}},
+				"orders": {0: {Offset: 5}, 11: {Offset: 1<<63 - 1, LeaderEpoch: ptr(int32(3)), Metadata: ptr("")}},
 			}},
 			&Point{1_700_000_000_000},
 			&Batch{"orders", 11, 10, 19, -1, 10, []byte("raw")},

@@ -162,10 +162,14 @@ func every() []Encoder {
 		&Mark{"orders", math.MaxInt32, math.MaxInt64, MarkInfo{
 			"vPeOCWypqUOSepEvx0cbog", ptr(int32(0)), ptr(int64(0)), ptr(int64(math.MaxInt64)), true, [][2]int64{{0, 5}, {7, math.MaxInt64}},
 		}},
-		&Group{"billing", map[string]map[int32]GroupOffset{
-			"orders": {0: {Offset: 5}, 1000: {math.MaxInt64, ptr(int32(3)), ptr("")}},
+		&Group{ID: "billing", Offsets: map[string]map[int32]GroupOffset{
+			"orders": {0: {Offset: 5}, 1000: {Offset: math.MaxInt64, LeaderEpoch: ptr(int32(3)), Metadata: ptr("")}},
 			"none":   {},
 		}},
+		&Group{ID: "translated", Offsets: map[string]map[int32]GroupOffset{"orders": {
+			0: {Offset: 5, End: ptr(int64(9)), Record: &NextRecord{5, -1, []byte{1, 2}}},
+			1: {AtEnd: true, Again: 3, From: []GroupSource{{"old", 1, 7, ptr(int64(9)), ptr(int64(8)), 1, &NextRecord{8, 1, []byte{3}}}, {Topic: "old"}}},
+		}}, GroupInfo: GroupInfo{"original", []Unplaced{{"gone", 1, 2, "not in the backup"}}, map[string][]int32{"orders": {2, 3}}}},
 		&Point{}, &Point{-1}, &Point{1_700_000_000_000},
 		&Batch{"orders", 1, 10, 19, -1, 10, []byte("raw")},
 		&Map{"orders", 1, 100, "orders-2", 2, 0, math.MaxInt64 - 100},
