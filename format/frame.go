@@ -179,13 +179,16 @@ type Group struct {
 type GroupInfo struct {
 	// Of a group whose offsets have been translated to another cluster:
 
+	By       string     `cbor:"by,omitempty" json:"by,omitempty"`         // how they were found
 	Source   string     `cbor:"source,omitempty" json:"source,omitempty"` // the id that the group had, where it is another
 	Unplaced []Unplaced `cbor:"unplaced,omitempty" json:"unplaced,omitempty"`
 
 	// Of a group as it was before its offsets were overwritten:
 
-	// Absent are the partitions, by topic, that had no committed offset.
+	// Absent are the partitions, by topic, that had no committed offset, and New says
+	// that there was no such group.
 	Absent map[string][]int32 `cbor:"absent,omitempty" json:"absent,omitempty"`
+	New    bool               `cbor:"new,omitempty" json:"new,omitempty"`
 }
 
 // A GroupOffset is one committed offset (OffsetFetch, KIP-211 and KIP-320).

@@ -169,7 +169,7 @@ func every() []Encoder {
 		&Group{ID: "translated", Offsets: map[string]map[int32]GroupOffset{"orders": {
 			0: {Offset: 5, End: ptr(int64(9)), Record: &NextRecord{5, -1, []byte{1, 2}}},
 			1: {AtEnd: true, Again: 3, From: []GroupSource{{"old", 1, 7, ptr(int64(9)), ptr(int64(8)), 1, &NextRecord{8, 1, []byte{3}}}, {Topic: "old"}}},
-		}}, GroupInfo: GroupInfo{"original", []Unplaced{{"gone", 1, 2, "not in the backup"}}, map[string][]int32{"orders": {2, 3}}}},
+		}}, GroupInfo: GroupInfo{"map", "original", []Unplaced{{"gone", 1, 2, "not in the backup"}}, map[string][]int32{"orders": {2, 3}}, true}},
 		&Point{}, &Point{-1}, &Point{1_700_000_000_000},
 		&Batch{"orders", 1, 10, 19, -1, 10, []byte("raw")},
 		&Map{"orders", 1, 100, "orders-2", 2, 0, math.MaxInt64 - 100},

@@ -51,7 +51,7 @@ const exitStatus = `EXIT STATUS:
    1    failed
    2    wrong usage or configuration
    3    truncated or corrupt input
-   4    done, but records were lost before they could be read
+   4    done, but with loss, which was reported
    130  interrupted; what was done until then is whole
 `
 

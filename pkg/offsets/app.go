@@ -1,0 +1,258 @@
+// Package offsets carries consumer groups over to a restored cluster: it translates
+// their committed offsets, shows, commits, checks and takes back what came of it.
+package offsets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/pattern"
+)
+
+// App is the command kbk-offsets.
+func App() *cli.App {
+	return command.App(command.Spec{
+		Name:  "kbk-offsets",
+		Usage: "carry consumer groups over to a restored cluster",
+		Description: `Consumers carry on exactly where they were: each committed offset becomes that of the first
+restored record that is not before it.
+
+   kbk-offsets snapshot -b src:9092 | kbk-offsets translate --map map.kbk | kbk-offsets apply -b dst:9092
+
+The groups may also be those in the backup; kbk-produce passes them on:
+
+   kbk-pull backup | kbk-pack -d | kbk-produce -b dst:9092 > map.kbk
+   kbk-offsets translate < map.kbk | kbk-offsets apply -b dst:9092`,
+		Commands: []command.Spec{
+			{
+				Name: "snapshot", Usage: "read the committed offsets of consumer groups",
+				Flags: append(append(kafka.Flags(), groupFlags()...),
+					&cli.StringSliceFlag{Name: "topic", Aliases: []string{"t"}, Usage: "only offsets of `TOPIC`: a name, or a regular expression that begins with ^; repeatable", DefaultText: "all topics"},
+					&cli.BoolFlag{Name: "next", Usage: "also read which record each group is going to read next"},
+					&cli.BoolFlag{Name: "json", Usage: "write JSON, one group a line"},
+				),
+				Action: snapshot,
+			},
+			{
+				Name: "translate", Usage: "find where the offsets are in the target",
+				Flags: append(append(kafka.Flags(), groupFlags()...),
+					&cli.StringFlag{Name: "by", Value: byMap, Usage: "find them `HOW`: map, headers, content, timestamp or identity"},
+					&cli.StringSliceFlag{Name: "map", Usage: "read what kbk-produce has written from `FILE`; repeatable"},
+					&cli.StringSliceFlag{Name: "records", Usage: "read the backup's records, a stream as kbk-pack -d writes it, from `FILE`; repeatable"},
+					&cli.StringSliceFlag{Name: "rename", Usage: "topic OLD is NEW in the target, as `OLD=NEW`, or ^REGEXP=NEW with $1 for its first group; where a map does not say; repeatable"},
+					&cli.StringSliceFlag{Name: "rename-group", Usage: "group OLD is to be NEW in the target, as `OLD=NEW`, likewise; repeatable"},
+					command.MaxFrameFlag(),
+				),
+				Action: translate,
+			},
+			{
+				Name: "plan", Usage: "show what apply would commit",
+				Flags: append(kafka.Flags(),
+					&cli.BoolFlag{Name: "json", Usage: "write JSON, one offset a line"},
+					command.MaxFrameFlag(),
+				),
+				Action: plan,
+			},
+			{
+				Name: "apply", Usage: "commit the offsets that translate has found",
+				Flags: append(kafka.Flags(), skipFlag(),
+					&cli.StringFlag{Name: "undo", Usage: "keep what is overwritten in `FILE`, which must not exist", DefaultText: "kbk-offsets-undo-TIME.kbk"},
+					command.MaxFrameFlag(),
+				),
+				Action: apply,
+			},
+			{
+				Name: "rollback", Usage: "put back what apply has overwritten",
+				Flags:  append(kafka.Flags(), skipFlag(), command.MaxFrameFlag()),
+				Action: rollback,
+			},
+			{
+				Name: "verify", Usage: "hold what is committed, and the next records, against the plan",
+				Flags: append(kafka.Flags(), skipFlag(),
+					&cli.StringSliceFlag{Name: "records", Usage: "read the backup's records, a stream as kbk-pack -d writes it, from `FILE`; repeatable"},
+					command.MaxFrameFlag(),
+				),
+				Action: verify,
+			},
+			{
+				Name: "script", Usage: "write the plan as commands of kafka-consumer-groups.sh",
+				Flags:  append(kafka.Flags(), command.MaxFrameFlag()),
+				Action: script,
+			},
+		},
+	})
+}
+
+func groupFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "groups", Usage: "only consumer group `GROUP`: a name, or a regular expression that begins with ^; repeatable", DefaultText: "all groups"},
+		&cli.StringSliceFlag{Name: "exclude-groups", Usage: "leave out `GROUP`, likewise; repeatable"},
+	}
+}
+
+func skipFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "skip", Usage: "leave out `GROUP` of the target: a name, or a regular expression that begins with ^; repeatable"}
+}
+
+// matching returns what tells whether a name is one of the patterns of a flag. Without
+// any, it is empty.
+func matching(c *cli.Context, flag string, empty bool) (func(string) bool, error) {
+	patterns := c.StringSlice(flag)
+	if len(patterns) == 0 {
+		return func(string) bool { return empty }, nil
+	}
+	m, err := pattern.Compile(patterns)
+	if err != nil {
+		return nil, command.Usagef("--%s %v", flag, err)
+	}
+	return m, nil
+}
+
+func chosenGroups(c *cli.Context) (func(string) bool, error) {
+	in, err := matching(c, "groups", true)
+	if err != nil {
+		return nil, err
+	}
+	out, err := matching(c, "exclude-groups", false)
+	return func(id string) bool { return in(id) && !out(id) }, err
+}
+
+// cluster is that of a command that can do without; nil where none is given.
+func cluster(c *cli.Context) (*kafka.Config, error) {
+	if c.String("brokers") == "" {
+		return nil, nil
+	}
+	cfg, err := kafka.FromFlags(c)
+	return &cfg, err
+}
+
+func snapshot(ctx context.Context, c *cli.Context, env *command.Env) error {
+	cfg := SnapshotConfig{Next: c.Bool("next"), JSON: c.Bool("json")}
+	var err error
+	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
+		return err
+	}
+	if cfg.Groups, err = chosenGroups(c); err != nil {
+		return err
+	}
+	if cfg.Topics, err = matching(c, "topic", true); err != nil {
+		return err
+	}
+	if cfg.JSON { // for people too
+		return Snapshot(ctx, cfg, env, os.Stdout)
+	}
+	out, err := command.Stdout()
+	if err != nil {
+		return command.WithHint(err, "the stream is binary: pipe it into kbk-offsets translate, or read it as --json")
+	}
+	return Snapshot(ctx, cfg, env, out)
+}
+
+func translate(ctx context.Context, c *cli.Context, env *command.Env) error {
+	cfg := TranslateConfig{By: c.String("by"), Maps: c.StringSlice("map"), Records: c.StringSlice("records"), MaxFrame: command.SizeOf(c, "max-frame")}
+	if !slices.Contains(methods, cfg.By) {
+		return command.Usagef("--by %q is none of %s", cfg.By, strings.Join(methods, ", "))
+	}
+	var err error
+	if cfg.Groups, err = chosenGroups(c); err != nil {
+		return err
+	}
+	if cfg.Topics, err = pattern.CompileRenames(c.StringSlice("rename")); err != nil {
+		return command.Usagef("--rename %v", err)
+	}
+	if cfg.RenameGroups, err = pattern.CompileRenames(c.StringSlice("rename-group")); err != nil {
+		return command.Usagef("--rename-group %v", err)
+	}
+	if cfg.By != byMap && cfg.By != byIdentity {
+		if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
+			return err
+		}
+	}
+	var in io.Reader
+	if piped() {
+		if in, err = command.Stdin(); err != nil {
+			return err
+		}
+	} else if len(cfg.Maps)+len(cfg.Records) == 0 {
+		return command.WithHint(command.Usagef("there is nothing to read"), "put kbk-offsets snapshot before this command, or redirect what kbk-produce has written into it")
+	}
+	out, err := command.Stdout()
+	if err != nil {
+		return err
+	}
+	return Translate(ctx, cfg, env, in, out)
+}
+
+func plan(ctx context.Context, c *cli.Context, _ *command.Env) error {
+	to, err := cluster(c)
+	if err != nil {
+		return err
+	}
+	in, err := command.Stdin()
+	if err != nil {
+		return err
+	}
+	return Plan(ctx, to, command.SizeOf(c, "max-frame"), c.Bool("json"), in, os.Stdout)
+}
+
+func applyConfig(c *cli.Context) (cfg ApplyConfig, in io.Reader, err error) {
+	cfg.MaxFrame = command.SizeOf(c, "max-frame")
+	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
+		return cfg, nil, err
+	}
+	if cfg.Skip, err = matching(c, "skip", false); err != nil {
+		return cfg, nil, err
+	}
+	in, err = command.Stdin()
+	return cfg, in, err
+}
+
+func apply(ctx context.Context, c *cli.Context, env *command.Env) error {
+	cfg, in, err := applyConfig(c)
+	if err != nil {
+		return err
+	}
+	if cfg.Undo = c.String("undo"); cfg.Undo == "" {
+		cfg.Undo = fmt.Sprintf("kbk-offsets-undo-%s.kbk", time.Now().UTC().Format("20060102T150405Z"))
+	}
+	out, err := command.ByProduct("")
+	if err != nil {
+		return err
+	}
+	err = Apply(ctx, cfg, env, in, out)
+	return errors.Join(err, out.Close())
+}
+
+func rollback(ctx context.Context, c *cli.Context, env *command.Env) error {
+	cfg, in, err := applyConfig(c)
+	if err != nil {
+		return err
+	}
+	return Rollback(ctx, cfg, env, in)
+}
+
+func verify(ctx context.Context, c *cli.Context, env *command.Env) error {
+	cfg, in, err := applyConfig(c)
+	if err != nil {
+		return err
+	}
+	return Verify(ctx, VerifyConfig{Kafka: cfg.Kafka, Records: c.StringSlice("records"), Skip: cfg.Skip, MaxFrame: cfg.MaxFrame}, env, in)
+}
+
+func script(ctx context.Context, c *cli.Context, _ *command.Env) error {
+	in, err := command.Stdin()
+	if err != nil {
+		return err
+	}
+	return Script(ctx, command.SizeOf(c, "max-frame"), c.String("brokers"), in, os.Stdout)
+}

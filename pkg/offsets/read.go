@@ -1,0 +1,298 @@
+package offsets
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/recordbatch"
+)
+
+const (
+	readers      = 8                // partitions that are read at once
+	scanBytes    = 1 << 20          // of one partition in one response, to read all of it
+	peekBytes    = 16 << 10         // or one record; a broker sends a whole batch in any case
+	readTimeout  = 30 * time.Second // without progress
+	fetchWait    = 500              // milliseconds
+	confirmEmpty = 3                // empty answers that mean that there is no more
+)
+
+// A reader reads committed records from known offsets on.
+type reader struct {
+	cl  *kgo.Client
+	adm *kadm.Client
+
+	mu     sync.Mutex
+	topics kadm.TopicDetails
+}
+
+// newReader returns a reader of topics, those that do not exist left out.
+func newReader(ctx context.Context, cl *kgo.Client, topics []string) (*reader, error) {
+	r := &reader{cl: cl, adm: kadm.NewClient(cl), topics: make(kadm.TopicDetails)}
+	return r, r.look(ctx, topics)
+}
+
+func (r *reader) look(ctx context.Context, topics []string) error {
+	if len(topics) == 0 { // none would mean all
+		return nil
+	}
+	meta, err := r.adm.Metadata(ctx, topics...)
+	if err != nil {
+		return fmt.Errorf("look at the topics: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, t := range meta.Topics {
+		if t.Err == nil {
+			r.topics[name] = t
+		}
+	}
+	return nil
+}
+
+// committed returns where the partitions that exist begin, and where what is committed
+// in them ends.
+func (r *reader) committed(ctx context.Context) (map[place][2]int64, error) {
+	return r.bounds(ctx, r.adm.ListCommittedOffsets)
+}
+
+// whole is committed with open transactions.
+func (r *reader) whole(ctx context.Context) (map[place][2]int64, error) {
+	return r.bounds(ctx, r.adm.ListEndOffsets)
+}
+
+func (r *reader) bounds(ctx context.Context, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[place][2]int64, error) {
+	names := slices.Collect(maps.Keys(r.topics))
+	out := make(map[place][2]int64)
+	if len(names) == 0 {
+		return out, nil
+	}
+	starts, err := r.adm.ListStartOffsets(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("list offsets: %w", err)
+	}
+	ends, err := list(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("list offsets: %w", err)
+	}
+	for topic, parts := range ends {
+		for num, end := range parts {
+			start, _ := starts.Lookup(topic, num)
+			if err := cmp.Or(end.Err, start.Err); err != nil {
+				return nil, fmt.Errorf("list offsets of %s/%d: %w", topic, num, err)
+			}
+			out[place{topic, num}] = [2]int64{start.Offset, end.Offset}
+		}
+	}
+	return out, nil
+}
+
+// each calls do with each committed record of offsets [from, to), until it says that
+// this is enough. A record holds until do returns. to is at most the last stable offset.
+func (r *reader) each(ctx context.Context, p place, from, to int64, bytes int32, do func(*format.Record) (enough bool)) error {
+	d := recordbatch.NewDecoder()
+	var trouble error
+	for empty, moved := 0, time.Now(); from < to && empty < confirmEmpty; {
+		if trouble != nil {
+			if time.Since(moved) > readTimeout {
+				return fmt.Errorf("read %s at offset %d: %w", p, from, trouble)
+			}
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			_ = r.look(ctx, []string{p.topic}) // if it fails, the timeout decides
+			trouble = nil
+		}
+		rp, err := r.fetch(ctx, p, from, bytes)
+		if err == nil {
+			err = kerr.ErrorForCode(rp.ErrorCode)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err):
+			trouble = err
+			continue
+		case err != nil:
+			return fmt.Errorf("read %s at offset %d: %w", p, from, err)
+		}
+		next, enough, err := decode(d, rp, from, to, do)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", p, err)
+		}
+		if enough {
+			return nil
+		}
+		if next > from {
+			from, empty, moved = next, 0, time.Now()
+		} else if rp.LastStableOffset >= to {
+			empty++ // compaction took the rest, where a broker keeps saying so
+		} else {
+			trouble = errors.New("the broker sends nothing")
+		}
+	}
+	return nil
+}
+
+func (r *reader) fetch(ctx context.Context, p place, from int64, bytes int32) (*kmsg.FetchResponseTopicPartition, error) {
+	r.mu.Lock()
+	t := r.topics[p.topic]
+	r.mu.Unlock()
+	part, ok := t.Partitions[p.num]
+	if !ok || part.Leader < 0 {
+		return nil, kerr.LeaderNotAvailable
+	}
+	req := kmsg.NewPtrFetchRequest()
+	req.ReplicaID, req.MaxWaitMillis, req.MinBytes, req.MaxBytes = -1, fetchWait, 1, bytes
+	req.IsolationLevel = 1 // read_committed
+	req.SessionEpoch = -1
+	rt := kmsg.NewFetchRequestTopic()
+	rt.Topic, rt.TopicID = p.topic, t.ID
+	rp := kmsg.NewFetchRequestTopicPartition()
+	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = p.num, from, bytes
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	answer, err := r.cl.Broker(int(part.Leader)).RetriableRequest(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	resp := answer.(*kmsg.FetchResponse)
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return nil, err
+	}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return nil, errors.New("a broker answered for what it was not asked for")
+	}
+	return &resp.Topics[0].Partitions[0], nil
+}
+
+// decode calls do with the committed records of a response, and returns what offset it
+// has come to.
+func decode(d *recordbatch.Decoder, rp *kmsg.FetchResponseTopicPartition, from, to int64, do func(*format.Record) bool) (next int64, enough bool, err error) {
+	aborted := rp.AbortedTransactions
+	slices.SortFunc(aborted, func(a, b kmsg.FetchResponseTopicPartitionAbortedTransaction) int {
+		return cmp.Compare(a.FirstOffset, b.FirstOffset)
+	})
+	aborting := make(map[int64]bool) // producer ids with an aborted transaction here
+	next = from
+	var rec format.Record
+	for b := rp.RecordBatches; len(b) > 0 && next < to; {
+		t, rest, err := recordbatch.Cut(b)
+		if errors.Is(err, recordbatch.ErrPartial) {
+			break
+		}
+		if err != nil {
+			return 0, false, err
+		}
+		b, next = rest, max(next, t.Last+1)
+		// As the Java client does it (CompletedFetch.nextFetchedRecord).
+		for len(aborted) > 0 && aborted[0].FirstOffset <= t.Last {
+			aborting[aborted[0].ProducerID] = true
+			aborted = aborted[1:]
+		}
+		if aborting[t.ProducerID] && !t.Control() && t.Transactional() || t.Control() && !aborting[t.ProducerID] {
+			continue
+		}
+		if err := d.Open(t); err != nil {
+			return 0, false, err
+		}
+		if t.Control() {
+			aborts, err := d.Aborts()
+			if err != nil {
+				return 0, false, err
+			}
+			if aborts {
+				delete(aborting, t.ProducerID)
+			}
+			continue
+		}
+		for {
+			ok, err := d.Next(&rec)
+			if err != nil {
+				return 0, false, err
+			}
+			if !ok {
+				break
+			}
+			if rec.Offset >= from && rec.Offset < to && do(&rec) {
+				return next, true, nil
+			}
+		}
+	}
+	return next, false, nil
+}
+
+// peek returns, for each offset of each partition, the first committed record that is
+// not below it; where there is none, nothing. The offsets are ascending.
+func (r *reader) peek(ctx context.Context, wanted map[place][]int64) (map[place]map[int64]format.NextRecord, error) {
+	bounds, err := r.committed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[place]map[int64]format.NextRecord, len(wanted))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(readers)
+	for p, offsets := range wanted {
+		b, ok := bounds[p]
+		if !ok {
+			continue
+		}
+		found := make(map[int64]format.NextRecord)
+		out[p] = found
+		g.Go(func() error {
+			for len(offsets) > 0 {
+				before := len(offsets)
+				err := r.each(ctx, p, max(offsets[0], b[0]), b[1], peekBytes, func(rec *format.Record) bool {
+					if offsets[0] <= rec.Offset {
+						next := nextRecord(rec)
+						for len(offsets) > 0 && offsets[0] <= rec.Offset {
+							found[offsets[0]] = next
+							offsets = offsets[1:]
+						}
+					}
+					// What is far away is asked for anew.
+					return len(offsets) == 0 || offsets[0] > rec.Offset+1000
+				})
+				if err != nil {
+					return err
+				}
+				if len(offsets) == before {
+					return nil // nothing more up to the end
+				}
+			}
+			return nil
+		})
+	}
+	return out, g.Wait()
+}
+
+// originHeader begins the names of the headers that kbk-produce adds, with
+// --offset-headers, to say where a record was.
+const originHeader = "kbk.source."
+
+// nextRecord tells a record by its content.
+func nextRecord(r *format.Record) format.NextRecord {
+	bare := format.Record{Timestamp: r.Timestamp, Key: r.Key, Value: r.Value, Headers: r.Headers}
+	foreign := func(h format.RecordHeader) bool { return strings.HasPrefix(string(h.Name), originHeader) }
+	if slices.ContainsFunc(r.Headers, foreign) {
+		bare.Headers = slices.DeleteFunc(slices.Clone(r.Headers), foreign)
+	}
+	sum := sha256.Sum256(format.AppendRecord(nil, &bare))
+	return format.NextRecord{Offset: r.Offset, Timestamp: r.Timestamp, Digest: sum[:]}
+}

@@ -1,0 +1,63 @@
+package pattern
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Renames gives names for names.
+type Renames struct {
+	names map[string]string
+	exprs []rename
+}
+
+type rename struct {
+	match *regexp.Regexp
+	to    string
+}
+
+// reference is $1 as people write it: $1_x is what group 1 matched, and then _x, where
+// package regexp would look for a group of the name 1_x.
+var reference = regexp.MustCompile(`\$(\d+)`)
+
+// CompileRenames reads OLD=NEW, where OLD is a name, or a regular expression if it begins
+// with ^: then $1 in NEW is what its first group matched. An error names the one that is
+// wrong.
+func CompileRenames(rules []string) (*Renames, error) {
+	r := &Renames{names: make(map[string]string)}
+	for _, rule := range rules {
+		at := strings.LastIndexByte(rule, '=') // an expression may have one, too
+		if at <= 0 || at == len(rule)-1 {
+			return nil, fmt.Errorf("%q is not OLD=NEW", rule)
+		}
+		from, to := rule[:at], rule[at+1:]
+		if IsRegexp(from) {
+			re, err := regexp.Compile(from)
+			if err != nil {
+				return nil, fmt.Errorf("%q: %w", rule, err)
+			}
+			r.exprs = append(r.exprs, rename{re, reference.ReplaceAllString(to, "$${$1}")})
+			continue
+		}
+		if had, ok := r.names[from]; ok && had != to {
+			return nil, fmt.Errorf("%s to both %s and %s", from, had, to)
+		}
+		r.names[from] = to
+	}
+	return r, nil
+}
+
+// Name returns the new name of a name, by the name itself or else the first expression
+// that matches it; it is the same where none does.
+func (r *Renames) Name(name string) string {
+	if to, ok := r.names[name]; ok {
+		return to
+	}
+	for _, e := range r.exprs {
+		if e.match.MatchString(name) {
+			return e.match.ReplaceAllString(name, e.to)
+		}
+	}
+	return name
+}
