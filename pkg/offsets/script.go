@@ -23,6 +23,8 @@ func Script(ctx context.Context, maxFrame int64, brokers string, in io.Reader, o
 	} else {
 		fmt.Fprintf(w, "BROKERS=%s\n", quote(brokers))
 	}
+	// The tool wants to know the size of the file: a pipe does not do.
+	fmt.Fprintln(w, "PLAN=$(mktemp)")
 	for _, g := range groups {
 		var numbers, ends strings.Builder
 		for p, o := range each(g) {
@@ -34,7 +36,7 @@ func Script(ctx context.Context, maxFrame int64, brokers string, in io.Reader, o
 		}
 		const tool = `kafka-consumer-groups.sh --bootstrap-server "$BROKERS" --reset-offsets --execute --group `
 		if numbers.Len() > 0 {
-			fmt.Fprintf(w, "\n%s%s --from-file /dev/stdin <<'END'\n%sEND\n", tool, quote(g.ID), numbers.String())
+			fmt.Fprintf(w, "\ncat >\"$PLAN\" <<'END'\n%sEND\n%s%s --from-file \"$PLAN\"\n", numbers.String(), tool, quote(g.ID))
 		}
 		if ends.Len() > 0 {
 			fmt.Fprintf(w, "\n%s%s --to-latest%s\n", tool, quote(g.ID), ends.String())
@@ -43,6 +45,7 @@ func Script(ctx context.Context, maxFrame int64, brokers string, in io.Reader, o
 			fmt.Fprintf(w, "# no place: %s\n", oneLine(fmt.Sprintf("%s/%d, offset %d: %s", u.Topic, u.Partition, u.Offset, u.Why)))
 		}
 	}
+	fmt.Fprintln(w, "\nrm \"$PLAN\"")
 	if err := w.Flush(); err != nil {
 		return err
 	}

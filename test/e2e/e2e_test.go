@@ -83,7 +83,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("KAFKA", cluster.Bootstrap())
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("EXAMPLES", examples)
-			return nil
+			env.Setenv("PATH", env.WorkDir+string(os.PathListSeparator)+env.Getenv("PATH"))
+			return consumerGroups(env.WorkDir)
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond != "cbor2" {
@@ -106,6 +107,10 @@ func TestScripts(t *testing.T) {
 			"exact":  cmdExact,
 			"bounds": cmdBounds,
 			"header": cmdHeader,
+
+			"commit":    cmdCommit,
+			"committed": cmdCommitted,
+			"active":    cmdActive,
 		},
 	})
 }
