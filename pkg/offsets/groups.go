@@ -136,7 +136,7 @@ func loss(log *slog.Logger, groups []*format.Group) error {
 func lossOf(unplaced, missing int64) error {
 	switch {
 	case unplaced > 0:
-		return command.WithStatus(command.Loss, fmt.Errorf("done, but %s have no place in the target", command.Count(unplaced, "offset")))
+		return command.WithStatus(command.Loss, fmt.Errorf("done, but without a place in the target for %s", command.Count(unplaced, "offset")))
 	case missing > 0:
 		return command.WithStatus(command.Loss, errors.New("done, but the backup lacks records that groups had not read"))
 	}

@@ -264,21 +264,21 @@ func (t *translation) searchTimestamps(ctx context.Context, r *reader) error {
 	// A broker takes one question for a partition at a time.
 	queues := make(map[place][]question)
 	for q := range offsets {
-		queues[q.p] = append(queues[q.p], q)
+		to := place{t.cfg.Topics.Name(q.p.topic), q.p.num}
+		queues[to] = append(queues[to], q)
 	}
 	for len(queues) > 0 {
 		req := kmsg.NewPtrListOffsetsRequest()
 		req.ReplicaID, req.IsolationLevel = -1, 1
 		asked := make(map[place]question)
 		topics := make(map[string][]kmsg.ListOffsetsRequestTopicPartition)
-		for p, q := range queues {
-			to := place{t.cfg.Topics.Name(p.topic), p.num}
+		for to, q := range queues {
 			asked[to] = q[0]
 			rp := kmsg.NewListOffsetsRequestTopicPartition()
-			rp.Partition, rp.Timestamp = p.num, q[0].time
+			rp.Partition, rp.Timestamp = to.num, q[0].time
 			topics[to.topic] = append(topics[to.topic], rp)
-			if queues[p] = q[1:]; len(q) == 1 {
-				delete(queues, p)
+			if queues[to] = q[1:]; len(q) == 1 {
+				delete(queues, to)
 			}
 		}
 		for _, topic := range slices.Sorted(maps.Keys(topics)) {

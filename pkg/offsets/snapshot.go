@@ -72,6 +72,8 @@ func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.
 			}
 			if rec, ok := next[p][o.Offset]; ok {
 				o.Record = &rec
+			} else if cfg.Next && o.End != nil {
+				o.End = &o.Offset // markers, aborted and open transactions are nothing to read
 			}
 			all[i].Offsets[p.topic][p.num] = o
 		}

@@ -70,7 +70,7 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 	for _, g := range planned {
 		for p, o := range each(g) {
 			offsets++
-			switch comparing(&o) {
+			switch comparing(g.By, &o) {
 			case yes:
 				wanted[p] = append(wanted[p], o.Offset)
 				topics[p.topic] = true
@@ -95,7 +95,7 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 	}
 	for _, g := range planned {
 		for p, o := range each(g) {
-			if comparing(&o) != yes {
+			if comparing(g.By, &o) != yes {
 				continue
 			}
 			compared++
@@ -131,13 +131,14 @@ const (
 )
 
 // comparing tells whether it is known which record comes next at an offset.
-func comparing(o *format.GroupOffset) comparability {
+func comparing(by string, o *format.GroupOffset) comparability {
 	if len(o.From) != 1 {
 		return no
 	}
 	s := &o.From[0]
+	looked := by != byIdentity && by != byTimestamp // for the next record, and found none
 	switch {
-	case o.AtEnd, s.Record == nil && s.Next == nil && s.End != nil && s.Offset >= *s.End:
+	case o.AtEnd, s.Next == nil && looked, s.Record == nil && s.End != nil && s.Offset >= *s.End:
 		return atEnd
 	case s.Record == nil, s.Next != nil && *s.Next != s.Record.Offset:
 		return no

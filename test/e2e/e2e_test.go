@@ -111,6 +111,7 @@ func TestScripts(t *testing.T) {
 			"commit":    cmdCommit,
 			"committed": cmdCommitted,
 			"active":    cmdActive,
+			"stamp":     cmdStamp,
 		},
 	})
 }

@@ -89,4 +89,46 @@ func cmdActive(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("group %s has no members", args[0])
 }
 
-var _ = []any{bytes.Equal, errors.Is, exec.Command, slices.Sort[[]int], strconv.Itoa, sync.OnceFunc, testing.Short, kerr.IsRetriable, kafkatest.Start}
+// cmdStamp copies the committed records of a topic to another, which it creates, as
+// kbk-produce --offset-headers does, and puts a record of its own before them. With
+// several partitions given they go to these by turns: stamp TOPIC TOPIC PARTITIONS|same.
+func cmdStamp(ts *testscript.TestScript, neg bool, args []string) {
+	only(ts, neg, args, 3, "stamp TOPIC TOPIC PARTITIONS|same")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	parts, err := consume(ctx, args[0])
+	check(ts, err)
+	spread := args[2] != "same"
+	n := len(parts)
+	if spread {
+		n, err = strconv.Atoi(args[2])
+		check(ts, err)
+	}
+	cl, err := client()
+	check(ts, err)
+	defer cl.Close()
+	check(ts, create(ctx, cl, args[1], int32(n), nil))
+	var out []*kgo.Record
+	for p := range int32(n) {
+		out = append(out, &kgo.Record{Topic: args[1], Partition: p, Value: []byte("of its own"), Timestamp: time.UnixMilli(0)})
+	}
+	turn := 0
+	for p := range int32(len(parts)) {
+		for _, r := range parts[p] {
+			to := p
+			if spread {
+				to = int32(turn % n)
+				turn++
+			}
+			out = append(out, &kgo.Record{Topic: args[1], Partition: to, Key: r.Key, Value: r.Value, Timestamp: r.Timestamp, Headers: append(slices.Clone(r.Headers),
+				kgo.RecordHeader{Key: "kbk.source.topic", Value: []byte(r.Topic)},
+				kgo.RecordHeader{Key: "kbk.source.partition", Value: strconv.AppendInt(nil, int64(r.Partition), 10)},
+				kgo.RecordHeader{Key: "kbk.source.offset", Value: strconv.AppendInt(nil, r.Offset, 10)},
+				kgo.RecordHeader{Key: "kbk.source.timestamp", Value: strconv.AppendInt(nil, r.Timestamp.UnixMilli(), 10)},
+			)})
+		}
+	}
+	check(ts, cl.ProduceSync(ctx, out...).FirstErr())
+}
+
+var _ = []any{bytes.Equal, errors.Is, exec.Command, sync.OnceFunc, testing.Short, kerr.IsRetriable, kafkatest.Start}
