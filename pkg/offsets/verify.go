@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/dustin/go-humanize"
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/kbkio/kbk/format"
@@ -114,8 +115,8 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 	if different > 0 {
 		return fmt.Errorf("%s of %s", command.Count(different, "difference"), command.Count(offsets, "offset"))
 	}
-	env.Log.Info(fmt.Sprintf("%s of %s are committed as planned; %s compared, %d at the end, %d not compared",
-		command.Count(offsets, "offset"), command.Count(int64(len(planned)), "group"), command.Count(compared, "next record"), ends, unknown))
+	env.Log.Info(fmt.Sprintf("%s of %s are committed as planned; %s compared, %s at the end, %s not compared",
+		command.Count(offsets, "offset"), command.Count(int64(len(planned)), "group"), command.Count(compared, "next record"), humanize.Comma(ends), humanize.Comma(unknown)))
 	if end.Interrupted {
 		return command.Stopped("what was planned is committed, and is not all")
 	}

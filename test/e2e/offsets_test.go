@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	kafkatest "github.com/kbkio/kbk/test/kafka"
@@ -131,4 +129,255 @@ func cmdStamp(ts *testscript.TestScript, neg bool, args []string) {
 	check(ts, cl.ProduceSync(ctx, out...).FirstErr())
 }
 
-var _ = []any{bytes.Equal, errors.Is, exec.Command, sync.OnceFunc, testing.Short, kerr.IsRetriable, kafkatest.Start}
+// consumeAs lets Kafka's own console consumer read a topic as a member of a group, until
+// it has max records, or until none has come for a while; it commits where it stopped.
+// A record is "partition value".
+func consumeAs(t *testing.T, c *kafkatest.Cluster, group, protocol, topic string, max int) []string {
+	t.Helper()
+	args := []string{
+		"--bootstrap-server", c.Bootstrap(), "--topic", topic, "--group", group, "--from-beginning",
+		"--isolation-level", "read_committed", "--command-property", "group.protocol=" + protocol,
+		"--formatter-property", "print.partition=true", "--timeout-ms", "10000",
+	}
+	if max > 0 {
+		args = append(args, "--max-messages", strconv.Itoa(max))
+	}
+	cmd := c.Tool(t.Context(), "org.apache.kafka.tools.consumer.ConsoleConsumer", args...)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("console consumer as %s: %v\n%s", group, err, log.Bytes())
+	}
+	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	if len(out) == 0 {
+		lines = nil
+	}
+	if max > 0 && len(lines) != max {
+		t.Fatalf("group %s read %d records of %s, not %d\n%s", group, len(lines), topic, max, log.Bytes())
+	}
+	return lines
+}
+
+// TestDisasterRecovery loses a cluster. On another one, of three brokers, consumers read
+// exactly what they had not read (issue 5).
+func TestDisasterRecovery(t *testing.T) {
+	ctx := t.Context()
+	source, err := kafkatest.Start(ctx, kafkatest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := false
+	defer func() {
+		if !lost {
+			_ = source.Close()
+		}
+	}()
+	cl, err := connect(source.Bootstrap(), kgo.TransactionalID("ledger"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for topic, partitions := range map[string]int32{"orders": 3, "ledger": 2, "empty": 2} {
+		if err := create(ctx, cl, topic, partitions, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := fill(ctx, source.Bootstrap(), "orders", 3, 200, 50); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 { // the last of them aborted
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		for p := range int32(2) {
+			for n := range 10 {
+				if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "ledger", Partition: p, Value: fmt.Appendf(nil, "transaction %d, record %d", i, n)}).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := cl.EndTransaction(ctx, kgo.TransactionEndTry(i != 3)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// Groups of both protocols that stop in the middle, one that has caught up with a
+	// transactional topic and has gone behind its markers, and one that is deleted.
+	read := map[string][]string{
+		"classic": consumeAs(t, source, "classic", "classic", "orders", 137),
+		"new":     consumeAs(t, source, "new", "consumer", "orders", 251),
+		"auditor": consumeAs(t, source, "auditor", "consumer", "ledger", 0),
+		"partly":  consumeAs(t, source, "partly", "classic", "ledger", 25),
+	}
+	if n := len(read["auditor"]); n != 60 {
+		t.Fatalf("%d records are committed in ledger, not 60", n)
+	}
+	consumeAs(t, source, "deleted", "classic", "orders", 1)
+	adm := kadm.NewClient(cl)
+	if _, err := adm.DeleteGroup(ctx, "deleted"); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]string{
+		"orders": consumeAs(t, source, "all", "classic", "orders", 600),
+		"ledger": read["auditor"],
+	}
+	was, err := adm.FetchOffsets(ctx, "auditor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o, _ := was.Lookup("ledger", 0); o.At < 33 {
+		t.Fatalf("the auditor is at offset %d, before the transactions' markers", o.At)
+	}
+
+	dir := t.TempDir()
+	recovery := func(env ...string) string {
+		t.Helper()
+		script, err := filepath.Abs("../../examples/disaster-recovery.sh")
+		if err != nil {
+			t.Fatal(err)
+		}
+		what := "recover"
+		if strings.HasPrefix(env[0], "SOURCE=") {
+			what = "backup"
+		}
+		cmd := exec.CommandContext(ctx, "bash", script, what)
+		cmd.Dir = dir
+		cmd.Env = append(append(os.Environ(), env...), "BACKUP="+filepath.Join(dir, "backup"))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", what, err, out)
+		}
+		return string(out)
+	}
+	recovery("SOURCE=" + source.Bootstrap())
+	lost = true
+	if err := source.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	target, err := kafkatest.Start(ctx, kafkatest.Options{Brokers: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	said := recovery("TARGET=" + target.Bootstrap())
+	t.Log(said)
+	if !strings.Contains(said, "13 offsets of 5 groups are committed as planned") {
+		t.Errorf("the recovery did not say that it is verified")
+	}
+	for _, g := range []struct{ id, protocol, topic string }{
+		{"classic", "classic", "orders"}, {"new", "consumer", "orders"}, {"auditor", "consumer", "ledger"}, {"partly", "classic", "ledger"},
+	} {
+		rest := consumeAs(t, target, g.id, g.protocol, g.topic, 0)
+		got := slices.Sorted(slices.Values(append(rest, read[g.id]...)))
+		if want := slices.Sorted(slices.Values(all[g.topic])); !slices.Equal(got, want) {
+			t.Errorf("group %s read %d records before and %d after: not each of %d once", g.id, len(read[g.id]), len(rest), len(want))
+		}
+	}
+
+	// What is new is all that the auditor reads.
+	to, err := connect(target.Bootstrap())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	if err := to.ProduceSync(ctx, &kgo.Record{Topic: "ledger", Partition: 1, Value: []byte("after")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if got := consumeAs(t, target, "auditor", "consumer", "ledger", 0); !slices.Equal(got, []string{"Partition:1\tafter"}) {
+		t.Errorf("the auditor read %q", got)
+	}
+	listed, err := kadm.NewClient(to).ListGroups(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	coordinators := make(map[int32]bool)
+	for _, l := range listed {
+		coordinators[l.Coordinator] = true
+	}
+	if _, ok := listed["deleted"]; ok || len(coordinators) < 2 {
+		t.Errorf("groups %v", listed)
+	}
+}
+
+// TestManyGroups times a thousand groups of a hundred partitions on three brokers.
+func TestManyGroups(t *testing.T) {
+	const groups, partitions, records = 1000, 100, 20
+	ctx := t.Context()
+	c, err := kafkatest.Start(ctx, kafkatest.Options{Brokers: 3, HeapMB: 384})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cl, err := connect(c.Bootstrap())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := create(ctx, cl, "wide", partitions, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := fill(ctx, c.Bootstrap(), "wide", partitions, records, 20); err != nil {
+		t.Fatal(err)
+	}
+	adm := kadm.NewClient(cl)
+	var wg sync.WaitGroup
+	next := make(chan int)
+	errs := make(chan error, groups)
+	for range 8 {
+		wg.Go(func() {
+			for g := range next {
+				set := make(kadm.Offsets)
+				for p := range int32(partitions) {
+					set.Add(kadm.Offset{Topic: "wide", Partition: p, At: int64(g+int(p)) % (records + 1), LeaderEpoch: -1, Metadata: "m"})
+				}
+				if err := adm.CommitAllOffsets(ctx, fmt.Sprintf("group-%04d", g), set); err != nil {
+					errs <- err
+				}
+			}
+		})
+	}
+	for g := range groups {
+		next <- g
+	}
+	close(next)
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	timed := func(what, line string) string {
+		t.Helper()
+		cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", line)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "KAFKA="+c.Bootstrap(), "R=^group=copy")
+		began := time.Now()
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", what, err, out)
+		}
+		used := cmd.ProcessState.SystemTime() + cmd.ProcessState.UserTime()
+		t.Logf("%-10s %6.2f s, %.2f CPU seconds: %s", what, time.Since(began).Seconds(), used.Seconds(), bytes.TrimSpace(out))
+		return string(out)
+	}
+	timed("restore", "kbk-fetch -b $KAFKA -t wide | tee records.kbk | kbk-produce -q -b $KAFKA --create-topics --rename wide=wide-r > map.kbk")
+	timed("snapshot", "kbk-offsets snapshot -b $KAFKA > snapshot.kbk")
+	timed("next", "kbk-offsets snapshot -b $KAFKA --next > next.kbk")
+	timed("translate", `kbk-offsets translate --map map.kbk --rename-group "$R" < snapshot.kbk > plan.kbk`)
+	timed("plan", "kbk-offsets plan -b $KAFKA < plan.kbk | tail -1")
+	timed("apply", "kbk-offsets apply -b $KAFKA --undo undo.kbk < plan.kbk > applied.kbk")
+	said := timed("verify", "kbk-offsets verify -b $KAFKA --records records.kbk < applied.kbk")
+	if !strings.Contains(said, "100,000 offsets of 1,000 groups are committed as planned") || !strings.Contains(said, "0 not compared") {
+		t.Errorf("verify said %q", said)
+	}
+	timed("rollback", "kbk-offsets rollback -b $KAFKA < undo.kbk")
+	listed, err := adm.ListGroups(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(listed) != groups {
+		t.Errorf("%d groups are left, not %d", len(listed), groups)
+	}
+}
