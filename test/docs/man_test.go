@@ -12,6 +12,7 @@ import (
 
 	"github.com/kbkio/kbk/pkg/fetch"
 	"github.com/kbkio/kbk/pkg/filter"
+	"github.com/kbkio/kbk/pkg/offsets"
 	"github.com/kbkio/kbk/pkg/pack"
 	"github.com/kbkio/kbk/pkg/produce"
 	"github.com/kbkio/kbk/pkg/pull"
@@ -19,6 +20,7 @@ import (
 )
 
 var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App()}
+var apps = []*cli.App{fetch.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App()}
 
 var documented = regexp.MustCompile(`(?m)^\*\*--?[a-z].*$`)
 
@@ -37,7 +39,7 @@ func TestManPages(t *testing.T) {
 		}
 		page := string(raw)
 		known := map[string]bool{"--help": true, "-h": true, "--version": true, "-v": true}
-		for _, flag := range app.Flags {
+		for _, flag := range flagsOf(app) {
 			entry := entryOf(page, flag.Names()[0])
 			if entry == "" {
 				t.Errorf("%s: --%s is not in the page", app.Name, flag.Names()[0])
@@ -71,6 +73,48 @@ func TestManPages(t *testing.T) {
 			for _, name := range regexp.MustCompile(`\*\*(--?[a-z-]+)\*\*`).FindAllStringSubmatch(line, -1) {
 				if !known[name[1]] {
 					t.Errorf("%s: the page has %s, and the command has not", app.Name, name[1])
+				}
+			}
+		}
+	}
+}
+
+// flagsOf is all flags of a command, each once where it is one of several commands. What
+// several of them have is the same in all.
+func flagsOf(app *cli.App) []cli.Flag {
+	all := app.Flags
+	seen := make(map[string]bool)
+	for _, c := range app.Commands {
+		for _, f := range c.Flags {
+			if !seen[f.Names()[0]] {
+				seen[f.Names()[0]] = true
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
+
+// TestManPagesOfSeveral wants a page to name the commands, and the flags of each behind it.
+func TestManPagesOfSeveral(t *testing.T) {
+	for _, app := range apps {
+		for _, c := range app.Commands {
+			raw, err := os.ReadFile("../../docs/man/" + app.Name + ".1.md")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, entry, ok := strings.Cut(string(raw), "\n## "+c.Name+"\n")
+			entry, _, _ = strings.Cut(entry, "\n#")
+			if !ok {
+				t.Errorf("%s %s is not in the page", app.Name, c.Name)
+			}
+			for _, f := range c.Flags {
+				switch name := f.Names()[0]; name {
+				case "help", "quiet", "verbose", "log-format", "max-frame": // which all have
+				default:
+					if !strings.Contains(entry, "**--"+name+"**") {
+						t.Errorf("%s %s: --%s is not in its section", app.Name, c.Name, name)
+					}
 				}
 			}
 		}
