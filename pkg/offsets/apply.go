@@ -42,6 +42,9 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 	if err != nil {
 		return err
 	}
+	if end.Interrupted { // more may be restored yet
+		return command.Stopped("nothing is committed, as not all was restored")
+	}
 	planned = slices.DeleteFunc(planned, func(g *format.Group) bool { return cfg.Skip(g.ID) })
 	cl, err := kafka.NewClient(ctx, cfg.Kafka)
 	if err != nil {
@@ -72,6 +75,8 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 		return command.WithHint(fmt.Errorf("%w (%s of %s committed before)", err, command.Count(offsets, "offset"), command.Count(groups, "group")),
 			"what was there before is in "+cfg.Undo+": kbk-offsets rollback puts it back")
 	}
+	env.Log.Info(fmt.Sprintf("committed %s of %s; what was there before is in %s", command.Count(offsets, "offset"), command.Count(groups, "group"), cfg.Undo),
+		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	w := format.NewWriter(out)
 	if err := w.WriteHeader(&format.Header{Created: time.Now().UnixMilli(), Content: format.ContentRecords}); err != nil {
 		return err
@@ -85,13 +90,8 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 			return err
 		}
 	}
-	if err := w.Close(&format.End{Interrupted: end.Interrupted, Lost: end.Lost}); err != nil {
+	if err := w.Close(&format.End{Lost: end.Lost}); err != nil {
 		return err
-	}
-	env.Log.Info(fmt.Sprintf("committed %s of %s; what was there before is in %s", command.Count(offsets, "offset"), command.Count(groups, "group"), cfg.Undo),
-		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	if end.Interrupted {
-		return command.Stopped("what was planned is committed, and is not all")
 	}
 	return lossOf(count(planned))
 }

@@ -112,6 +112,7 @@ func TestScripts(t *testing.T) {
 			"committed": cmdCommitted,
 			"active":    cmdActive,
 			"stamp":     cmdStamp,
+			"unread":    cmdUnread,
 		},
 	})
 }

@@ -129,6 +129,48 @@ func cmdStamp(ts *testscript.TestScript, neg bool, args []string) {
 	check(ts, cl.ProduceSync(ctx, out...).FirstErr())
 }
 
+// cmdUnread wants all records of a topic that a group has not read to be among those that
+// another group has not read of another topic, and prints how many it has not read, and
+// how many it would read again: unread GROUP TOPIC GROUP TOPIC.
+func cmdUnread(ts *testscript.TestScript, neg bool, args []string) {
+	only(ts, neg, args, 4, "unread GROUP TOPIC GROUP TOPIC")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cl, err := client()
+	check(ts, err)
+	defer cl.Close()
+	left := make([]map[string]int, 2)
+	for i := range left {
+		left[i] = make(map[string]int)
+		group, topic := args[2*i], args[2*i+1]
+		committed, err := kadm.NewClient(cl).FetchOffsets(ctx, group)
+		check(ts, err)
+		parts, err := consume(ctx, topic)
+		check(ts, err)
+		for num, records := range parts {
+			at, ok := committed.Lookup(topic, num)
+			if !ok {
+				ts.Fatalf("group %s has no offset for %s/%d", group, topic, num)
+			}
+			for _, r := range records {
+				if r.Offset >= at.At {
+					left[i][fmt.Sprintf("%s %s %d", r.Key, r.Value, r.Timestamp.UnixMilli())]++
+				}
+			}
+		}
+	}
+	unread, again := 0, 0
+	for r, n := range left[0] {
+		if unread += n; left[1][r] < n {
+			ts.Fatalf("%q would be skipped", r)
+		}
+	}
+	for _, n := range left[1] {
+		again += n
+	}
+	fmt.Fprintf(ts.Stdout(), "%d unread, %d again\n", unread, again-unread)
+}
+
 // consumeAs lets Kafka's own console consumer read a topic as a member of a group, until
 // it has max records, or until none has come for a while; it commits where it stopped.
 // A record is "partition value".
