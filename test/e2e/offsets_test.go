@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
@@ -171,34 +172,49 @@ func cmdUnread(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprintf(ts.Stdout(), "%d unread, %d again\n", unread, again-unread)
 }
 
-// consumeAs lets Kafka's own console consumer read a topic as a member of a group, until
-// it has max records, or until none has come for a while; it commits where it stopped.
-// A record is "partition value".
-func consumeAs(t *testing.T, c *kafkatest.Cluster, group, protocol, topic string, max int) []string {
+// A member reads a topic as one of a group, until it has max records or, where that is 0,
+// until none has come for a while.
+type member struct {
+	group, protocol, topic string
+	max                    int
+}
+
+// consumeAs lets Kafka's own console consumer be each of the members, at once; they commit
+// where they stopped. It returns what each has read, a record being "partition value".
+func consumeAs(t *testing.T, c *kafkatest.Cluster, members ...member) [][]string {
 	t.Helper()
-	args := []string{
-		"--bootstrap-server", c.Bootstrap(), "--topic", topic, "--group", group, "--from-beginning",
-		"--isolation-level", "read_committed", "--command-property", "group.protocol=" + protocol,
-		"--formatter-property", "print.partition=true", "--timeout-ms", "10000",
+	out := make([][]string, len(members))
+	g, ctx := errgroup.WithContext(t.Context())
+	for i, m := range members {
+		g.Go(func() error {
+			args := []string{
+				"--bootstrap-server", c.Bootstrap(), "--topic", m.topic, "--group", m.group, "--from-beginning",
+				"--isolation-level", "read_committed", "--command-property", "group.protocol=" + m.protocol,
+				"--formatter-property", "print.partition=true",
+			}
+			if m.max > 0 {
+				args = append(args, "--max-messages", strconv.Itoa(m.max), "--timeout-ms", "60000")
+			} else {
+				args = append(args, "--timeout-ms", "12000")
+			}
+			cmd := c.Tool(ctx, "org.apache.kafka.tools.consumer.ConsoleConsumer", args...)
+			var log bytes.Buffer
+			cmd.Stderr = &log
+			printed, err := cmd.Output()
+			if err != nil {
+				return fmt.Errorf("console consumer as %s: %w\n%s", m.group, err, log.Bytes())
+			}
+			out[i] = slices.Collect(strings.Lines(string(printed)))
+			if m.max > 0 && len(out[i]) != m.max {
+				return fmt.Errorf("group %s read %d records of %s, not %d\n%s", m.group, len(out[i]), m.topic, m.max, log.Bytes())
+			}
+			return nil
+		})
 	}
-	if max > 0 {
-		args = append(args, "--max-messages", strconv.Itoa(max))
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
-	cmd := c.Tool(t.Context(), "org.apache.kafka.tools.consumer.ConsoleConsumer", args...)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("console consumer as %s: %v\n%s", group, err, log.Bytes())
-	}
-	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
-	if len(out) == 0 {
-		lines = nil
-	}
-	if max > 0 && len(lines) != max {
-		t.Fatalf("group %s read %d records of %s, not %d\n%s", group, len(lines), topic, max, log.Bytes())
-	}
-	return lines
+	return out
 }
 
 // TestDisasterRecovery loses a cluster. On another one, of three brokers, consumers read
@@ -246,23 +262,23 @@ func TestDisasterRecovery(t *testing.T) {
 
 	// Groups of both protocols that stop in the middle, one that has caught up with a
 	// transactional topic and has gone behind its markers, and one that is deleted.
-	read := map[string][]string{
-		"classic": consumeAs(t, source, "classic", "classic", "orders", 137),
-		"new":     consumeAs(t, source, "new", "consumer", "orders", 251),
-		"auditor": consumeAs(t, source, "auditor", "consumer", "ledger", 0),
-		"partly":  consumeAs(t, source, "partly", "classic", "ledger", 25),
+	members := []member{
+		{"classic", "classic", "orders", 137},
+		{"new", "consumer", "orders", 251},
+		{"auditor", "consumer", "ledger", 0},
+		{"partly", "classic", "ledger", 25},
+		{"all", "classic", "orders", 600},
+		{"deleted", "classic", "orders", 1},
 	}
-	if n := len(read["auditor"]); n != 60 {
+	read := consumeAs(t, source, members...)
+	members = members[:4]
+	if n := len(read[2]); n != 60 {
 		t.Fatalf("%d records are committed in ledger, not 60", n)
 	}
-	consumeAs(t, source, "deleted", "classic", "orders", 1)
+	all := map[string][]string{"orders": read[4], "ledger": read[2]}
 	adm := kadm.NewClient(cl)
 	if _, err := adm.DeleteGroup(ctx, "deleted"); err != nil {
 		t.Fatal(err)
-	}
-	all := map[string][]string{
-		"orders": consumeAs(t, source, "all", "classic", "orders", 600),
-		"ledger": read["auditor"],
 	}
 	was, err := adm.FetchOffsets(ctx, "auditor")
 	if err != nil {
@@ -308,13 +324,14 @@ func TestDisasterRecovery(t *testing.T) {
 	if !strings.Contains(said, "13 offsets of 5 groups are committed as planned") {
 		t.Errorf("the recovery did not say that it is verified")
 	}
-	for _, g := range []struct{ id, protocol, topic string }{
-		{"classic", "classic", "orders"}, {"new", "consumer", "orders"}, {"auditor", "consumer", "ledger"}, {"partly", "classic", "ledger"},
-	} {
-		rest := consumeAs(t, target, g.id, g.protocol, g.topic, 0)
-		got := slices.Sorted(slices.Values(append(rest, read[g.id]...)))
-		if want := slices.Sorted(slices.Values(all[g.topic])); !slices.Equal(got, want) {
-			t.Errorf("group %s read %d records before and %d after: not each of %d once", g.id, len(read[g.id]), len(rest), len(want))
+	for i := range members {
+		members[i].max = 0
+	}
+	for i, rest := range consumeAs(t, target, members...) {
+		m := members[i]
+		got := slices.Sorted(slices.Values(append(rest, read[i]...)))
+		if want := slices.Sorted(slices.Values(all[m.topic])); !slices.Equal(got, want) {
+			t.Errorf("group %s read %d records before and %d after: not each of %d once", m.group, len(read[i]), len(rest), len(want))
 		}
 	}
 
@@ -327,7 +344,7 @@ func TestDisasterRecovery(t *testing.T) {
 	if err := to.ProduceSync(ctx, &kgo.Record{Topic: "ledger", Partition: 1, Value: []byte("after")}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	if got := consumeAs(t, target, "auditor", "consumer", "ledger", 0); !slices.Equal(got, []string{"Partition:1\tafter"}) {
+	if got := consumeAs(t, target, members[2])[0]; !slices.Equal(got, []string{"Partition:1\tafter\n"}) {
 		t.Errorf("the auditor read %q", got)
 	}
 	listed, err := kadm.NewClient(to).ListGroups(ctx)
