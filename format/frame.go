@@ -3,10 +3,12 @@ package format
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -662,23 +664,92 @@ func (s *Segment) Validate() error {
 	return nil
 }
 
-// AppendFrame implements [Encoder].
+// AppendFrame implements [Encoder]. A restore that spreads records over partitions has
+// hardly two in a run, so this is hand-made as that of records is.
 func (m *Map) AppendFrame(b []byte) ([]byte, error) {
-	return appendFrame(b, "map", m.Topic, m.Partition, m.SourceFirst, m.TargetTopic, m.TargetPartition, m.TargetFirst, m.Count)
+	if !utf8.ValidString(m.Topic) || !utf8.ValidString(m.TargetTopic) {
+		return nil, errors.New("encode map: a topic that is not UTF-8")
+	}
+	b = append(b, majorArray|8, majorText|3, 'm', 'a', 'p')
+	b = append(appendHead(b, majorText, uint64(len(m.Topic))), m.Topic...)
+	b = appendInt(appendInt(b, int64(m.Partition)), m.SourceFirst)
+	b = append(appendHead(b, majorText, uint64(len(m.TargetTopic))), m.TargetTopic...)
+	return appendInt(appendInt(appendInt(b, int64(m.TargetPartition)), m.TargetFirst), m.Count), nil
 }
 
 // DecodeMap decodes a map frame.
 func DecodeMap(b []byte) (*Map, error) {
 	m := new(Map)
-	err := decodeFrame(b, "map", &m.Topic, &m.Partition, &m.SourceFirst, &m.TargetTopic, &m.TargetPartition, &m.TargetFirst, &m.Count)
-	if err != nil {
+	if err := m.Decode(b); err != nil {
 		return nil, err
 	}
-	if m.Partition < 0 || m.TargetPartition < 0 || m.SourceFirst < 0 || m.TargetFirst < 0 || m.Count < 1 ||
-		m.SourceFirst > math.MaxInt64-m.Count || m.TargetFirst > math.MaxInt64-m.Count {
-		return nil, corrupt("map of %d offsets from %d to %d", m.Count, m.SourceFirst, m.TargetFirst)
-	}
 	return m, nil
+}
+
+// Decode decodes a map frame into m. It allocates only where a topic is not the one that
+// m has already.
+func (m *Map) Decode(b []byte) error {
+	all, err := elementsOf(b)
+	if err != nil {
+		return err
+	}
+	text := func(to *string) {
+		var e []byte
+		if err == nil {
+			e, err = all.next()
+		}
+		if err != nil {
+			return
+		}
+		s, ok := []byte(nil), false
+		if e != nil {
+			s, ok = textOf(e)
+		}
+		if !ok {
+			err = corrupt("map without a text where one is due")
+		} else if string(s) != *to {
+			*to = string(s)
+		}
+	}
+	number := func(least, most int64) (n int64) {
+		var e []byte
+		if err == nil {
+			e, err = all.next()
+		}
+		if err != nil {
+			return 0
+		}
+		ok := false
+		if e != nil {
+			n, ok = intOf(e)
+		}
+		if !ok || n < least || n > most {
+			err = corrupt("map without a number from %d to %d where one is due", least, most)
+		}
+		return n
+	}
+	kind := "map"
+	text(&kind)
+	text(&m.Topic)
+	m.Partition = int32(number(0, math.MaxInt32))
+	m.SourceFirst = number(0, math.MaxInt64)
+	text(&m.TargetTopic)
+	m.TargetPartition = int32(number(0, math.MaxInt32))
+	m.TargetFirst = number(0, math.MaxInt64)
+	m.Count = number(1, math.MaxInt64)
+	switch {
+	case err != nil:
+		return err
+	case kind != "map":
+		return corrupt("not a map frame")
+	case m.SourceFirst > math.MaxInt64-m.Count || m.TargetFirst > math.MaxInt64-m.Count:
+		return corrupt("map of %d offsets from %d to %d", m.Count, m.SourceFirst, m.TargetFirst)
+	}
+	for { // what later versions add has to be well-formed, and is passed over
+		if e, err := all.next(); err != nil || e == nil {
+			return err
+		}
+	}
 }
 
 // AppendFrame implements [Encoder].

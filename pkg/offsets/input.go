@@ -73,6 +73,7 @@ func (in *input) read(ctx context.Context, src io.Reader, name string, maxFrame 
 	marks := in.coverage.marker()
 	buffered := make([]byte, 0, 1<<18)
 	var rec format.Record
+	var run format.Map
 	flush := func() error {
 		if len(buffered) == 0 {
 			return nil
@@ -103,11 +104,10 @@ func (in *input) read(ctx context.Context, src io.Reader, name string, maxFrame 
 			}
 			marks.mark(m)
 		case format.KindMap:
-			m, err := format.DecodeMap(f.Raw)
-			if err != nil {
+			if err := run.Decode(f.Raw); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			in.coverage.restored(place{m.Topic, m.Partition}, m.SourceFirst+m.Count)
+			in.coverage.restored(place{run.Topic, run.Partition}, run.SourceFirst+run.Count)
 			if in.maps.f == nil {
 				if err := in.maps.open(); err != nil {
 					return err
@@ -205,6 +205,7 @@ func (in *input) eachMap(do func(*format.Map)) error {
 		return err
 	}
 	r := format.NewReader(in.maps.f, 0)
+	var run format.Map
 	for {
 		f, err := r.Next()
 		if err != nil {
@@ -213,11 +214,10 @@ func (in *input) eachMap(do func(*format.Map)) error {
 		if f.Kind == format.KindEnd {
 			return nil
 		}
-		m, err := format.DecodeMap(f.Raw)
-		if err != nil {
+		if err := run.Decode(f.Raw); err != nil {
 			return err
 		}
-		do(m)
+		do(&run)
 	}
 }
 
