@@ -74,3 +74,26 @@ func TestConfig(t *testing.T) {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }
+
+// TestConfigOfSeveral checks that the commands of one program share a section.
+func TestConfigOfSeveral(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "kbk.yaml")
+	got := ""
+	do := func(text string) error {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		one := Spec{Name: "one", Flags: []cli.Flag{&cli.StringFlag{Name: "size"}}, Action: func(_ context.Context, c *cli.Context, _ *Env) error {
+			got = c.String("size")
+			return nil
+		}}
+		two := Spec{Name: "two", Flags: []cli.Flag{&cli.IntFlag{Name: "n"}}, Action: one.Action}
+		return App(Spec{Name: "kbk-offsets", Commands: []Spec{one, two}}).RunContext(t.Context(), []string{"kbk-offsets", "one", "--config", name})
+	}
+	if err := do("offsets:\n  size: 1MB\n  n: 7\n"); err != nil || got != "1MB" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := do("offsets:\n  sise: 1MB\n"); StatusOf(err) != Usage || !strings.Contains(err.Error(), `did you mean "size"?`) {
+		t.Errorf("a flag of no command: %v", err)
+	}
+}

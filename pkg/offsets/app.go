@@ -129,10 +129,10 @@ func chosenGroups(c *cli.Context) (func(string) bool, error) {
 
 // cluster is that of a command that can do without; nil where none is given.
 func cluster(c *cli.Context) (*kafka.Config, error) {
-	if c.String("brokers") == "" {
+	cfg, err := kafka.FromFlags(c)
+	if errors.Is(err, kafka.ErrNoBrokers) {
 		return nil, nil
 	}
-	cfg, err := kafka.FromFlags(c)
 	return &cfg, err
 }
 
