@@ -144,15 +144,16 @@ type target struct {
 
 // targets returns where a group with these committed offsets, of partitions of one
 // topic, goes on: in each target partition at the lowest record that it had not read, or
-// behind all that was restored there. A partition that shares a target partition with one
-// of them, and that the group has no offset for, counts as not read.
-func (r *rule) targets(topic string, committed map[int32]int64) map[place]target {
+// behind all that was restored there. Only target partitions with records of a placed one
+// are returned. A partition that shares one of them and that the group has no offset for
+// counts as not read.
+func (r *rule) targets(topic string, committed map[int32]int64, placed map[int32]bool) map[place]target {
 	out := make(map[place]target)
 	first, last, end := make(map[place]int64), make(map[place]int64), make(map[place]int64)
 	wanted := make(map[place]bool)
 	sources := r.topics[topic]
 	for _, p := range sources {
-		if _, ok := committed[p.num]; ok {
+		if placed[p.num] {
 			for t := range r.asked[p].to {
 				wanted[t] = true
 			}

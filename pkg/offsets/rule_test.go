@@ -63,14 +63,17 @@ func TestRule(t *testing.T) {
 		}
 		r.settle()
 		for _, g := range groups {
-			got := r.targets("t", g)
+			placed := make(map[int32]bool)
+			for p := range g {
+				placed[p] = rnd.IntN(5) > 0
+			}
+			got := r.targets("t", g, placed)
 			for to, from := range restored {
 				concerns := false
 				want := target{offset: math.MaxInt64, next: make(map[int32]int64)}
 				behind, lastRead := int64(0), int64(-1)
 				for p, pairs := range from {
-					_, ok := g[p]
-					concerns = concerns || ok
+					concerns = concerns || placed[p]
 					want.next[p] = math.MaxInt64
 					for _, x := range pairs {
 						behind = max(behind, x.target+1)
@@ -133,7 +136,7 @@ func TestRuleCases(t *testing.T) {
 			r.add(m)
 		}
 		r.settle()
-		got := r.targets("t", map[int32]int64{0: c.at})
+		got := r.targets("t", map[int32]int64{0: c.at}, map[int32]bool{0: true})
 		if f := got[place{"u", 0}]; len(got) != 1 || f.offset != c.want || f.again != 0 || f.next[0] != c.next {
 			t.Errorf("%s: offset %d is at %+v, not at %d", c.name, c.at, got, c.want)
 		}

@@ -194,9 +194,10 @@ func (t *translation) group(g *format.Group) *format.Group {
 		out.Unplaced = append(out.Unplaced, format.Unplaced{Topic: p.topic, Partition: p.num, Offset: offset, Why: why})
 	}
 	for _, topic := range slices.Sorted(maps.Keys(g.Offsets)) {
-		placed := make(map[int32]int64)
+		placed, committed := make(map[int32]bool), make(map[int32]int64)
 		for _, num := range slices.Sorted(maps.Keys(g.Offsets[topic])) {
 			p, o := place{topic, num}, g.Offsets[topic][num]
+			committed[num] = o.Offset
 			why, known := t.failed[p][o.Offset]
 			if !known {
 				why = t.beyond(p, o)
@@ -216,20 +217,24 @@ func (t *translation) group(g *format.Group) *format.Group {
 					put(to, t.atEnd(p, o))
 				}
 			default:
-				placed[num] = o.Offset
+				placed[num] = true
 			}
 		}
 		if len(placed) == 0 {
 			continue
 		}
-		targets := t.rule.targets(topic, placed)
+		targets := t.rule.targets(topic, committed, placed)
 		with := make(map[int32]bool) // partitions with a record that was restored
 		for _, to := range slices.SortedFunc(maps.Keys(targets), place.compare) {
 			f := targets[to]
 			var all format.GroupOffset
 			for _, num := range slices.Sorted(maps.Keys(f.next)) {
-				o := g.Offsets[topic][num] // none: as 0
-				all.From = append(all.From, t.source(place{topic, num}, o, f.next[num]))
+				o, ok := g.Offsets[topic][num] // none: as 0
+				s := t.source(place{topic, num}, o, f.next[num])
+				if !ok {
+					s.Missing = 0
+				}
+				all.From = append(all.From, s)
 				if all.Metadata == nil {
 					all.Metadata = o.Metadata
 				}
@@ -240,12 +245,12 @@ func (t *translation) group(g *format.Group) *format.Group {
 		}
 		// Of what is left, nothing was restored, and nothing was there to be restored.
 		name, moved := t.nameOf(topic)
-		for num, offset := range placed {
+		for num := range placed {
 			p := place{topic, num}
 			switch {
 			case with[num]:
 			case moved:
-				unplaced(p, offset, "it had no records, and those of the topic's other partitions are in other partitions than they were")
+				unplaced(p, committed[num], "it had no records, and those of the topic's other partitions are in other partitions than they were")
 			default:
 				put(place{name, num}, t.atEnd(p, g.Offsets[topic][num]))
 			}
