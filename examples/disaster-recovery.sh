@@ -7,6 +7,7 @@
 #
 # TOPICS and CONSUMERS (groups) are names, or regular expressions that begin with ^; all by default.
 set -euo pipefail
+set -f # an expression is no pattern of files
 
 TOPICS=${TOPICS:-^}
 CONSUMERS=${CONSUMERS:-^}

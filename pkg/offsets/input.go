@@ -96,6 +96,9 @@ func (in *input) read(ctx context.Context, src io.Reader, name string, maxFrame 
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
+			if g.By != "" {
+				return command.Usagef("%s: the offsets of group %s have been translated already", name, g.ID)
+			}
 			in.groups[g.ID] = g // a later one replaces it
 		case format.KindMark:
 			m, err := format.DecodeMark(f.Raw)

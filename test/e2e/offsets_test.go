@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -418,7 +419,8 @@ func TestManyGroups(t *testing.T) {
 			t.Fatalf("%s: %v\n%s", what, err, out)
 		}
 		used := cmd.ProcessState.SystemTime() + cmd.ProcessState.UserTime()
-		t.Logf("%-10s %6.2f s, %.2f CPU seconds: %s", what, time.Since(began).Seconds(), used.Seconds(), bytes.TrimSpace(out))
+		rss := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss / 1024
+		t.Logf("%-10s %6.2f s, %.2f CPU seconds, %d MiB: %s", what, time.Since(began).Seconds(), used.Seconds(), rss, bytes.TrimSpace(out))
 		return string(out)
 	}
 	timed("restore", "kbk-fetch -b $KAFKA -t wide | tee records.kbk | kbk-produce -q -b $KAFKA --create-topics --rename wide=wide-r > map.kbk")
