@@ -76,7 +76,7 @@ func Translate(ctx context.Context, cfg TranslateConfig, env *command.Env, in io
 	if len(t.groups) == 0 {
 		return command.WithHint(errors.New("no consumer group to translate"), "is there one in what was read? kbk-fetch --groups puts them into a backup, kbk-offsets snapshot reads them from a cluster")
 	}
-	if cfg.By == byMap && t.maps.f == nil && len(t.coverage) == 0 {
+	if cfg.By == byMap && t.maps.f == nil && (len(t.coverage) == 0 || t.records.n > 0) { // marks alone are the map of empty topics
 		return command.WithHint(command.Usagef("there is no map to translate by"), "give what kbk-produce wrote with --map FILE, or choose another way with --by")
 	}
 	for _, g := range t.groups {
@@ -249,8 +249,8 @@ func (t *translation) group(g *format.Group) *format.Group {
 			p := place{topic, num}
 			switch {
 			case with[num]:
-			case moved:
-				unplaced(p, committed[num], "it had no records, and those of the topic's other partitions are in other partitions than they were")
+			case moved: // the group has nothing to read from it, wherever it would be
+				t.log.Debug(fmt.Sprintf("group %s: offset %d of %s needs no place: it had no records, and the topic is partitioned anew", g.ID, committed[num], p))
 			default:
 				put(place{name, num}, t.atEnd(p, g.Offsets[topic][num]))
 			}
