@@ -38,8 +38,7 @@ func packages(t *testing.T) []pkg {
 }
 
 func TestLayers(t *testing.T) {
-	commands := []string{"fetch", "filter", "pack", "push", "pull", "produce"}
-	commands := []string{"fetch", "pack", "push", "pull", "produce", "offsets"}
+	commands := []string{"fetch", "filter", "pack", "push", "pull", "produce", "offsets"}
 	all := packages(t)
 	if len(all) < 15 {
 		t.Fatalf("only %d packages found", len(all))

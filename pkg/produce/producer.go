@@ -106,6 +106,9 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 			}
 			p.targets.describe(t)
 		case format.KindMark:
+			if err := p.pass(f.Raw); err != nil {
+				return nil, err
+			}
 			if !p.cfg.Exact {
 				continue
 			}
@@ -128,7 +131,7 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 			if err := p.record(ctx, last, &rec); err != nil {
 				return nil, err
 			}
-		case format.KindMark, format.KindGroup:
+		case format.KindGroup:
 			if err := p.pass(f.Raw); err != nil {
 				return nil, err
 			}
@@ -145,6 +148,9 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 // pass puts a frame into the map: by the marks it is known that an offset behind a
 // partition's last record is in the backup too, and the groups are what the map is for.
 func (p *producer) pass(raw []byte) error {
+	if p.cfg.DryRun { // there is no map
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.maps.WriteRaw(raw); err != nil {

@@ -19,8 +19,7 @@ import (
 	"github.com/kbkio/kbk/pkg/push"
 )
 
-var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App()}
-var apps = []*cli.App{fetch.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App()}
+var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App()}
 
 var documented = regexp.MustCompile(`(?m)^\*\*--?[a-z].*$`)
 
