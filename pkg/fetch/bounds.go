@@ -3,7 +3,6 @@ package fetch
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"math"
 	"strconv"
 	"strings"
@@ -143,31 +142,4 @@ func (b Bound) offsetOf(start, end int64, ofTime int64) int64 {
 		return min(max(start, ofTime), end)
 	}
 	return end
-}
-
-// A Shard is one of several equal parts of all partitions, the same on every machine:
-// nothing has to be agreed on but how many there are.
-type Shard struct{ part, of uint64 } // part counts from 0
-
-// ParseShard reads I/N, I from 1 to N.
-func ParseShard(s string) (Shard, error) {
-	a, b, _ := strings.Cut(s, "/")
-	part, err1 := strconv.ParseUint(a, 10, 31)
-	of, err2 := strconv.ParseUint(b, 10, 31)
-	if err1 != nil || err2 != nil || part < 1 || part > of {
-		return Shard{}, fmt.Errorf("%q is not I/N with I from 1 to N, such as 1/3", s)
-	}
-	return Shard{part - 1, of}, nil
-}
-
-// holds says whether a partition belongs to the shard. The topic's partitions are
-// dealt out in turn, each topic's beginning elsewhere (FNV-1a of its name), so that
-// topics of one partition spread too.
-func (s Shard) holds(topic string, partition int32) bool {
-	if s.of == 0 {
-		return true
-	}
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(topic)) // never fails
-	return (uint64(h.Sum32())+uint64(partition))%s.of == s.part
 }

@@ -23,25 +23,26 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pattern"
 )
 
 // Config says what to read.
 type Config struct {
 	Kafka       kafka.Config
-	Topics      []string       // names, perhaps with partitions (orders:0,3-5), or regular expressions that begin with ^
-	Exclude     []string       // likewise, without partitions
-	Internal    bool           // Kafka's own topics may be read too
-	Partitions  map[int32]bool // of every topic; nil: all
-	Shard       Shard          // the part of the partitions that this run reads; zero: all of it
-	Cursor      *cursor.Cursor // where to begin, of the partitions that it names; nil: at From
-	From        Bound          // where to begin; zero: at the beginning
-	To          Bound          // where to end; zero: at the end
-	Uncommitted bool           // read what may yet be aborted, to the high watermark
-	NoConfigs   bool           // leave topic configs out
-	FailOnLoss  bool           // stop where records were deleted before they were read
-	Concurrency int            // partitions read at once, unless they are followed
-	Timeout     time.Duration  // how long a partition may make no progress
+	Topics      []string         // names, perhaps with partitions (orders:0,3-5), or regular expressions that begin with ^
+	Exclude     []string         // likewise, without partitions
+	Internal    bool             // Kafka's own topics may be read too
+	Partitions  map[int32]bool   // of every topic; nil: all
+	Shard       partitions.Shard // the part of the partitions that this run reads; zero: all of it
+	Cursor      *cursor.Cursor   // where to begin, of the partitions that it names; nil: at From
+	From        Bound            // where to begin; zero: at the beginning
+	To          Bound            // where to end; zero: at the end
+	Uncommitted bool             // read what may yet be aborted, to the high watermark
+	NoConfigs   bool             // leave topic configs out
+	FailOnLoss  bool             // stop where records were deleted before they were read
+	Concurrency int              // partitions read at once, unless they are followed
+	Timeout     time.Duration    // how long a partition may make no progress
 
 	Groups        []string // consumer groups: names, or regular expressions that begin with ^
 	ExcludeGroups []string
@@ -192,7 +193,7 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.Usagef("--on-loss %q is neither record nor fail", onLoss)
 	}
 	if shard := c.String("shard"); shard != "" {
-		if cfg.Shard, err = ParseShard(shard); err != nil {
+		if cfg.Shard, err = partitions.ParseShard(shard); err != nil {
 			return command.Usagef("--shard: %w", err)
 		}
 	}
@@ -369,7 +370,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	}
 	// One moment of the cluster: not where others read the rest of it, or this run ends
 	// somewhere else.
-	if whole := cfg.To.kind == unbounded || cfg.To.kind == atEnd; whole && cfg.Shard.of == 0 && !stopped {
+	if whole := cfg.To.kind == unbounded || cfg.To.kind == atEnd; whole && cfg.Shard.IsAll() && !stopped {
 		if err := w.Write(&format.Point{Time: p.time.UnixMilli()}); err != nil {
 			return err
 		}

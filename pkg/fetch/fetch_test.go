@@ -24,6 +24,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/partitions"
 )
 
 // These tests run against franz-go's embedded broker, for speed and for faults that
@@ -290,7 +291,7 @@ func TestShards(t *testing.T) {
 		r := w.fetch(func(c *Config) {
 			c.Topics = []string{"^"}
 			var err error
-			if c.Shard, err = ParseShard(s); err != nil {
+			if c.Shard, err = partitions.ParseShard(s); err != nil {
 				t.Fatal(err)
 			}
 		}, nil)

@@ -48,7 +48,7 @@ type pointing struct {
 func newFollower(cfg Config, p *plan) *follower {
 	now := time.Now()
 	f := &follower{cfg: cfg, refresh: now.Add(cfg.Refresh), urgent: make(chan struct{}, 1), point: now.Add(cfg.PointEvery)}
-	if cfg.PointEvery > 0 && cfg.Shard.of == 0 {
+	if cfg.PointEvery > 0 && cfg.Shard.IsAll() {
 		f.pending = &pointing{groups: p.groups, time: p.time}
 	}
 	return f
@@ -81,7 +81,7 @@ func (f *follower) tend(ctx, fetching context.Context, s *source) error {
 			s.log.Warn(fmt.Sprintf("cannot look for new topics, and will try again: %v", err))
 		}
 	}
-	if f.pending == nil && f.cfg.PointEvery > 0 && f.cfg.Shard.of == 0 && !now.Before(f.point) {
+	if f.pending == nil && f.cfg.PointEvery > 0 && f.cfg.Shard.IsAll() && !now.Before(f.point) {
 		if err := f.aim(fetching, s); err != nil {
 			if fetching.Err() == nil {
 				s.log.Warn(fmt.Sprintf("cannot make a restore point, and will try again: %v", err))

@@ -250,7 +250,7 @@ func selectTopics(all kadm.TopicDetails, cfg Config) (selection, error) {
 			picked[name] = make(map[int32]bool)
 		}
 		for num := range all[name].Partitions {
-			if wanted(num) && (cfg.Partitions == nil || cfg.Partitions[num]) && cfg.Shard.holds(name, num) {
+			if wanted(num) && (cfg.Partitions == nil || cfg.Partitions[num]) && cfg.Shard.Holds(name, num) {
 				picked[name][num] = true
 			}
 		}

@@ -1,0 +1,55 @@
+package partitions
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+)
+
+func TestParseList(t *testing.T) {
+	got, err := ParseList("0,3-5")
+	if err != nil || len(got) != 4 || !got[0] || !got[3] || !got[4] || !got[5] {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, in := range []string{"", "x", "1,", "5-3", "-1", "1-", "4294967296", "0-2147483647"} {
+		if got, err := ParseList(in); err == nil {
+			t.Errorf("%q was taken as %v", in, got)
+		}
+	}
+}
+
+// TestShard wants every partition in exactly one shard, and the shards about equal.
+func TestShard(t *testing.T) {
+	for _, n := range []string{"1", "2", "3", "7"} {
+		counts := make(map[string]int)
+		for topic := range 50 {
+			for part := range int32(topic%5 + 1) {
+				holders := 0
+				for i := 1; strconv.Itoa(i-1) != n; i++ {
+					name := strconv.Itoa(i) + "/" + n
+					s, err := ParseShard(name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if s.Holds(fmt.Sprint("topic-", topic), part) {
+						holders++
+						counts[name]++
+					}
+				}
+				if holders != 1 {
+					t.Fatalf("topic-%d/%d is in %d of %s shards", topic, part, holders, n)
+				}
+			}
+		}
+		for name, got := range counts {
+			if of, _ := strconv.Atoi(n); got < 150/of/2 || got > 150/of*2 {
+				t.Errorf("shard %s has %d of 150 partitions", name, got)
+			}
+		}
+	}
+	for _, in := range []string{"", "1", "0/3", "4/3", "1/", "/3", "1/0", "-1/3", "1/2/3", "a/b"} {
+		if s, err := ParseShard(in); err == nil {
+			t.Errorf("%q was taken as %v", in, s)
+		}
+	}
+}
