@@ -339,8 +339,8 @@ func TestStateMergesRuns(t *testing.T) {
 	if _, ok := s.Next("orders", "t1", 9); ok {
 		t.Error("Next knows a partition that the log does not")
 	}
-	if got := s.Topics(); len(got) != 1 || got[0].Partitions != 2 {
-		t.Errorf("topics %+v", got)
+	if got := s.Description("orders", "t1"); len(s.Topics()) != 1 || got.Partitions != 2 {
+		t.Errorf("topics %q, %+v", s.Topics(), got)
 	}
 	if got := s.Groups(); len(got) != 2 || got[0].ID != "a" || !bytes.Equal(got[1].Frame, []byte{2}) {
 		t.Errorf("groups %+v", got)
@@ -360,10 +360,10 @@ func TestStateMergesRuns(t *testing.T) {
 	if len(plans) != 3 {
 		t.Fatalf("%d plans, want 3", len(plans))
 	}
-	if p := plans[0]; !reflect.DeepEqual(p.Holes, [][2]int64{{15, 20}}) || p.From != 0 || p.Next != 22 || len(p.Segments) != 1 {
+	if p := plans[0]; !reflect.DeepEqual(p.Holes, [][2]int64{{15, 20}}) || p.From != 0 || p.Next != 22 || p.Len() != 1 {
 		t.Errorf("plan %+v", p)
 	}
-	if p := plans[2]; p.From != 7 || p.Next != 7 || len(p.Segments) != 0 || p.Holes != nil {
+	if p := plans[2]; p.From != 7 || p.Next != 7 || p.Len() != 0 || p.Holes != nil {
 		t.Errorf("plan of an empty partition: %+v", p)
 	}
 
@@ -376,8 +376,8 @@ func TestStateMergesRuns(t *testing.T) {
 	if err := json.Unmarshal(data, &back); err != nil || !reflect.DeepEqual(&back, m) {
 		t.Errorf("manifest came back as %+v, %v", back, err)
 	}
-	want := ManifestPartition{From: 0, Next: 22, Records: 10, Bytes: 5, RawBytes: 10, Segments: 1, MinTimestamp: 1000, MaxTimestamp: 1010}
-	if got := m.Topics[0].Partitions[0]; got != want {
+	want := ManifestPartition{From: 0, Next: 22, Records: 10, Bytes: 5, RawBytes: 10, Segments: 1, MinTimestamp: 1000, MaxTimestamp: 1010, Lost: [][2]int64{{20, 22}}, Holes: [][2]int64{{15, 20}}}
+	if got := m.Topics[0].Partitions[0]; !reflect.DeepEqual(got, want) {
 		t.Errorf("manifest says %+v, want %+v", got, want)
 	}
 }
@@ -458,7 +458,8 @@ func TestAgainstModel(t *testing.T) {
 
 		var delivered [size]int
 		at := int64(0)
-		for _, c := range plan.Segments {
+		for i := range plan.Len() {
+			c := plan.Segment(i)
 			if c.DropBelow < c.From || c.DropBelow >= c.Next || c.DropBelow < at {
 				t.Fatalf("seed %d: %+v after %d", seed, c, at)
 			}
@@ -478,8 +479,8 @@ func TestAgainstModel(t *testing.T) {
 				t.Fatalf("seed %d: offset %d: scanned %v, hole %v", seed, o, scanned[o], hole)
 			}
 		}
-		if fewest := fewestToCover(segments, held[:]); len(plan.Segments) != fewest {
-			t.Fatalf("seed %d: %d segments chosen, %d would do", seed, len(plan.Segments), fewest)
+		if fewest := fewestToCover(segments, held[:]); plan.Len() != fewest {
+			t.Fatalf("seed %d: %d segments chosen, %d would do", seed, plan.Len(), fewest)
 		}
 	}
 }

@@ -26,18 +26,20 @@ type ManifestTopic struct {
 	Partitions []ManifestPartition `json:"partitions"`
 }
 
-// A ManifestPartition sums up the segments of a partition. Where segments overlap,
-// Records counts the records in both.
+// A ManifestPartition sums up a partition.
 type ManifestPartition struct {
-	Partition    int32 `json:"partition"`
-	From         int64 `json:"from"`
-	Next         int64 `json:"next"`
-	Records      int64 `json:"records"`
-	Bytes        int64 `json:"bytes"`     // as stored
-	RawBytes     int64 `json:"raw_bytes"` // of the streams inside
-	Segments     int   `json:"segments"`
-	MinTimestamp int64 `json:"min_timestamp,omitempty"` // milliseconds since the epoch
-	MaxTimestamp int64 `json:"max_timestamp,omitempty"`
+	Partition    int32      `json:"partition"`
+	From         int64      `json:"from"`
+	Next         int64      `json:"next"`
+	Records      int64      `json:"records"`
+	Bytes        int64      `json:"bytes"`     // as stored
+	RawBytes     int64      `json:"raw_bytes"` // of the streams inside
+	Segments     int64      `json:"segments"`
+	MinTimestamp int64      `json:"min_timestamp,omitempty"` // milliseconds since the epoch
+	MaxTimestamp int64      `json:"max_timestamp,omitempty"`
+	Lost         [][2]int64 `json:"lost,omitempty"`  // [from, next) ranges deleted before they were read
+	Holes        [][2]int64 `json:"holes,omitempty"` // ranges that the backup has no word of
+	Pruned       int64      `json:"pruned,omitempty"`
 }
 
 // Manifest sums up the state.
@@ -52,7 +54,7 @@ func (s *State) Manifest() *Manifest {
 		Groups:  len(s.groups),
 		Topics:  []ManifestTopic{},
 	}
-	for key, p := range s.partitions(false) {
+	for key, p := range s.partitions() {
 		if n := len(m.Topics); n == 0 || m.Topics[n-1].Name != key.topic || m.Topics[n-1].ID != key.id {
 			m.Topics = append(m.Topics, ManifestTopic{Name: key.topic, ID: key.id})
 		}
@@ -63,19 +65,11 @@ func (s *State) Manifest() *Manifest {
 }
 
 func (p *partition) summary(number int32) ManifestPartition {
-	sum := ManifestPartition{Partition: number, From: p.from, Next: p.next, Segments: len(p.segments)}
-	for i := range p.segments {
-		seg := &p.segments[i]
-		sum.Records += seg.Records
-		sum.Bytes += seg.Size
-		sum.RawBytes += seg.RawSize
-		if i == 0 {
-			sum.MinTimestamp, sum.MaxTimestamp = seg.MinTimestamp, seg.MaxTimestamp
-		}
-		sum.MinTimestamp = min(sum.MinTimestamp, seg.MinTimestamp)
-		sum.MaxTimestamp = max(sum.MaxTimestamp, seg.MaxTimestamp)
+	return ManifestPartition{
+		Partition: number, From: p.from, Next: p.next, Records: p.sums.records, Bytes: p.sums.bytes, RawBytes: p.sums.rawBytes,
+		Segments: p.sums.segments, MinTimestamp: p.sums.minTimestamp, MaxTimestamp: p.sums.maxTimestamp,
+		Lost: p.lost, Holes: p.covered.gaps(), Pruned: p.pruned,
 	}
-	return sum
 }
 
 // Encode returns the manifest as it is stored.

@@ -73,32 +73,64 @@ func SegmentPath(s *Segment) (string, error) {
 // the codec: .zst (RFC 8878), .gz (RFC 1952), .sz (snappy's framing format).
 var extensions = map[string]string{"zstd": "zst", "gzip": "gz", "snappy": "sz", "none": ""}
 
-// extension names what is around the CBOR, innermost first, as the public tools do.
+// extension names what is around the CBOR, innermost first.
 func extension(codec, cipher string) (string, error) {
-	ext := ".cbor"
-	if e, ok := extensions[codec]; ok {
-		codec = e
-	}
+	ext := cborSuffix
 	for _, layer := range []string{codec, cipher} {
-		if layer == "" {
-			continue
-		}
 		if len(layer) > 16 || strings.ContainsFunc(layer, func(r rune) bool {
 			return r > 0x7f || !isAlphanumeric(byte(r))
 		}) {
 			return "", fmt.Errorf("codec or cipher %q is not a plain name", layer)
 		}
-		ext += "." + layer
+		if short, ok := extensions[layer]; ok {
+			layer = short
+		}
+		if layer != "" {
+			ext += "." + layer
+		}
 	}
 	return ext, nil
+}
+
+const cborSuffix = ".cbor"
+
+// Layers tells the codec and the cipher of a file by its name, and false where it is
+// not named like a segment.
+func Layers(name string) (codec, cipher string, ok bool) {
+	i := strings.LastIndex(name, cborSuffix)
+	if i < 0 {
+		return "", "", false
+	}
+	codec = "none"
+	for n, layer := range strings.Split(strings.TrimPrefix(name[i:], cborSuffix), ".") {
+		switch {
+		case n == 0:
+			ok = layer == ""
+		case layer == "age" && cipher == "":
+			cipher = layer
+		case n == 1:
+			codec = layer
+			for long, short := range extensions {
+				if short == layer && short != "" {
+					codec = long
+				}
+			}
+		default:
+			ok = false
+		}
+	}
+	return codec, cipher, ok
 }
 
 // EntryPath returns where the entry with this id lives, relative to the backup's folder.
 func EntryPath(id string) string { return path.Join(LogDir, id+entrySuffix) }
 
 // IsEntry tells whether name, a file in [LogDir] with or without the folder, is an
-// entry. Anything else there is the leftover of a write that did not finish.
-func IsEntry(name string) bool { return strings.HasSuffix(name, entrySuffix) }
+// entry. Anything else there is a snapshot, a signature, or the leftover of a write
+// that did not finish.
+func IsEntry(name string) bool {
+	return strings.HasSuffix(name, entrySuffix) && !strings.HasSuffix(name, snapshotSuffix)
+}
 
 // isHex tells whether s is n lower-case hexadecimal digits.
 func isHex(s string, n int) bool {

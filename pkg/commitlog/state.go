@@ -1,7 +1,9 @@
 package commitlog
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/hex"
 	"fmt"
 	"iter"
 	"maps"
@@ -14,24 +16,43 @@ import (
 // log without entries. It may be read by several goroutines at once, but not while
 // entries are added.
 type State struct {
-	entries int
-	lastID  string
-	updated time.Time
-	source  Source
+	// Keep tells the partitions whose segments are kept one by one; nil: all. Of the
+	// others there are only coverage and sums, whatever the number of their segments.
+	// It must be set before the first entry is added.
+	Keep func(topic string, partition int32) bool
 
-	runs   map[string]link
-	parts  map[partitionKey]*partition
-	topics map[string][]*incarnation // by name, oldest first
-	groups map[string]Group
-	points []Point
-	others [][]byte
+	entries   int
+	lastID    string
+	updated   time.Time
+	source    Source
+	snapshots []string // ids of those it was made from
+
+	runs    map[string]link
+	parts   map[partitionKey]*partition
+	topics  map[string][]*incarnation // by name, oldest first
+	groups  map[string]Group
+	points  []RestorePoint
+	others  [][]byte
+	forms   map[string]*form // by what is in them
+	moments []File
+	open    *File
+}
+
+// A RestorePoint is a point and the entry that has it.
+type RestorePoint struct {
+	Point
+	Entry string // id
+	Run   string
+	Seq   int
+	file  int // of State.moments, where its moment is, or -1
 }
 
 // A link is the end of a run's chain.
 type link struct {
-	seq int
-	id  string
-	sha string
+	seq   int
+	id    string
+	sha   string
+	final bool // nothing comes behind it
 }
 
 type partitionKey struct {
@@ -51,18 +72,90 @@ type incarnation struct {
 // A partition is what is known of one partition of one incarnation.
 type partition struct {
 	covered    spans
-	from, next int64     // the lowest and the highest offset that a segment or mark begins or ends at
-	segments   []Segment // sorted by From, Next and Path; no path twice
+	lost       spans
+	from, next int64 // the lowest and the highest offset that a segment or mark begins or ends at
+	pruned     int64 // what is below was let go on purpose
+	sums       sums
+	segments   []stored // sorted by from, next and sha256; none twice
+}
+
+// sums are over the segments of a partition. One that adds nothing to what was covered
+// before counts for nothing: another run has stored the same.
+type sums struct {
+	records, bytes, rawBytes, segments int64
+	minTimestamp, maxTimestamp         int64
+}
+
+func (t *sums) add(seg *Segment) {
+	if t.segments == 0 {
+		t.minTimestamp, t.maxTimestamp = seg.MinTimestamp, seg.MaxTimestamp
+	}
+	t.segments++
+	t.records += seg.Records
+	t.bytes += seg.Size
+	t.rawBytes += seg.RawSize
+	t.minTimestamp = min(t.minTimestamp, seg.MinTimestamp)
+	t.maxTimestamp = max(t.maxTimestamp, seg.MaxTimestamp)
+}
+
+// stored is a [Segment] as it is kept: there may be a million, so that what its
+// partition and its form say already is left out, and so is the path, which they make.
+type stored struct {
+	from, next, first, last    int64
+	records                    int64
+	minTimestamp, maxTimestamp int64
+	rawSize, size              int64
+	sha                        [32]byte
+	form                       *form
+}
+
+// A form is what most segments of a backup share.
+type form struct {
+	codec, cipher string
+	filters       []string
+}
+
+func (s *State) store(seg *Segment) stored {
+	key := strings.Join(append([]string{seg.Codec, seg.Cipher}, seg.Filters...), "\x00")
+	f := s.forms[key]
+	if f == nil {
+		f = &form{seg.Codec, seg.Cipher, seg.Filters}
+		s.forms[key] = f
+	}
+	c := stored{
+		from: seg.From, next: seg.Next, first: seg.First, last: seg.Last, records: seg.Records,
+		minTimestamp: seg.MinTimestamp, maxTimestamp: seg.MaxTimestamp, rawSize: seg.RawSize, size: seg.Size, form: f,
+	}
+	_, _ = hex.Decode(c.sha[:], []byte(seg.SHA256)) // 64 digits: Segment.validate has seen them
+	return c
+}
+
+// segment is the whole of a stored segment.
+func (key partitionKey) segment(c *stored) Segment {
+	seg := Segment{
+		Topic: key.topic, TopicID: key.id, Partition: key.partition, From: c.from, Next: c.next, First: c.first, Last: c.last,
+		Records: c.records, MinTimestamp: c.minTimestamp, MaxTimestamp: c.maxTimestamp,
+		Codec: c.form.codec, Cipher: c.form.cipher, RawSize: c.rawSize, Size: c.size, SHA256: hex.EncodeToString(c.sha[:]), Filters: c.form.filters,
+	}
+	seg.Path, _ = SegmentPath(&seg) // it had one
+	return seg
 }
 
 // Add folds an entry into the state. sha is the SHA-256 of the entry's bytes, from
-// [Decode]. Entries must come in the order of their ids. It fails with [ErrCorrupt]
-// when e does not follow the entry before it in its run. A run's last entries can
-// go without a trace: nothing was written after them.
+// [Decode]. Entries must come in the order of their ids, those of a run that a
+// snapshot has left out. It fails with [ErrCorrupt] when e does not follow the entry
+// before it in its run. A run's last entries can go without a trace: nothing was
+// written after them.
 func (s *State) Add(e *Entry, sha string) error {
-	if e.ID <= s.lastID {
-		return fmt.Errorf("log entry %q added after %q", e.ID, s.lastID)
+	if err := s.Check(e); err != nil {
+		return err
 	}
+	s.Fold(e, sha)
+	return nil
+}
+
+// Check tells whether e follows what the state has.
+func (s *State) Check(e *Entry) error {
 	last := s.runs[e.Run]
 	switch {
 	case e.Seq == last.seq+2:
@@ -74,19 +167,20 @@ func (s *State) Add(e *Entry, sha string) error {
 	case e.Prev != last.sha:
 		return fmt.Errorf("%w: entry %q is not what %q was written after: one of them was changed", ErrCorrupt, last.id, e.ID)
 	}
-	if s.runs == nil {
-		s.runs = make(map[string]link)
-		s.parts = make(map[partitionKey]*partition)
-		s.topics = make(map[string][]*incarnation)
-		s.groups = make(map[string]Group)
-	}
-	s.runs[e.Run] = link{seq: e.Seq, id: e.ID, sha: sha}
+	return nil
+}
+
+// Fold adds an entry without looking at what it follows.
+func (s *State) Fold(e *Entry, sha string) {
+	s.init()
+	s.runs[e.Run] = link{seq: e.Seq, id: e.ID, sha: sha, final: e.Final}
 	s.entries++
-	s.lastID, s.updated = e.ID, e.Time
+	if e.ID > s.lastID { // a snapshot may have one of a clock that was ahead
+		s.lastID, s.updated = e.ID, e.Time
+	}
 	if e.Source != (Source{}) {
 		s.source = e.Source
 	}
-
 	for i := range e.Topics {
 		t := &e.Topics[i]
 		s.incarnation(t.Name, t.ID).topic = t
@@ -94,8 +188,13 @@ func (s *State) Add(e *Entry, sha string) error {
 	for i := range e.Segments {
 		seg := &e.Segments[i]
 		p := s.partition(seg.Topic, seg.TopicID, seg.Partition, seg.From)
+		if !p.covered.covers(seg.From, seg.Next) {
+			p.sums.add(seg)
+		}
 		p.cover(seg.From, seg.Next)
-		p.insert(seg)
+		if s.keeps(seg.Topic, seg.Partition) {
+			p.insert(s.store(seg))
+		}
 	}
 	for i := range e.Marks {
 		m := &e.Marks[i]
@@ -103,14 +202,30 @@ func (s *State) Add(e *Entry, sha string) error {
 		p.cover(m.From, m.Next)
 		for _, lost := range m.Lost {
 			p.cover(lost[0], lost[1])
+			p.lost.add(lost[0], lost[1])
 		}
 	}
 	for _, g := range e.Groups {
 		s.groups[g.ID] = g
 	}
-	s.points = append(s.points, e.Points...)
+	for _, p := range e.Points {
+		s.points = append(s.points, RestorePoint{Point: p, Entry: e.ID, Run: e.Run, Seq: e.Seq, file: -1})
+	}
 	s.others = append(s.others, e.Others...)
-	return nil
+}
+
+func (s *State) init() {
+	if s.runs == nil {
+		s.runs = make(map[string]link)
+		s.parts = make(map[partitionKey]*partition)
+		s.topics = make(map[string][]*incarnation)
+		s.groups = make(map[string]Group)
+		s.forms = make(map[string]*form)
+	}
+}
+
+func (s *State) keeps(topic string, partition int32) bool {
+	return s.Keep == nil || s.Keep(topic, partition)
 }
 
 // incarnation returns the record of (name, id), a new one at need.
@@ -144,12 +259,12 @@ func (p *partition) cover(from, next int64) {
 }
 
 // insert keeps p.segments in order. Two runs may list one object: it is the same.
-func (p *partition) insert(seg *Segment) {
-	i, found := slices.BinarySearchFunc(p.segments, seg, func(a Segment, b *Segment) int {
-		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Next, b.Next), strings.Compare(a.Path, b.Path))
+func (p *partition) insert(seg stored) {
+	i, found := slices.BinarySearchFunc(p.segments, &seg, func(a stored, b *stored) int {
+		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.next, b.next), bytes.Compare(a.sha[:], b.sha[:]))
 	})
 	if !found {
-		p.segments = slices.Insert(p.segments, i, *seg)
+		p.segments = slices.Insert(p.segments, i, seg)
 	}
 }
 
@@ -170,10 +285,10 @@ func (s *State) After(now time.Time) time.Time {
 }
 
 // Covered tells whether every offset in [from, next) of a partition has been
-// scanned, or is recorded as lost.
+// scanned, is recorded as lost, or was in the backup until it was pruned.
 func (s *State) Covered(topic, id string, partition int32, from, next int64) bool {
 	p := s.parts[partitionKey{topic, id, partition}]
-	return p != nil && p.covered.covers(from, next)
+	return p != nil && p.covered.covers(max(from, p.pruned), next)
 }
 
 // Next returns the highest offset that a partition was scanned up to, and false when
@@ -207,20 +322,38 @@ func (s *State) Cursor() map[string]Position {
 	return cursor
 }
 
-// Topics returns what was last written of the newest incarnation of every topic, by
-// name. Of a topic that no entry describes there is only the name and the id.
-func (s *State) Topics() []Topic {
-	topics := make([]Topic, 0, len(s.topics))
-	for _, name := range slices.Sorted(maps.Keys(s.topics)) {
-		ins := s.topics[name]
-		in := ins[len(ins)-1]
-		if in.topic != nil {
-			topics = append(topics, *in.topic)
-		} else {
-			topics = append(topics, Topic{Name: name, ID: in.id})
+// Topics returns the names of the topics, sorted.
+func (s *State) Topics() []string { return slices.Sorted(maps.Keys(s.topics)) }
+
+// Incarnations returns the ids that a topic has had, the newest last. One whose id is
+// not known has "".
+func (s *State) Incarnations(topic string) []string {
+	var ids []string
+	for _, in := range s.topics[topic] {
+		ids = append(ids, in.id)
+	}
+	return ids
+}
+
+// Partitions returns the numbers of an incarnation's partitions, sorted.
+func (s *State) Partitions(topic, id string) []int32 {
+	for _, in := range s.topics[topic] {
+		if in.id == id {
+			return slices.Sorted(slices.Values(in.parts))
 		}
 	}
-	return topics
+	return nil
+}
+
+// Description returns what was last written of an incarnation. Where no entry
+// describes it there is only the name and the id.
+func (s *State) Description(topic, id string) Topic {
+	for _, in := range s.topics[topic] {
+		if in.id == id && in.topic != nil {
+			return *in.topic
+		}
+	}
+	return Topic{Name: topic, ID: id}
 }
 
 // Groups returns what was last written of every consumer group, by id.
@@ -233,18 +366,18 @@ func (s *State) Groups() []Group {
 }
 
 // Points returns the restore points in the order of the log.
-func (s *State) Points() []Point { return s.points }
+func (s *State) Points() []RestorePoint { return s.points }
 
 // Others returns the frames of unknown kinds in the order of the log.
 func (s *State) Others() [][]byte { return s.others }
 
-// Segments yields every segment of the log once, of old incarnations too: by topic,
-// incarnation and partition, and in each by offset. The segment is the state's own.
-func (s *State) Segments() iter.Seq[*Segment] {
-	return func(yield func(*Segment) bool) {
-		for _, p := range s.partitions(false) {
+// Segments yields every segment that is kept, of old incarnations too: by topic,
+// incarnation and partition, and in each by offset.
+func (s *State) Segments() iter.Seq[Segment] {
+	return func(yield func(Segment) bool) {
+		for key, p := range s.partitions() {
 			for i := range p.segments {
-				if !yield(&p.segments[i]) {
+				if !yield(key.segment(&p.segments[i])) {
 					return
 				}
 			}
@@ -252,16 +385,11 @@ func (s *State) Segments() iter.Seq[*Segment] {
 	}
 }
 
-// partitions yields the partitions by topic, incarnation and number; with newest set
-// only those of the newest incarnation.
-func (s *State) partitions(newest bool) iter.Seq2[partitionKey, *partition] {
+// partitions yields the partitions by topic, incarnation and number.
+func (s *State) partitions() iter.Seq2[partitionKey, *partition] {
 	return func(yield func(partitionKey, *partition) bool) {
-		for _, name := range slices.Sorted(maps.Keys(s.topics)) {
-			ins := s.topics[name]
-			if newest {
-				ins = ins[len(ins)-1:]
-			}
-			for _, in := range ins {
+		for _, name := range s.Topics() {
+			for _, in := range s.topics[name] {
 				for _, n := range slices.Sorted(slices.Values(in.parts)) {
 					key := partitionKey{name, in.id, n}
 					if !yield(key, s.parts[key]) {

@@ -163,7 +163,7 @@ func (u *unpacker) unpack(m *format.Segment, data []byte, withTopic bool, out *o
 			if err != nil {
 				return command.WithStatus(command.Corrupt, fmt.Errorf("segment of %s/%d: inside: %w", m.Topic, m.Partition, err))
 			}
-			if mark.Next < m.DropBelow { // the segment before has marked more
+			if mark.Next < from || mark.Next > next { // of the bounds themselves the source has marks
 				return nil
 			}
 		}

@@ -53,3 +53,42 @@ func TestShard(t *testing.T) {
 		}
 	}
 }
+
+func TestSelection(t *testing.T) {
+	m, err := Selection{Topics: []string{"orders:0,3-5", "^audit"}, Exclude: []string{"audit-x"}, Numbers: map[int32]bool{0: true, 3: true}}.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for topic, want := range map[string][]bool{
+		"orders":  {true, false, false, true},
+		"audit-a": {true, false, false, true},
+		"audit-x": {false, false, false, false},
+		"other":   {false, false, false, false},
+	} {
+		for n, want := range want {
+			if got := m.Matches(topic, int32(n)); got != want {
+				t.Errorf("%s/%d: %v", topic, n, got)
+			}
+		}
+	}
+	if err := m.Missing(); err == nil || err.Error() != "-t orders:0,3-5: there is no partition 4" && err.Error() != "-t orders:0,3-5: there is no partition 5" {
+		t.Errorf("got %v", err)
+	}
+	for in, want := range map[string]string{"none": `topic "none" is not there`, "none:1": `topic "none" is not there`, "^none": `no topic matches "^none"`} {
+		m, err := Selection{Topics: []string{in}}.Compile()
+		if err != nil || m.Matches("orders", 0) {
+			t.Errorf("%s: matched, %v", in, err)
+		}
+		if err := m.Missing(); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v", in, err)
+		}
+	}
+	if m, err := (Selection{}).Compile(); err != nil || !m.Matches("any", 7) || m.Missing() != nil {
+		t.Errorf("nothing selected is not all: %v", err)
+	}
+	for _, bad := range []Selection{{Topics: []string{"^("}}, {Exclude: []string{"^("}}, {Topics: []string{"a:x"}}} {
+		if _, err := bad.Compile(); err == nil {
+			t.Errorf("%v was taken", bad)
+		}
+	}
+}

@@ -3,27 +3,37 @@ package pull
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
-	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/store"
+	"github.com/kbkio/kbk/pkg/timespec"
 )
 
 // Config says what to read.
 type Config struct {
 	Remote    string
-	Transfers int // downloads at once, and segments held in memory
+	Selection partitions.Selection
+	TopicIDs  []string   // incarnations to read instead of the newest
+	From, To  int64      // offsets [From, To) of each partition; To 0: to the end
+	Since     *time.Time // timestamps from here
+	Until     *time.Time // to here, itself included
+	Point     string     // a restore point: see [commitlog.State.Find]
+	At        *time.Time // or the last one at this time or before
+
+	Transfers   int   // downloads at once
+	Memory      int64 // bytes of segments that are held
+	SkipDamaged bool  // go on without segments that cannot be read
 }
 
 // App is the command kbk-pull.
@@ -33,25 +43,57 @@ func App() *cli.App {
 		Usage:   "read a backup as a stream of segments",
 		Args:    "REMOTE",
 		MaxArgs: 1,
-		Description: `Reads the backup's log, downloads the segments that together hold every record once,
-checks them and writes them to standard output: those of one partition in order, the
-partitions in turn.
+		Description: `Reads the backup's log, downloads the segments that together hold every selected record
+once, checks them and writes them to standard output: those of one partition in order,
+the partitions in turn. Segments are whole; kbk-pack -d leaves out what was not asked for.
+REMOTE may be a stored segment, or a folder of them, too.
 
-   kbk-pull s3:bucket/nightly | kbk-pack -d | kbk-produce -b localhost:9092 --create-topics > map.kbk`,
+   kbk-pull s3:bucket/nightly | kbk-pack -d | kbk-produce -b localhost:9092 --create-topics > map.kbk
+   kbk-pull -t orders --at 2026-11-20T22:00:00Z s3:bucket/nightly | kbk-pack -d | …`,
 		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "transfers", Value: 4, Usage: "download `N` segments at once"},
+			&cli.StringSliceFlag{Name: "topic", Aliases: []string{"t"}, Usage: "read `TOPIC`: a name, a name with partitions (orders:0,3-5), or a regular expression that begins with ^; repeatable", DefaultText: "all"},
+			&cli.StringSliceFlag{Name: "exclude", Usage: "leave out `TOPIC`: a name, or a regular expression that begins with ^; repeatable"},
+			&cli.StringFlag{Name: "partitions", Aliases: []string{"p"}, Usage: "read only partitions `LIST`, such as 0,3-5"},
+			&cli.StringSliceFlag{Name: "topic-id", Usage: "of a topic that was deleted and created again read the incarnation `ID`, not the newest; repeatable"},
+			&cli.StringFlag{Name: "shard", Usage: "read part `I/N` of the partitions, such as 1/3 here, 2/3 and 3/3 on other machines"},
+			&cli.StringFlag{Name: "from", Usage: "begin at `OFFSET` of each partition"},
+			&cli.StringFlag{Name: "to", Usage: "end before `OFFSET` of each partition"},
+			&cli.StringFlag{Name: "since", Usage: "read records with timestamps from `TIME` on: RFC 3339, milliseconds since the epoch, or a duration before now such as 24h"},
+			&cli.StringFlag{Name: "until", Usage: "read records with timestamps to `TIME`, itself included"},
+			&cli.StringFlag{Name: "point", Usage: "read what belongs to restore point `ID`, as kbk-catalog show lists it"},
+			&cli.StringFlag{Name: "at", Usage: "read what belongs to the last restore point at `TIME` or before"},
+			&cli.IntFlag{Name: "transfers", Value: 8, Usage: "download `N` segments at once"},
+			command.SizeFlag("memory", 256<<20, "hold `SIZE` of segments in memory"),
+			&cli.BoolFlag{Name: "skip-damaged", Usage: "go on without segments that are missing or damaged, and end with status 4"},
 		},
 		Action: action,
 	})
 }
 
 func action(ctx context.Context, c *cli.Context, env *command.Env) error {
-	cfg := Config{Remote: c.Args().First(), Transfers: c.Int("transfers")}
+	cfg := Config{
+		Remote:      c.Args().First(),
+		Selection:   partitions.Selection{Topics: c.StringSlice("topic"), Exclude: c.StringSlice("exclude")},
+		TopicIDs:    c.StringSlice("topic-id"),
+		Point:       c.String("point"),
+		Transfers:   c.Int("transfers"),
+		Memory:      command.SizeOf(c, "memory"),
+		SkipDamaged: c.Bool("skip-damaged"),
+	}
 	switch {
 	case cfg.Remote == "":
 		return command.WithHint(command.Usagef("no remote"), "say where the backup is: a folder, or REMOTE:PATH as rclone knows it")
 	case cfg.Transfers < 1:
 		return command.Usagef("--transfers %d is below 1", cfg.Transfers)
+	case cfg.Memory < 1<<20:
+		return command.Usagef("--memory is below 1MiB")
+	case c.IsSet("point") && c.IsSet("at"):
+		return command.Usagef("--point and --at exclude one another")
+	case c.IsSet("point") && cfg.Point == "":
+		return command.Usagef("--point: nothing is not a restore point")
+	}
+	if err := bounds(&cfg, c, time.Now()); err != nil {
+		return err
 	}
 	out, err := command.Stdout()
 	if err != nil {
@@ -60,195 +102,108 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	return Run(ctx, cfg, env, out)
 }
 
-// A download is a segment on its way; data may be read after a receive from done.
-type download struct {
-	seg  *commitlog.Chosen
-	mark *format.Mark // or, instead, a mark to write
-	data []byte
-	done chan error
-}
-
-// Run writes the newest incarnation of every topic of a backup to out. It returns an
-// error of status [command.Loss], after a whole stream, where the backup has holes.
-func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err error) {
-	began := time.Now()
-	st, err := store.Open(ctx, cfg.Remote)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if store.IsDamage(err) {
-			err = command.WithStatus(command.Corrupt, err)
-		}
-		err = errors.Join(err, st.Close())
-	}()
-	state, err := st.LoadLog(ctx)
-	if err != nil {
-		return err
-	}
-	if state.Entries() == 0 {
-		return command.WithHint(fmt.Errorf("no backup in %s: it has no log", st.Name()), "is the path right, and has a kbk-push there finished?")
-	}
-	w := format.NewWriter(out)
-	source := state.Source()
-	err = w.WriteHeader(&format.Header{
-		Created: began.UnixMilli(),
-		Content: format.ContentSegments,
-		Source:  &format.Source{Cluster: source.ClusterID, Tool: source.Tool, Isolation: source.Isolation},
-	})
-	if err != nil {
-		return err
-	}
-	for _, t := range state.Topics() {
-		if len(t.Frame) > 0 {
-			if err := w.WriteRaw(t.Frame); err != nil {
-				return err
-			}
+// bounds reads the flags that narrow what is read.
+func bounds(cfg *Config, c *cli.Context, now time.Time) error {
+	var err error
+	if list := c.String("partitions"); list != "" {
+		if cfg.Selection.Numbers, err = partitions.ParseList(list); err != nil {
+			return command.Usagef("--partitions: %w", err)
 		}
 	}
-	plans := state.Select()
-	var total int64
-	holes := false
-	for _, p := range plans {
-		for i := range p.Segments {
-			total += p.Segments[i].Size
-		}
-		for _, h := range p.Holes {
-			holes = true
-			env.Log.Warn(fmt.Sprintf("%s/%d: the backup has no word of offsets %d to %d", p.Topic, p.Partition, h[0], h[1]-1))
+	if shard := c.String("shard"); shard != "" {
+		if cfg.Selection.Shard, err = partitions.ParseShard(shard); err != nil {
+			return command.Usagef("--shard: %w", err)
 		}
 	}
-	bar := env.NewProgress("reading", total, true)
-	defer bar.Close()
-	g, gctx := errgroup.WithContext(ctx)
-	loading := new(errgroup.Group)
-	loading.SetLimit(cfg.Transfers)
-	queue := make(chan *download, cfg.Transfers)
-	stopped := false
-	g.Go(func() error {
-		defer close(queue)
-		for d := range interleave(plans) {
-			select {
-			case <-env.Stop:
-				stopped = true
-				return nil
-			default:
-			}
-			if d.seg != nil {
-				loading.Go(func() (err error) {
-					d.data, err = st.ReadSegment(gctx, d.seg.Segment)
-					d.done <- err
-					return nil
-				})
-			}
-			select {
-			case queue <- d:
-			case <-gctx.Done():
-				return gctx.Err()
-			}
+	for name, to := range map[string]*int64{"from": &cfg.From, "to": &cfg.To} {
+		if !c.IsSet(name) {
+			continue
 		}
-		return nil
-	})
-	var segments, records, size int64
-	g.Go(func() error {
-		for d := range queue {
-			if d.mark != nil {
-				if err := w.Write(d.mark); err != nil {
-					return err
-				}
-				continue
-			}
-			select {
-			case err := <-d.done:
-				if err != nil {
-					return err
-				}
-			case <-gctx.Done():
-				return gctx.Err()
-			}
-			if err := writeSegment(w, d); err != nil {
-				return err
-			}
-			segments++
-			records += d.seg.Records
-			size += d.seg.Size
-			bar.Set(size)
-		}
-		return nil
-	})
-	err = g.Wait()
-	_ = loading.Wait() // each download's error went to whoever waited for it
-	if err != nil {
-		return err
-	}
-	bar.Close()
-	for _, group := range state.Groups() {
-		if err := w.WriteRaw(group.Frame); err != nil {
-			return err
+		if *to, err = strconv.ParseInt(c.String(name), 10, 64); err != nil || *to < 0 {
+			return command.WithHint(command.Usagef("--%s %q is not an offset", name, c.String(name)), "for times there are --since and --until")
 		}
 	}
-	for _, other := range state.Others() {
-		if err := w.WriteRaw(other); err != nil {
-			return err
+	if c.IsSet("to") && cfg.To <= cfg.From {
+		return command.Usagef("--to %d is not above --from %d", cfg.To, cfg.From)
+	}
+	for name, to := range map[string]**time.Time{"since": &cfg.Since, "until": &cfg.Until, "at": &cfg.At} {
+		if !c.IsSet(name) {
+			continue
 		}
+		t, err := timespec.Parse(c.String(name), now)
+		if err != nil {
+			return command.Usagef("--%s: %w", name, err)
+		}
+		*to = &t
 	}
-	if err := w.Close(&format.End{Records: records, Segments: segments, Interrupted: stopped}); err != nil {
-		return err
-	}
-	env.Log.Info(fmt.Sprintf("read %s, %s, from %s", command.Count(segments, "segment"), humanize.IBytes(uint64(size)), st.Name()),
-		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	switch {
-	case stopped:
-		return command.Stopped("the stream was ended properly, but it is not the whole backup")
-	case holes:
-		return command.WithStatus(command.Loss, errors.New("done, but the backup has holes"))
+	if cfg.Since != nil && cfg.Until != nil && cfg.Until.Before(*cfg.Since) {
+		return command.Usagef("--until is before --since")
 	}
 	return nil
 }
 
-// interleave yields what to write: of each partition a mark where it begins, its
-// segments in order and a mark where it ends, the partitions taking turns so that
-// a producer has work for all of them.
-func interleave(plans []commitlog.Plan) func(yield func(*download) bool) {
-	return func(yield func(*download) bool) {
-		for turn, left := 0, true; left; turn++ {
-			left = false
-			for i := range plans {
-				p := &plans[i]
-				if turn == 0 && !yield(&download{mark: mark(p, p.From)}) {
-					return
-				}
-				if turn < len(p.Segments) {
-					left = true
-					if !yield(&download{seg: &p.Segments[turn], done: make(chan error, 1)}) {
-						return
-					}
-				}
-				if turn == max(len(p.Segments)-1, 0) && !yield(&download{mark: mark(p, p.Next)}) {
-					return
-				}
+// Run writes what cfg selects of a backup to out. It returns an error of status
+// [command.Loss], after a whole stream, where the backup has holes in what was selected.
+func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err error) {
+	began := time.Now()
+	b, err := open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if store.IsDamage(err) && command.StatusOf(err) == command.Failed {
+			err = command.WithStatus(command.Corrupt, err)
+		}
+		err = errors.Join(err, b.Close())
+	}()
+	sel, err := b.choose(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	w := format.NewWriter(out)
+	source := b.state.Source()
+	err = w.WriteHeader(&format.Header{
+		Created: began.UnixMilli(),
+		Content: format.ContentSegments,
+		Source:  &format.Source{Cluster: source.ClusterID, Tool: source.Tool, Isolation: source.Isolation},
+		Window:  sel.window,
+	})
+	if err != nil {
+		return err
+	}
+	for _, frame := range sel.topics {
+		if err := w.WriteRaw(frame); err != nil {
+			return err
+		}
+	}
+	sel.warn(env.Log)
+	r := &reader{backup: b, cfg: cfg, env: env, w: w, parts: make([]*part, len(sel.plans))}
+	for i := range sel.plans {
+		r.parts[i] = newPart(&sel.plans[i])
+		r.total += sel.plans[i].Size()
+	}
+	if err := r.run(ctx); err != nil {
+		return err
+	}
+	if !r.stopped { // a moment of the cluster is not told when it is not all here
+		for _, frame := range sel.trailer {
+			if err := w.WriteRaw(frame); err != nil {
+				return err
 			}
 		}
 	}
-}
-
-func mark(p *commitlog.Plan, next int64) *format.Mark {
-	return &format.Mark{Topic: p.Topic, Partition: p.Partition, Next: next, MarkInfo: format.MarkInfo{TopicID: p.TopicID}}
-}
-
-func writeSegment(w *format.Writer, d *download) error {
-	s := d.seg
-	sum, err := hex.DecodeString(s.SHA256)
-	if err != nil {
-		return fmt.Errorf("%s: sha256: %w", s.Path, err)
+	if err := w.Close(&format.End{Records: r.records, Segments: r.segments, Interrupted: r.stopped, Lost: r.lost}); err != nil {
+		return err
 	}
-	m := &format.Segment{
-		Topic: s.Topic, TopicID: s.TopicID, Partition: s.Partition, From: s.From, Next: s.Next, First: s.First, Last: s.Last,
-		Records: s.Records, MinTimestamp: s.MinTimestamp, MaxTimestamp: s.MaxTimestamp,
-		Codec: s.Codec, Cipher: s.Cipher, RawSize: s.RawSize, Size: s.Size, SHA256: sum, Filters: s.Filters,
+	env.Log.Info(fmt.Sprintf("read %s, %s, from %s", command.Count(r.segments, "segment"), humanize.IBytes(uint64(r.size)), b.store.Name()),
+		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
+	switch {
+	case r.stopped:
+		return command.Stopped("the stream was ended properly, but it is not the whole backup")
+	case r.damaged > 0:
+		return command.WithStatus(command.Loss, fmt.Errorf("done, but without %s that could not be read", command.Count(r.damaged, "segment")))
+	case sel.holes:
+		return command.WithStatus(command.Loss, errors.New("done, but the backup has holes"))
 	}
-	if s.DropBelow > s.From {
-		m.DropBelow = s.DropBelow
-	}
-	return w.WriteSegment(m, d.data)
+	return nil
 }

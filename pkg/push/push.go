@@ -209,7 +209,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	state, err := st.LoadLog(ctx)
+	state, err := st.LoadLogWith(ctx, store.LogOptions{Keep: func(string, int32) bool { return false }}) // what is covered is enough
 	if store.IsDamage(err) {
 		return command.WithStatus(command.Corrupt, err)
 	}

@@ -17,7 +17,6 @@ import (
 	"io"
 	iofs "io/fs"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,7 +31,6 @@ import (
 	"github.com/rclone/rclone/fs/hash"
 	"github.com/rclone/rclone/fs/object"
 	"github.com/rclone/rclone/lib/atexit"
-	"golang.org/x/sync/errgroup"
 )
 
 // What a caller may want to tell apart.
@@ -51,10 +49,7 @@ func IsDamage(err error) bool {
 // MaxSegment bounds the size of a segment, in bytes: it is read into memory whole.
 const MaxSegment = 1 << 30
 
-const (
-	maxEntry  = 256 << 20 // bytes of a log entry
-	loadBatch = 256       // log entries in memory before they are folded into the state
-)
+const maxEntry = 256 << 20 // bytes of a log entry
 
 // A Verify says how an upload is verified, beside its size.
 type Verify string
@@ -255,44 +250,6 @@ func (s *Store) WriteManifest(ctx context.Context, m *commitlog.Manifest) (err e
 	return s.disk.syncFolders()
 }
 
-// LoadLog reads the commit log. Where there is no backup the state has no entries.
-func (s *Store) LoadLog(ctx context.Context) (state *commitlog.State, err error) {
-	defer s.describe(&err, "read", commitlog.LogDir)
-	objects, err := s.listLog(ctx)
-	if err != nil {
-		return nil, err
-	}
-	type result struct {
-		entry *commitlog.Entry
-		sha   string
-	}
-	state = new(commitlog.State)
-	for batch := range slices.Chunk(objects, loadBatch) {
-		results := make([]result, len(batch))
-		group, gctx := errgroup.WithContext(ctx)
-		group.SetLimit(fs.GetConfig(ctx).Checkers)
-		for i, o := range batch {
-			group.Go(func() error {
-				data, err := s.read(gctx, o, maxEntry)
-				if err != nil {
-					return fmt.Errorf("%s: %w", o.Remote(), err)
-				}
-				results[i].entry, results[i].sha, err = commitlog.Decode(o.Remote(), data)
-				return err
-			})
-		}
-		if err := group.Wait(); err != nil {
-			return nil, err
-		}
-		for _, r := range results {
-			if err := state.Add(r.entry, r.sha); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return state, nil
-}
-
 // ReadSegment reads the object of a segment and returns its content, which has the
 // size and the SHA-256 that the log says. It fails with [ErrNotFound] when there is
 // no such object, with [ErrDamaged] when it is another than the one that was stored.
@@ -318,29 +275,6 @@ func (s *Store) ReadSegment(ctx context.Context, seg commitlog.Segment) (data []
 		return nil, fmt.Errorf("%w: its sha256 is %x instead of %s", ErrDamaged, sum, seg.SHA256)
 	}
 	return data, nil
-}
-
-// listLog returns the objects of the log's entries, sorted by id.
-func (s *Store) listLog(ctx context.Context) ([]fs.Object, error) {
-	var entries fs.DirEntries
-	err := s.retry(ctx, func() (err error) {
-		entries, err = s.fs.List(ctx, commitlog.LogDir)
-		return err
-	})
-	if errors.Is(err, fs.ErrorDirNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var objects []fs.Object
-	for _, e := range entries {
-		if o, ok := e.(fs.Object); ok && commitlog.IsEntry(o.Remote()) {
-			objects = append(objects, o)
-		}
-	}
-	slices.SortFunc(objects, func(a, b fs.Object) int { return strings.Compare(a.Remote(), b.Remote()) })
-	return objects, nil
 }
 
 // find returns the object at path, or [ErrNotFound].

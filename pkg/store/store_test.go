@@ -228,7 +228,7 @@ func TestRemotes(t *testing.T) {
 
 			// Read.
 			for i, p := range state.Select() {
-				got, err := s.ReadSegment(ctx, p.Segments[0].Segment)
+				got, err := s.ReadSegment(ctx, p.Segment(0).Segment)
 				if err != nil || !bytes.Equal(got, contents[i]) {
 					t.Errorf("partition %d: %d bytes, %v", i, len(got), err)
 				}

@@ -1,0 +1,183 @@
+package commitlog
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// A Moment is what a run had stored when it wrote an entry: of a restore point's entry,
+// what belongs to the point. Partitions that the run did not speak of are not in it.
+type Moment struct {
+	Entry  string        `json:"entry"` // id
+	Run    string        `json:"run"`
+	Seq    int           `json:"seq"`
+	Points []Point       `json:"points,omitempty"` // of that entry
+	Topics []MomentTopic `json:"topics"`           // by name, in the order in which the run spoke of them
+	Groups []Group       `json:"groups,omitempty"` // by id
+	Others [][]byte      `json:"others,omitempty"`
+}
+
+// A MomentTopic is one incarnation of a topic at a moment.
+type MomentTopic struct {
+	Name       string             `json:"name"`
+	ID         string             `json:"id,omitempty"`
+	Topic      *Topic             `json:"topic,omitempty"` // its description, where the run has one
+	Partitions map[int32][2]int64 `json:"partitions"`      // [where the log began in Kafka, 0 if not known, the first offset not scanned]
+}
+
+// Add takes the moment to the run's next entry.
+func (m *Moment) Add(e *Entry) {
+	m.Entry, m.Run, m.Seq, m.Points = e.ID, e.Run, e.Seq, e.Points
+	for i := range e.Topics {
+		t := m.topic(e.Topics[i].Name, e.Topics[i].ID)
+		t.Topic = &e.Topics[i]
+	}
+	for i := range e.Segments {
+		s := &e.Segments[i]
+		m.reach(s.Topic, s.TopicID, s.Partition, s.Next, nil)
+	}
+	for i := range e.Marks {
+		k := &e.Marks[i]
+		m.reach(k.Topic, k.TopicID, k.Partition, k.Next, k.LogStart)
+	}
+	for _, g := range e.Groups {
+		i, found := slices.BinarySearchFunc(m.Groups, g.ID, func(a Group, id string) int { return strings.Compare(a.ID, id) })
+		if found {
+			m.Groups[i] = g
+		} else {
+			m.Groups = slices.Insert(m.Groups, i, g)
+		}
+	}
+	m.Others = append(m.Others, e.Others...)
+}
+
+func (m *Moment) topic(name, id string) *MomentTopic {
+	i, found := slices.BinarySearchFunc(m.Topics, name, func(a MomentTopic, name string) int { return strings.Compare(a.Name, name) })
+	for ; found && i < len(m.Topics) && m.Topics[i].Name == name; i++ {
+		if m.Topics[i].ID == id {
+			return &m.Topics[i]
+		}
+	}
+	m.Topics = slices.Insert(m.Topics, i, MomentTopic{Name: name, ID: id, Partitions: make(map[int32][2]int64)})
+	return &m.Topics[i]
+}
+
+func (m *Moment) reach(topic, id string, partition int32, next int64, start *int64) {
+	t := m.topic(topic, id)
+	at := t.Partitions[partition]
+	at[1] = max(at[1], next)
+	if start != nil {
+		at[0] = max(at[0], *start)
+	}
+	t.Partitions[partition] = at
+}
+
+// Topic returns a topic of the moment: where the run saw it deleted and created again,
+// the last incarnation.
+func (m *Moment) Topic(name string) (MomentTopic, bool) {
+	for i := len(m.Topics) - 1; i >= 0; i-- {
+		if m.Topics[i].Name == name {
+			return m.Topics[i], true
+		}
+	}
+	return MomentTopic{}, false
+}
+
+// Find returns the restore point that name means: the id of its entry, or as much of
+// the beginning as tells it from others; the name of its run, for the last of the run.
+func (s *State) Find(name string) (RestorePoint, error) {
+	var found []RestorePoint
+	for _, p := range s.points {
+		switch {
+		case p.Entry == name:
+			return p, nil
+		case p.Run == name:
+			found = []RestorePoint{p}
+		case strings.HasPrefix(p.Entry, name) && name != "":
+			if len(found) == 0 || found[0].Run != name {
+				found = append(found, p)
+			}
+		}
+	}
+	switch len(found) {
+	case 0:
+		return RestorePoint{}, fmt.Errorf("the backup has no restore point %q", name)
+	case 1:
+		return found[0], nil
+	}
+	return RestorePoint{}, fmt.Errorf("%d restore points begin with %q", len(found), name)
+}
+
+// LastPoint returns the last restore point at ms, milliseconds since the epoch, or
+// before, and false when there is none.
+func (s *State) LastPoint(ms int64) (last RestorePoint, ok bool) {
+	for _, p := range s.points {
+		if p.Time <= ms && (!ok || cmp.Or(cmp.Compare(p.Time, last.Time), strings.Compare(p.Entry, last.Entry)) >= 0) {
+			last, ok = p, true
+		}
+	}
+	return last, ok
+}
+
+// WriteMoments returns a function that appends moments to a file of them, zstd around
+// one JSON object to a line, and one that ends the file.
+func WriteMoments(w io.Writer) (add func(*Moment) error, end func() error, err error) {
+	z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20)) // lines are much alike
+	if err != nil {
+		return nil, nil, err
+	}
+	enc := json.NewEncoder(z)
+	return func(m *Moment) error { return enc.Encode(m) }, z.Close, nil
+}
+
+// ReadMoments calls each for the moments in a file of [WriteMoments].
+func ReadMoments(r io.Reader, each func(*Moment) error) error {
+	return lines(r, func(line []byte) error {
+		m := new(Moment)
+		if err := json.Unmarshal(line, m); err != nil {
+			return fmt.Errorf("%w: not a restore point: %w", ErrCorrupt, err)
+		}
+		return each(m)
+	})
+}
+
+// lines calls each for the lines of a zstd file.
+func lines(r io.Reader, each func([]byte) error) error {
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(64<<20))
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	in := bufio.NewReaderSize(z, 1<<16)
+	var long []byte
+	for {
+		line, err := in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			long = append(long, line...)
+			continue
+		}
+		if len(long) > 0 {
+			long = append(long, line...)
+			line = long
+		}
+		switch {
+		case err == io.EOF && len(bytes.TrimSpace(line)) == 0:
+			return nil
+		case err != nil:
+			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		if err := each(line); err != nil {
+			return err
+		}
+		long = long[:0]
+	}
+}

@@ -1,0 +1,98 @@
+package pull
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/segment"
+)
+
+// maxLooseFrame bounds the frames in segments that lie by themselves.
+const maxLooseFrame = 1 << 30
+
+// looseFile takes a remote that names a stored segment apart, by its name.
+func looseFile(remote string) (file, dir string, ok bool) {
+	i := strings.LastIndexAny(remote, "/:") + 1
+	file, dir = remote[i:], remote[:i]
+	if _, _, ok := commitlog.Layers(file); !ok {
+		return "", "", false
+	}
+	if dir == "" {
+		dir = "."
+	}
+	return file, dir, true
+}
+
+// looseFolder takes the segments in a folder without a log for a backup.
+func (b *backup) looseFolder(ctx context.Context) error {
+	var files []string
+	err := b.store.List(ctx, "", func(name string, _ int64) error {
+		if _, _, ok := commitlog.Layers(path.Base(name)); ok {
+			files = append(files, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return command.WithHint(fmt.Errorf("no backup in %s: it has no log", b.store.Name()), "is the path right, and has a kbk-push there finished?")
+	}
+	slices.Sort(files)
+	return b.loose(ctx, files)
+}
+
+// loose makes a state of segments that no log lists, from what is in them. They are read
+// twice: now, and when they are written.
+func (b *backup) loose(ctx context.Context, files []string) error {
+	entry := new(commitlog.Entry)
+	b.paths = make(map[string]string)
+	for _, file := range files {
+		seg, err := b.describe(ctx, file)
+		if err != nil {
+			return err
+		}
+		entry.Segments = append(entry.Segments, *seg)
+		b.paths[seg.Path] = file
+	}
+	run := commitlog.NewRun()
+	run.Stamp(entry, time.Now())
+	if _, _, err := commitlog.Encode(entry); err != nil { // what cannot be in a log cannot be in a stream
+		return command.WithStatus(command.Corrupt, err)
+	}
+	b.state = &commitlog.State{Keep: b.matcher.Matches}
+	return b.state.Add(entry, "")
+}
+
+func (b *backup) describe(ctx context.Context, file string) (*commitlog.Segment, error) {
+	codec, cipher, _ := commitlog.Layers(path.Base(file))
+	if cipher != "" {
+		return nil, command.WithHint(fmt.Errorf("%s: it is encrypted, and without a log only its inside tells what it holds", file),
+			"open it: age -d -i KEY "+path.Base(file)+" | zstd -d is a stream of records for kbk-produce")
+	}
+	data, err := b.store.ReadLoose(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	m, err := segment.Describe(codec, data, maxLooseFrame)
+	if err != nil {
+		return nil, command.WithStatus(command.Corrupt, fmt.Errorf("%s: %w", file, err))
+	}
+	seg := &commitlog.Segment{
+		Topic: m.Topic, TopicID: m.TopicID, Partition: m.Partition, From: m.From, Next: m.Next, First: m.First, Last: m.Last,
+		Records: m.Records, MinTimestamp: m.MinTimestamp, MaxTimestamp: m.MaxTimestamp,
+		Codec: m.Codec, RawSize: m.RawSize, Size: m.Size, SHA256: hex.EncodeToString(m.SHA256), Filters: m.Filters,
+	}
+	if seg.Path, err = commitlog.SegmentPath(seg); err != nil {
+		err = command.WithStatus(command.Corrupt, fmt.Errorf("%s: %w", file, err))
+	}
+	return seg, errors.Join(err)
+}

@@ -1,0 +1,285 @@
+package pull
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/store"
+)
+
+// A reader downloads segments ahead and writes them in the order of their partitions.
+type reader struct {
+	*backup
+	cfg   Config
+	env   *command.Env
+	w     *format.Writer
+	parts []*part
+	total int64 // bytes to download
+
+	// What was written. To be read when run has returned.
+	segments, records, size, damaged int64
+	stopped, lost                    bool
+}
+
+// queued bounds the segments that are on their way; it is above what --memory lets
+// through of any but tiny ones.
+const queued = 1024
+
+// A step is one thing to write: a partition's beginning, a segment, a partition's end.
+type step struct {
+	part *part
+	kind stepKind
+	seg  commitlog.Chosen
+	// A segment on its way; data may be read after a receive from done.
+	data   []byte
+	weight int64 // of the memory that it takes
+	done   chan error
+}
+
+type stepKind uint8
+
+const (
+	stepBegin stepKind = iota
+	stepSegment
+	stepFinish
+)
+
+func (r *reader) run(ctx context.Context) error {
+	bar := r.env.NewProgress("reading", r.total, true)
+	defer bar.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	loading := new(errgroup.Group)
+	loading.SetLimit(r.cfg.Transfers)
+	// Room is taken in the order of writing, so that what is to be written next has it.
+	room := semaphore.NewWeighted(r.cfg.Memory)
+	queue := make(chan *step, queued)
+	g.Go(func() error {
+		defer close(queue)
+		for s := range r.steps() {
+			select {
+			case <-r.env.Stop:
+				r.stopped = true
+				return nil
+			default:
+			}
+			if s.kind == stepSegment {
+				s.weight = min(s.seg.Size, r.cfg.Memory)
+				if err := room.Acquire(ctx, s.weight); err != nil {
+					return err
+				}
+				loading.Go(func() (err error) {
+					s.data, err = r.store.ReadSegment(ctx, r.located(s.seg.Segment))
+					s.done <- err
+					return nil
+				})
+			}
+			select {
+			case queue <- s:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	g.Go(func() error {
+		for s := range queue {
+			if err := r.write(ctx, s); err != nil {
+				return err
+			}
+			s.data = nil
+			room.Release(s.weight)
+			bar.Set(r.size)
+		}
+		return nil
+	})
+	err := g.Wait()
+	_ = loading.Wait() // each download's error went to whoever waited for it
+	return err
+}
+
+// located is seg with the path where it really is.
+func (b *backup) located(seg commitlog.Segment) commitlog.Segment {
+	if path, ok := b.paths[seg.Path]; ok {
+		seg.Path = path
+	}
+	return seg
+}
+
+// steps yields what to write, the partitions taking turns so that a producer has work
+// for all of them.
+func (r *reader) steps() iter.Seq[*step] {
+	return func(yield func(*step) bool) {
+		for _, p := range r.parts {
+			if !yield(&step{part: p, kind: stepBegin}) {
+				return
+			}
+		}
+		left := append([]*part(nil), r.parts...)
+		for turn := 0; len(left) > 0; turn++ {
+			more := left[:0]
+			for _, p := range left {
+				if turn < p.plan.Len() && !yield(&step{part: p, kind: stepSegment, seg: p.plan.Segment(turn), done: make(chan error, 1)}) {
+					return
+				}
+				if turn+1 < p.plan.Len() {
+					more = append(more, p)
+				} else if !yield(&step{part: p, kind: stepFinish}) {
+					return
+				}
+			}
+			left = more
+		}
+	}
+}
+
+func (r *reader) write(ctx context.Context, s *step) error {
+	p := s.part
+	switch s.kind {
+	case stepBegin:
+		return r.w.Write(p.mark(p.at))
+	case stepFinish:
+		return r.advance(p, p.plan.Next, true)
+	}
+	select {
+	case err := <-s.done:
+		if r.cfg.SkipDamaged && store.IsDamage(err) {
+			r.damaged++
+			r.env.Log.Warn(fmt.Sprintf("left out: %v", err))
+			p.leaveOut(s.seg)
+			return nil
+		}
+		if store.IsDamage(err) {
+			return command.WithHint(err, "--skip-damaged goes on without it")
+		}
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.seg.DropBelow = p.resume(s.seg)
+	if err := r.advance(p, s.seg.DropBelow, false); err != nil {
+		return err
+	}
+	if err := writeSegment(r.w, s); err != nil {
+		return err
+	}
+	p.at = max(p.at, min(s.seg.Next, p.plan.Next))
+	r.segments++
+	r.records += s.seg.Records
+	r.size += s.seg.Size
+	return nil
+}
+
+// advance writes what the stream has to say of the offsets up to next, and of no
+// segment: that they were scanned, that they are lost, or, by a mark that begins anew,
+// nothing. At the end it writes a mark in any case.
+func (r *reader) advance(p *part, next int64, end bool) error {
+	for _, hole := range p.holes {
+		if hole[1] <= p.at || hole[0] >= next {
+			continue
+		}
+		if err := r.scanned(p, hole[0], false); err != nil {
+			return err
+		}
+		if end && hole[1] >= next { // nothing is said of what lies behind
+			return r.scanned(p, hole[0], true)
+		}
+		p.at = min(hole[1], next)
+		m := p.mark(p.at)
+		m.Begins = true
+		if err := r.w.Write(m); err != nil {
+			return err
+		}
+	}
+	return r.scanned(p, next, end)
+}
+
+// scanned writes a mark at next, if it is further than what was written or always says so.
+func (r *reader) scanned(p *part, next int64, always bool) error {
+	if next <= p.at && !always {
+		return nil
+	}
+	m := p.mark(max(p.at, next))
+	for _, l := range p.plan.Lost {
+		if from, to := max(l[0], p.at), min(l[1], next); from < to {
+			m.Lost = append(m.Lost, [2]int64{from, to})
+			r.lost = true
+		}
+	}
+	p.at = m.Next
+	return r.w.Write(m)
+}
+
+// A part is a partition that is being written.
+type part struct {
+	plan  *commitlog.Plan
+	at    int64      // the stream has said all of the offsets below
+	holes [][2]int64 // of which the stream is to say nothing; sorted
+}
+
+func newPart(plan *commitlog.Plan) *part { return &part{plan: plan, at: plan.From, holes: plan.Holes} }
+
+func (p *part) mark(next int64) *format.Mark {
+	return &format.Mark{Topic: p.plan.Topic, Partition: p.plan.Partition, Next: next, MarkInfo: format.MarkInfo{TopicID: p.plan.TopicID}}
+}
+
+// leaveOut makes a hole of what a segment was to give.
+func (p *part) leaveOut(seg commitlog.Chosen) {
+	from, next := max(seg.DropBelow, p.plan.From), min(seg.Next, p.plan.Next)
+	if from >= next {
+		return
+	}
+	holes := append(slices.Clone(p.holes), [2]int64{from, next})
+	slices.SortFunc(holes, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
+	// Two that touch are one: a later segment may reach back into both.
+	merged := holes[:0:0]
+	for _, h := range holes {
+		if n := len(merged); n > 0 && merged[n-1][1] == h[0] {
+			merged[n-1][1] = h[1]
+		} else {
+			merged = append(merged, h)
+		}
+	}
+	p.holes = merged
+}
+
+// resume returns from which offset on the records of a segment are wanted: it may have
+// some that an earlier one, that had to be left out, was to give.
+func (p *part) resume(seg commitlog.Chosen) int64 {
+	for i, h := range p.holes {
+		if h[1] == seg.DropBelow && seg.From < h[1] { // only those of leaveOut can
+			from := max(seg.From, h[0])
+			p.holes[i][1] = from
+			return from
+		}
+	}
+	return seg.DropBelow
+}
+
+func writeSegment(w *format.Writer, s *step) error {
+	seg := s.seg
+	sum, err := hex.DecodeString(seg.SHA256)
+	if err != nil {
+		return fmt.Errorf("%s: sha256: %w", seg.Path, err)
+	}
+	m := &format.Segment{
+		Topic: seg.Topic, TopicID: seg.TopicID, Partition: seg.Partition, From: seg.From, Next: seg.Next, First: seg.First, Last: seg.Last,
+		Records: seg.Records, MinTimestamp: seg.MinTimestamp, MaxTimestamp: seg.MaxTimestamp,
+		Codec: cmp.Or(seg.Codec, "none"), Cipher: seg.Cipher, RawSize: seg.RawSize, Size: seg.Size, SHA256: sum, Filters: seg.Filters,
+	}
+	if seg.DropBelow > seg.From {
+		m.DropBelow = seg.DropBelow
+	}
+	return w.WriteSegment(m, s.data)
+}
