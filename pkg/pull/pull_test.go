@@ -1,0 +1,372 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/pack"
+	"github.com/kbkio/kbk/pkg/partitions"
+	"github.com/kbkio/kbk/pkg/push"
+	"github.com/kbkio/kbk/pkg/segment"
+)
+
+func env() *command.Env { return &command.Env{Name: "test", Log: slog.New(slog.DiscardHandler)} }
+
+func packConfig() pack.Config {
+	return pack.Config{SegmentSize: 1 << 20, Memory: 64 << 20, Level: 1, MaxFrame: 1 << 20, Codec: segment.CodecOf("zstd")}
+}
+
+// backUp packs what fill writes and stores it in dir.
+func backUp(t *testing.T, dir string, fill func(w *format.Writer)) {
+	t.Helper()
+	var records, segments bytes.Buffer
+	w := format.NewWriter(&records)
+	ok(t, w.WriteHeader(&format.Header{Content: format.ContentRecords}))
+	fill(w)
+	ok(t, w.Close(new(format.End)))
+	ok(t, pack.Pack(t.Context(), packConfig(), env(), &records, &segments))
+	pushed(t, dir, &segments)
+}
+
+func pushed(t *testing.T, dir string, segments io.Reader) {
+	t.Helper()
+	ok(t, push.Run(t.Context(), push.Config{Remote: dir, Transfers: 2, Checkpoint: time.Hour, MaxFrame: 1 << 20}, env(), segments, io.Discard))
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pulled is what comes out of the plain pipe, one string to a frame.
+func pulled(t *testing.T, cfg Config) (frames []string, status int) {
+	t.Helper()
+	segments, status := segmentsOf(t, cfg)
+	return unpacked(t, segments), status
+}
+
+func segmentsOf(t *testing.T, cfg Config) (*bytes.Buffer, int) {
+	t.Helper()
+	cfg.Transfers, cfg.Memory = 3, 1<<20
+	var segments bytes.Buffer
+	err := Run(t.Context(), cfg, env(), &segments)
+	if s := command.StatusOf(err); s != command.OK && s != command.Loss {
+		t.Fatal(err)
+	}
+	return &segments, command.StatusOf(err)
+}
+
+func unpacked(t *testing.T, segments io.Reader) (frames []string) {
+	t.Helper()
+	var records bytes.Buffer
+	ok(t, pack.Unpack(t.Context(), packConfig(), env(), segments, &records))
+	r := format.NewReader(&records, 1<<20)
+	if _, err := r.Header(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		f, err := r.Next()
+		if err == io.EOF {
+			return frames
+		}
+		ok(t, err)
+		switch f.Kind {
+		case format.KindRec:
+			frames = append(frames, fmt.Sprintf("%s/%d@%d", f.Topic, f.Partition, f.Offset))
+		case format.KindMark:
+			m, err := format.DecodeMark(f.Raw)
+			ok(t, err)
+			s := fmt.Sprintf("mark %s/%d %d", m.Topic, m.Partition, m.Next)
+			if m.Begins {
+				s += " begins"
+			}
+			if len(m.Lost) > 0 {
+				s += fmt.Sprint(" lost ", m.Lost)
+			}
+			if len(frames) == 0 || frames[len(frames)-1] != s { // segments have marks too
+				frames = append(frames, s)
+			}
+		case format.KindGroup:
+			g, err := format.DecodeGroup(f.Raw)
+			ok(t, err)
+			frames = append(frames, fmt.Sprint("group ", g.ID, g.Offsets["t"][0].Offset))
+		case format.KindPoint:
+			p, err := format.DecodePoint(f.Raw)
+			ok(t, err)
+			frames = append(frames, fmt.Sprint("point ", p.Time))
+		}
+	}
+}
+
+// records writes those of t/0 with offsets [from, next), the timestamp of each ten
+// times its offset.
+func records(t *testing.T, w *format.Writer, partition int32, from, next int64) {
+	t.Helper()
+	for o := from; o < next; o++ {
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Partition: partition, Offset: o, Timestamp: o * 10, Value: []byte("v")}))
+	}
+}
+
+func mark(t *testing.T, w *format.Writer, partition int32, next int64, info format.MarkInfo) {
+	t.Helper()
+	info.TopicID = "id"
+	ok(t, w.Write(&format.Mark{Topic: "t", Partition: partition, Next: next, MarkInfo: info}))
+}
+
+func offsets(from, next int64) (out []string) {
+	for o := from; o < next; o++ {
+		out = append(out, fmt.Sprintf("t/0@%d", o))
+	}
+	return out
+}
+
+func same(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", what, strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// withHoles is a backup of t/0: [0,3) held, [3,5) a hole, [5,7) lost, [7,10) held,
+// [10,12) scanned without a record.
+func withHoles(t *testing.T) (dir string) {
+	dir = filepath.Join(t.TempDir(), "b")
+	backUp(t, dir, func(w *format.Writer) {
+		mark(t, w, 0, 0, format.MarkInfo{})
+		records(t, w, 0, 0, 3)
+		mark(t, w, 0, 3, format.MarkInfo{})
+		mark(t, w, 0, 5, format.MarkInfo{Begins: true})
+		mark(t, w, 0, 7, format.MarkInfo{Lost: [][2]int64{{5, 7}}})
+		records(t, w, 0, 7, 10)
+		mark(t, w, 0, 12, format.MarkInfo{})
+	})
+	return dir
+}
+
+// TestHolesStay copies a backup with a hole and a loss, in segments and in records:
+// neither becomes something that was scanned.
+func TestHolesStay(t *testing.T) {
+	dir := withHoles(t)
+	want := slices.Concat([]string{"mark t/0 0"}, offsets(0, 3),
+		[]string{"mark t/0 3", "mark t/0 5 begins", "mark t/0 7 lost [[5 7]]", "mark t/0 7"}, offsets(7, 10), []string{"mark t/0 12"})
+	got, status := pulled(t, Config{Remote: dir})
+	same(t, "the backup", got, want)
+	if status != command.Loss {
+		t.Errorf("status %d, want %d", status, command.Loss)
+	}
+	segments, _ := segmentsOf(t, Config{Remote: dir})
+	raw := bytes.Clone(segments.Bytes())
+	copied := filepath.Join(t.TempDir(), "copy")
+	pushed(t, copied, segments)
+	got, _ = pulled(t, Config{Remote: copied})
+	same(t, "a copy of segments", got, want)
+
+	var plain, again bytes.Buffer
+	ok(t, pack.Unpack(t.Context(), packConfig(), env(), bytes.NewReader(raw), &plain))
+	ok(t, pack.Pack(t.Context(), packConfig(), env(), &plain, &again))
+	repacked := filepath.Join(t.TempDir(), "repacked")
+	pushed(t, repacked, &again)
+	got, status = pulled(t, Config{Remote: repacked})
+	same(t, "a repacked copy", got, want)
+	if status != command.Loss {
+		t.Errorf("the copy's holes are gone: status %d", status)
+	}
+}
+
+func TestWindow(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	for from := int64(0); from < 30; from += 10 {
+		backUp(t, dir, func(w *format.Writer) {
+			mark(t, w, 0, from, format.MarkInfo{})
+			records(t, w, 0, from, from+10)
+			mark(t, w, 0, from+10, format.MarkInfo{})
+		})
+	}
+	at := func(ms int64) *time.Time { t := time.UnixMilli(ms); return &t }
+	for name, c := range map[string]struct {
+		cfg      Config
+		want     []string
+		segments int
+	}{
+		"from":       {Config{From: 15}, slices.Concat([]string{"mark t/0 15"}, offsets(15, 20), []string{"mark t/0 20"}, offsets(20, 30), []string{"mark t/0 30"}), 2},
+		"to":         {Config{To: 15}, slices.Concat([]string{"mark t/0 0"}, offsets(0, 10), []string{"mark t/0 10"}, offsets(10, 15), []string{"mark t/0 15"}), 2},
+		"both":       {Config{From: 12, To: 13}, slices.Concat([]string{"mark t/0 12"}, offsets(12, 13), []string{"mark t/0 13"}), 1},
+		"beyond":     {Config{From: 40}, []string{"mark t/0 30"}, 0},
+		"time":       {Config{Since: at(95), Until: at(110)}, slices.Concat([]string{"mark t/0 0", "mark t/0 10"}, offsets(10, 12), []string{"mark t/0 20", "mark t/0 30"}), 1},
+		"one moment": {Config{Since: at(200), Until: at(200)}, slices.Concat([]string{"mark t/0 0", "mark t/0 20"}, offsets(20, 21), []string{"mark t/0 30"}), 1},
+	} {
+		c.cfg.Remote = dir
+		segments, status := segmentsOf(t, c.cfg)
+		if n := bytes.Count(segments.Bytes(), []byte("sha256")); n != c.segments || status != command.OK {
+			t.Errorf("%s: %d segments, want %d; status %d", name, n, c.segments, status)
+		}
+		same(t, name, unpacked(t, segments), c.want)
+	}
+}
+
+// TestPoint has three runs, the last of another part, and restores to each point.
+func TestPoint(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	group := func(offset int64) format.Encoder {
+		return &format.Group{ID: "g", Offsets: map[string]map[int32]format.GroupOffset{"t": {0: {Offset: offset}}}}
+	}
+	for run, next := range []int64{5, 9} {
+		backUp(t, dir, func(w *format.Writer) {
+			from := []int64{0, 5}[run]
+			mark(t, w, 0, from, format.MarkInfo{})
+			records(t, w, 0, from, next)
+			mark(t, w, 0, next, format.MarkInfo{})
+			ok(t, w.Write(group(next-1)))
+			ok(t, w.Write(&format.Point{Time: int64(run+1) * 1000}))
+		})
+	}
+	backUp(t, dir, func(w *format.Writer) {
+		mark(t, w, 1, 0, format.MarkInfo{})
+		records(t, w, 1, 0, 1)
+		mark(t, w, 1, 1, format.MarkInfo{})
+	})
+	first := slices.Concat([]string{"mark t/0 0"}, offsets(0, 5), []string{"mark t/0 5", "group g4", "point 1000"})
+	second := slices.Concat([]string{"mark t/0 0"}, offsets(0, 5), []string{"mark t/0 5"}, offsets(5, 9), []string{"mark t/0 9", "group g8", "point 2000"})
+	at := func(ms int64) *time.Time { t := time.UnixMilli(ms); return &t }
+	for name, c := range map[string]struct {
+		cfg  Config
+		want []string
+	}{
+		"at the first":     {Config{At: at(1000)}, first},
+		"before the next":  {Config{At: at(1999)}, first},
+		"at the second":    {Config{At: at(5000)}, second},
+		"point and bounds": {Config{At: at(2000), To: 7}, slices.Concat([]string{"mark t/0 0"}, offsets(0, 5), []string{"mark t/0 5"}, offsets(5, 7), []string{"mark t/0 7", "group g8", "point 2000"})},
+	} {
+		c.cfg.Remote = dir
+		got, _ := pulled(t, c.cfg)
+		same(t, name, got, c.want)
+	}
+	entries, err := filepath.Glob(filepath.Join(dir, "log", "*-000001.json"))
+	ok(t, err)
+	id := strings.TrimSuffix(filepath.Base(entries[0]), ".json")
+	for _, name := range []string{id, id[:len(id)-3], strings.Split(id, "-")[1]} {
+		got, _ := pulled(t, Config{Remote: dir, Point: name})
+		same(t, name, got, first)
+	}
+	for name, cfg := range map[string]Config{
+		"no restore point at": {At: at(999)}, `no restore point "x"`: {Point: "x"}, `"u" is not there`: {Selection: partitions.Selection{Topics: []string{"u"}}},
+		"no partition 4": {Selection: partitions.Selection{Topics: []string{"t:4"}}}, "no topic of id": {TopicIDs: []string{"other"}},
+	} {
+		cfg.Remote, cfg.Transfers, cfg.Memory = dir, 1, 1<<20
+		if err := Run(t.Context(), cfg, env(), io.Discard); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("got %v, want %s", err, name)
+		}
+	}
+}
+
+func TestSkipDamaged(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	for from := int64(0); from < 40; from += 10 {
+		backUp(t, dir, func(w *format.Writer) {
+			mark(t, w, 0, from, format.MarkInfo{})
+			records(t, w, 0, from, from+10)
+			mark(t, w, 0, from+10, format.MarkInfo{})
+		})
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "topics/t/partition=0/*"))
+	if err != nil || len(files) != 4 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	ok(t, os.Truncate(files[1], 7))
+	ok(t, os.Remove(files[2]))
+	var out bytes.Buffer
+	err = Run(t.Context(), Config{Remote: dir, Transfers: 2, Memory: 1 << 20}, env(), &out)
+	if command.StatusOf(err) != command.Corrupt || !strings.Contains(err.Error(), filepath.Base(files[1])) {
+		t.Errorf("got %v", err)
+	}
+	got, status := pulled(t, Config{Remote: dir, SkipDamaged: true})
+	same(t, "middle", got, slices.Concat([]string{"mark t/0 0"}, offsets(0, 10), []string{"mark t/0 10", "mark t/0 30 begins", "mark t/0 30"}, offsets(30, 40), []string{"mark t/0 40"}))
+	if status != command.Loss {
+		t.Errorf("status %d", status)
+	}
+	ok(t, os.Remove(files[3]))
+	got, _ = pulled(t, Config{Remote: dir, SkipDamaged: true})
+	same(t, "end", got, slices.Concat([]string{"mark t/0 0"}, offsets(0, 10), []string{"mark t/0 10"}))
+}
+
+// TestReachBack leaves out a segment whose records the next one has in part.
+func TestReachBack(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	for _, r := range [][2]int64{{0, 10}, {6, 16}} {
+		backUp(t, dir, func(w *format.Writer) {
+			mark(t, w, 0, r[0], format.MarkInfo{})
+			records(t, w, 0, r[0], r[1])
+			mark(t, w, 0, r[1], format.MarkInfo{})
+		})
+	}
+	got, _ := pulled(t, Config{Remote: dir})
+	same(t, "whole", got, slices.Concat([]string{"mark t/0 0"}, offsets(0, 10), []string{"mark t/0 10"}, offsets(10, 16), []string{"mark t/0 16"}))
+	files, _ := filepath.Glob(filepath.Join(dir, "topics/t/partition=0/segment-00000000000000000000-*"))
+	ok(t, os.Remove(files[0]))
+	got, _ = pulled(t, Config{Remote: dir, SkipDamaged: true})
+	same(t, "damaged", got, slices.Concat([]string{"mark t/0 0", "mark t/0 6 begins", "mark t/0 6"}, offsets(6, 16), []string{"mark t/0 16"}))
+}
+
+func TestLoose(t *testing.T) {
+	dir := withHoles(t)
+	want, _ := pulled(t, Config{Remote: dir})
+	ok(t, os.RemoveAll(filepath.Join(dir, "log")))
+	got, status := pulled(t, Config{Remote: dir})
+	// Of what no segment scanned there is no word now.
+	want = slices.DeleteFunc(want, func(s string) bool { return strings.Contains(s, "lost") || s == "mark t/0 5 begins" })
+	i := slices.Index(want, "mark t/0 3")
+	want = slices.Insert(want, i+1, "mark t/0 7 begins")
+	same(t, "folder", got, want)
+	if status != command.Loss {
+		t.Errorf("status %d", status)
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "topics/t/partition=0/*"))
+	odd := filepath.Join(t.TempDir(), "some name.cbor.zst")
+	ok(t, os.Rename(files[0], odd))
+	got, _ = pulled(t, Config{Remote: odd})
+	same(t, "file", got, slices.Concat([]string{"mark t/0 0"}, offsets(0, 3), []string{"mark t/0 3"}))
+	ok(t, os.WriteFile(odd+".age", nil, 0o600))
+	if err := Run(context.Background(), Config{Remote: odd + ".age", Transfers: 1, Memory: 1 << 20}, env(), io.Discard); err == nil || !strings.Contains(err.Error(), "encrypted") {
+		t.Errorf("got %v", err)
+	}
+	if err := Run(context.Background(), Config{Remote: t.TempDir(), Transfers: 1, Memory: 1 << 20}, env(), io.Discard); err == nil || !strings.Contains(err.Error(), "no backup") || errors.Is(err, io.EOF) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestShards wants every record in exactly one part.
+func TestShards(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	backUp(t, dir, func(w *format.Writer) {
+		for p := range int32(5) {
+			mark(t, w, p, 0, format.MarkInfo{})
+			records(t, w, p, 0, 4)
+			mark(t, w, p, 4, format.MarkInfo{})
+		}
+	})
+	var all []string
+	for _, name := range []string{"1/2", "2/2"} {
+		shard, err := partitions.ParseShard(name)
+		ok(t, err)
+		got, _ := pulled(t, Config{Remote: dir, Selection: partitions.Selection{Shard: shard}})
+		all = append(all, got...)
+	}
+	whole, _ := pulled(t, Config{Remote: dir})
+	slices.Sort(all)
+	slices.Sort(whole)
+	same(t, "both shards", all, whole)
+}
