@@ -42,7 +42,7 @@ func backUp(t *testing.T, dir string, fill func(w *format.Writer)) {
 
 func pushed(t *testing.T, dir string, segments io.Reader) {
 	t.Helper()
-	ok(t, push.Run(t.Context(), push.Config{Remote: dir, Transfers: 2, Checkpoint: time.Hour, MaxFrame: 1 << 20}, env(), segments, io.Discard))
+	ok(t, push.Run(t.Context(), push.Config{Remote: dir, Transfers: 2, Checkpoint: time.Hour, CheckpointSegments: 1000, MaxFrame: 1 << 20}, env(), segments, io.Discard))
 }
 
 func ok(t *testing.T, err error) {

@@ -292,9 +292,9 @@ func TestList(t *testing.T) {
 		if plan.From == 0 && plan.Next == records && len(plan.Holes) == 0 {
 			covered++
 		}
-		for _, seg := range plan.Segments {
+		for i := range plan.Len() {
 			n++
-			if _, err := s.ReadSegment(t.Context(), seg.Segment); err != nil {
+			if _, err := s.ReadSegment(t.Context(), plan.Segment(i).Segment); err != nil {
 				t.Error(err)
 			}
 		}
