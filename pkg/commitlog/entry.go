@@ -181,6 +181,9 @@ func decode(id string, data []byte) (*Entry, error) {
 	return e, e.validate()
 }
 
+// Sum is the SHA-256 of data in hexadecimal.
+func Sum(data []byte) string { return sum(data) }
+
 func sum(data []byte) string {
 	h := sha256.Sum256(data)
 	return hex.EncodeToString(h[:])

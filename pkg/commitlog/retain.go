@@ -97,13 +97,11 @@ func (s *State) PlaceMoments(f File) {
 // PlaceOpen says where the moments of the runs are that go on; nil: there are none.
 func (s *State) PlaceOpen(f *File) { s.open = f }
 
-// RetainPoints forgets all points but those kept, whose moments are in f.
-func (s *State) RetainPoints(kept []RestorePoint, f File) {
+// RetainPoints forgets all points but those kept, and where their moments are:
+// [State.PlaceMoments] has to say it again.
+func (s *State) RetainPoints(kept []RestorePoint) {
 	s.points, s.moments = slices.Clone(kept), nil
 	for i := range s.points {
 		s.points[i].file = -1
-	}
-	if len(kept) > 0 {
-		s.PlaceMoments(f)
 	}
 }

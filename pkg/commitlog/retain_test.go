@@ -224,7 +224,8 @@ func TestPrune(t *testing.T) {
 			if !s.Covered("orders", "t1", 0, 0, 30) {
 				t.Error("what was pruned would be stored again")
 			}
-			s.RetainPoints(kept, File{Path: "index/points/0.jsonl.zst", SHA256: sum(nil)})
+			s.RetainPoints(kept)
+			s.PlaceMoments(File{Path: "index/points/0.jsonl.zst", SHA256: sum(nil)})
 			back := folded(t, s, nil)
 			if len(back.Points()) != test.kept {
 				t.Errorf("%d points are left", len(back.Points()))

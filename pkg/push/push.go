@@ -2,7 +2,6 @@
 package push
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
@@ -11,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -63,8 +61,8 @@ that is a terminal.
 			&cli.StringFlag{Name: "verify", Value: string(store.VerifyAuto), Usage: "`HOW` to verify uploads: auto, reread or size"},
 			command.MaxRateFlag("sent"),
 			&cli.DurationFlag{Name: "retry-for", Value: store.DefaultRetryFor, Usage: "give up when the store has failed for `TIME`"},
-			&cli.StringFlag{Name: "sign", Usage: "sign the log entries with the SSH key in `FILE`"},
-			&cli.StringFlag{Name: "sign-passphrase-file", Usage: "the passphrase of that key is in `FILE`", EnvVars: []string{"KBK_SIGN_PASSPHRASE_FILE"}},
+			sign.Flags()[0],
+			sign.Flags()[1],
 			&cli.BoolFlag{Name: "no-manifest", Usage: "write no manifest.json: the store lets nothing be overwritten"},
 			&cli.StringFlag{Name: "receipts", Usage: "write a JSON line per log entry to `FILE`"},
 			command.MaxFrameFlag(),
@@ -98,14 +96,12 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.Usagef("--retry-for %s is not above 0", cfg.RetryFor)
 	case cfg.Verify != store.VerifyAuto && cfg.Verify != store.VerifyReread && cfg.Verify != store.VerifySize:
 		return command.Usagef("--verify %q is neither auto, reread nor size", cfg.Verify)
-	case c.String("sign-passphrase-file") != "" && c.IsSet("sign-passphrase-file") && c.String("sign") == "":
-		return command.Usagef("--sign-passphrase-file is of no use without --sign")
 	}
-	if file := c.String("sign"); file != "" {
-		key, err := signingKey(file, c.String("sign-passphrase-file"))
-		if err != nil {
-			return err
-		}
+	key, err := sign.FromFlags(c)
+	if err != nil {
+		return err
+	}
+	if key != nil {
 		defer key.Close()
 		env.Log.Debug("signing with " + key.Fingerprint())
 		cfg.Key = key
@@ -120,25 +116,6 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	}
 	err = Run(ctx, cfg, env, in, receipts)
 	return errors.Join(err, receipts.Close())
-}
-
-func signingKey(file, passphraseFile string) (*sign.Key, error) {
-	var passphrase []byte
-	if passphraseFile != "" {
-		text, err := os.ReadFile(passphraseFile)
-		if err != nil {
-			return nil, command.WithStatus(command.Usage, fmt.Errorf("passphrase of the signing key: %w", err))
-		}
-		passphrase = bytes.TrimRight(text, "\r\n")
-	}
-	key, err := sign.LoadKey(file, passphrase)
-	if err != nil {
-		err = command.WithStatus(command.Usage, err)
-	}
-	if errors.Is(err, sign.ErrPassphrase) {
-		err = command.WithHint(err, "give --sign-passphrase-file, or add the key to an ssh-agent")
-	}
-	return key, err
 }
 
 // pointLinger is how long the entry of a restore point waits for the stream's end,

@@ -368,6 +368,36 @@ func (s *Store) WriteFile(ctx context.Context, path string, data []byte) (f comm
 	return f, s.disk.syncFolders()
 }
 
+// WriteSnapshot writes a snapshot of the log, and its signature before it. What it needs
+// must be there already.
+func (s *Store) WriteSnapshot(ctx context.Context, n *commitlog.Snapshot) (err error) {
+	path := commitlog.SnapshotPath(n.ID)
+	defer s.describe(&err, "store", path)
+	data, err := n.Encode()
+	if err != nil {
+		return err
+	}
+	if len(data) > maxEntry {
+		return fmt.Errorf("%d bytes are more than the %d of the largest snapshot", len(data), maxEntry)
+	}
+	if s.opts.Sign != nil {
+		sig, err := s.opts.Sign(data)
+		if err != nil {
+			return err
+		}
+		if err := s.append(ctx, path+SignatureSuffix, s.content(sig, digest(sig))); err != nil {
+			return fmt.Errorf("its signature: %w", err)
+		}
+	}
+	if err := s.disk.syncFolders(); err != nil {
+		return err
+	}
+	if err := s.append(ctx, path, s.content(data, digest(data))); err != nil {
+		return err
+	}
+	return s.disk.syncFolders()
+}
+
 // Remove deletes objects, several at once. One that is not there is none to delete.
 func (s *Store) Remove(ctx context.Context, paths []string) (err error) {
 	defer s.describe(&err, "delete from")

@@ -1,0 +1,155 @@
+package catalog
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+
+	"filippo.io/age"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/segment"
+	"github.com/kbkio/kbk/pkg/store"
+)
+
+// CatConfig says which records to print.
+type CatConfig struct {
+	Topic        string
+	TopicID      string // "": the newest incarnation
+	Partition    int32
+	From, To     int64 // offsets [From, To)
+	Since, Until int64 // timestamps, milliseconds since the epoch, both included
+	Limit        int64 // records; 0: all
+	Identities   []age.Identity
+	MaxFrame     int64 // bytes
+	JSON         bool
+}
+
+var errEnough = errors.New("enough")
+
+// Cat writes records of one partition to out.
+func Cat(ctx context.Context, st *store.Store, cfg CatConfig, out io.Writer) error {
+	state, err := load(ctx, st, store.LogOptions{Keep: func(topic string, p int32) bool { return topic == cfg.Topic && p == cfg.Partition }})
+	if err != nil {
+		return err
+	}
+	id := cfg.TopicID
+	if ids := state.Incarnations(cfg.Topic); id == "" && len(ids) > 0 {
+		id = ids[len(ids)-1]
+	}
+	plan, ok := state.Plan(cfg.Topic, id, cfg.Partition)
+	if !ok {
+		return command.WithHint(fmt.Errorf("%s has no %s/%d", st.Name(), cfg.Topic, cfg.Partition), "kbk-catalog show lists what it has")
+	}
+	plan.Cut(cfg.From, cfg.To, cfg.Since, cfg.Until)
+	c := &cat{cfg: cfg, opener: segment.NewOpener(cfg.Identities, cfg.MaxFrame)}
+	if cfg.JSON {
+		c.put = printer(out)
+		return c.all(ctx, st, &plan)
+	}
+	window := &format.Window{Offsets: map[string]map[int32][2]int64{cfg.Topic: {cfg.Partition: {cfg.From, cfg.To}}}}
+	if cfg.Since > -1<<63 {
+		window.Since = &cfg.Since
+	}
+	if cfg.Until < 1<<63-1 {
+		window.Until = &cfg.Until
+	}
+	w := format.NewWriter(out)
+	source := state.Source()
+	err = w.WriteHeader(&format.Header{
+		Content: format.ContentRecords, Window: window,
+		Source: &format.Source{Cluster: source.ClusterID, Tool: source.Tool, Isolation: source.Isolation},
+	})
+	if err != nil {
+		return err
+	}
+	if t := state.Description(cfg.Topic, id); len(t.Frame) > 0 {
+		if err := w.WriteRaw(t.Frame); err != nil {
+			return err
+		}
+	}
+	// No marks: the records are for a look, and cover nothing but themselves.
+	c.put = func(f *format.Frame) error { return w.WriteRaw(f.Raw) }
+	if err := c.all(ctx, st, &plan); err != nil {
+		return err
+	}
+	return w.Close(&format.End{Records: c.n})
+}
+
+type cat struct {
+	cfg    CatConfig
+	opener *segment.Opener
+	put    func(*format.Frame) error
+	n      int64
+}
+
+func (c *cat) all(ctx context.Context, st *store.Store, plan *commitlog.Plan) error {
+	for i := range plan.Len() {
+		seg := plan.Segment(i)
+		data, err := st.ReadSegment(ctx, seg.Segment)
+		if err != nil {
+			return err
+		}
+		err = c.opener.Open(streamed(&seg.Segment), data, func(f *format.Frame) error {
+			if f.Kind != format.KindRec || f.Offset < max(c.cfg.From, seg.DropBelow) || f.Offset >= c.cfg.To ||
+				f.Timestamp < c.cfg.Since || f.Timestamp > c.cfg.Until {
+				return nil
+			}
+			if c.cfg.Limit > 0 && c.n >= c.cfg.Limit {
+				return errEnough
+			}
+			c.n++
+			return c.put(f)
+		})
+		if errors.Is(err, errEnough) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A Line is a record as JSON for a look.
+type Line struct {
+	Topic     string   `json:"topic"`
+	Partition int32    `json:"partition"`
+	Offset    int64    `json:"offset"`
+	Timestamp int64    `json:"timestamp"`
+	Key       any      `json:"key"` // text or null, or {"base64": …}
+	Value     any      `json:"value"`
+	Headers   [][2]any `json:"headers,omitempty"` // [name, value]
+}
+
+func printer(out io.Writer) func(*format.Frame) error {
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	var r format.Record
+	return func(f *format.Frame) error {
+		if err := f.Record(&r); err != nil {
+			return err
+		}
+		l := Line{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp, Key: text(r.Key), Value: text(r.Value)}
+		for _, h := range r.Headers {
+			l.Headers = append(l.Headers, [2]any{text(h.Name), text(h.Value)})
+		}
+		return enc.Encode(l)
+	}
+}
+
+func text(b []byte) any {
+	switch {
+	case b == nil:
+		return nil
+	case utf8.Valid(b):
+		return string(b)
+	}
+	return map[string]string{"base64": base64.StdEncoding.EncodeToString(b)}
+}

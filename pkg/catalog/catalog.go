@@ -1,0 +1,353 @@
+// Package catalog looks into backups, verifies them, and keeps them small.
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/cursor"
+	"github.com/kbkio/kbk/pkg/partitions"
+	"github.com/kbkio/kbk/pkg/segment"
+	"github.com/kbkio/kbk/pkg/sign"
+	"github.com/kbkio/kbk/pkg/store"
+	"github.com/kbkio/kbk/pkg/timespec"
+)
+
+// App is the command kbk-catalog.
+func App() *cli.App {
+	return command.App(command.Spec{
+		Name:  "kbk-catalog",
+		Usage: "look into backups, verify them, and keep them small",
+		Description: `A REMOTE is a backup: a local folder, or REMOTE:PATH as rclone knows it.
+
+   kbk-catalog show s3:bucket/nightly
+   kbk-catalog verify --deep -i key.txt s3:bucket/nightly
+   kbk-catalog cursor s3:bucket/nightly | kbk-fetch -b localhost:9092 -t orders --from - | …`,
+		Commands: []command.Spec{
+			listSpec(), showSpec(), verifySpec(), cursorSpec(), catSpec(), compactSpec(), pruneSpec(),
+		},
+	})
+}
+
+// remote is the argument that all of the commands begin with.
+func remote(c *cli.Context) (string, error) {
+	if c.Args().First() == "" {
+		return "", command.WithHint(command.Usagef("no remote"), "say where the backup is: a folder, or REMOTE:PATH as rclone knows it")
+	}
+	return c.Args().First(), nil
+}
+
+// with opens the backup that the command is about, and gives it to do.
+func with(ctx context.Context, c *cli.Context, opts store.Options, do func(*store.Store) error) (err error) {
+	name, err := remote(c)
+	if err != nil {
+		return err
+	}
+	st, err := store.OpenWith(ctx, name, opts)
+	if err != nil {
+		return err
+	}
+	err = do(st)
+	if store.IsDamage(err) && command.StatusOf(err) == command.Failed {
+		err = command.WithStatus(command.Corrupt, err)
+	}
+	return errors.Join(err, st.Close())
+}
+
+// load reads a backup's log. That there is none is an error.
+func load(ctx context.Context, st *store.Store, opts store.LogOptions) (*commitlog.State, error) {
+	state, err := st.LoadLogWith(ctx, opts)
+	if err == nil && state.Entries() == 0 {
+		err = command.WithHint(fmt.Errorf("no backup in %s: it has no log", st.Name()), "kbk-catalog list shows the backups below a remote")
+	}
+	return state, err
+}
+
+// noSegments is the [store.LogOptions] Keep of who needs sums only.
+func noSegments(string, int32) bool { return false }
+
+func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON"} }
+
+func topicFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "topic", Aliases: []string{"t"}, Usage: "show `TOPIC`: a name, a name with partitions (orders:0,3-5), or a regular expression that begins with ^; repeatable", DefaultText: "all"},
+		&cli.StringSliceFlag{Name: "exclude", Usage: "leave out `TOPIC`: a name, or a regular expression that begins with ^; repeatable"},
+	}
+}
+
+func matcher(c *cli.Context) (*partitions.Matcher, error) {
+	m, err := partitions.Selection{Topics: c.StringSlice("topic"), Exclude: c.StringSlice("exclude")}.Compile()
+	if err != nil {
+		err = command.WithStatus(command.Usage, err)
+	}
+	return m, err
+}
+
+func listSpec() command.Spec {
+	return command.Spec{
+		Name: "list", Usage: "list the backups below a remote", Args: "REMOTE", MaxArgs: 1,
+		Description: "Looks for backups at REMOTE and in the folders below it, and prints what their manifests say.",
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "depth", Value: 3, Usage: "look `N` folders deep"},
+			jsonFlag(),
+		},
+		Action: func(ctx context.Context, c *cli.Context, _ *command.Env) error {
+			if c.Int("depth") < 0 {
+				return command.Usagef("--depth %d is below 0", c.Int("depth"))
+			}
+			return with(ctx, c, store.Options{}, func(st *store.Store) error {
+				return List(ctx, st, c.Int("depth"), c.Bool("json"), os.Stdout)
+			})
+		},
+	}
+}
+
+func showSpec() command.Spec {
+	return command.Spec{
+		Name: "show", Usage: "show what a backup holds", Args: "REMOTE", MaxArgs: 1,
+		Description: "Prints topics, what of them is there, lost and missing, consumer groups and restore points. With -t it prints partitions, too.",
+		Flags: append(topicFlags(),
+			jsonFlag(),
+			&cli.StringFlag{Name: "html", Usage: "write a page with timelines to `FILE` instead"},
+		),
+		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
+			m, err := matcher(c)
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") && c.String("html") != "" {
+				return command.Usagef("--json and --html exclude one another")
+			}
+			return with(ctx, c, store.Options{}, func(st *store.Store) error {
+				if file := c.String("html"); file != "" {
+					return HTML(ctx, st, m, file)
+				}
+				return Show(ctx, st, m, len(c.StringSlice("topic")) > 0, c.Bool("json"), os.Stdout)
+			})
+		},
+	}
+}
+
+func verifySpec() command.Spec {
+	return command.Spec{
+		Name: "verify", Usage: "verify a backup", Args: "REMOTE", MaxArgs: 1,
+		Description: `Verifies the chain of the log, that coverage has no holes, and that all objects are there
+and have the right size. With --deep it downloads, decrypts and decompresses all of them, too.
+What is wrong is listed on standard output, and the exit status is 3.`,
+		Flags: append([]cli.Flag{
+			&cli.BoolFlag{Name: "deep", Usage: "read all that is in the segments"},
+			&cli.StringFlag{Name: "allowed-signers", Usage: "every log entry must be signed by one of the SSH keys in `FILE` (ssh-keygen(1), ALLOWED SIGNERS)"},
+			&cli.IntFlag{Name: "transfers", Value: 8, Usage: "with --deep: download `N` segments at once"},
+			command.SizeFlag("memory", 256<<20, "with --deep: hold `SIZE` of segments in memory"),
+			jsonFlag(),
+		}, segment.IdentityFlags()...),
+		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
+			cfg := VerifyConfig{Deep: c.Bool("deep"), Transfers: c.Int("transfers"), Memory: command.SizeOf(c, "memory"), JSON: c.Bool("json")}
+			switch {
+			case cfg.Transfers < 1:
+				return command.Usagef("--transfers %d is below 1", cfg.Transfers)
+			case cfg.Memory < 1<<20:
+				return command.Usagef("--memory is below 1MiB")
+			case !cfg.Deep && (c.IsSet("identity") || c.IsSet("passphrase-file")):
+				return command.Usagef("keys are only of use with --deep")
+			}
+			var err error
+			if cfg.Deep {
+				if cfg.Identities, err = segment.KeysOf(c).Decryption(ctx, env); err != nil {
+					return err
+				}
+			}
+			if file := c.String("allowed-signers"); file != "" {
+				if cfg.Signers, err = signers(file); err != nil {
+					return command.WithStatus(command.Usage, err)
+				}
+			}
+			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Verify(ctx, st, cfg, env, os.Stdout) })
+		},
+	}
+}
+
+func signers(file string) (sign.Signers, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("allowed signers: %w", err)
+	}
+	defer f.Close()
+	s, err := sign.ReadSigners(f)
+	if err == nil && len(s) == 0 {
+		err = fmt.Errorf("allowed signers: %s names no key", file)
+	}
+	return s, err
+}
+
+func cursorSpec() command.Spec {
+	return command.Spec{
+		Name: "cursor", Usage: "print where the next run begins", Args: "REMOTE", MaxArgs: 1,
+		Description: "Prints, as kbk-fetch --from reads it, how far each partition of the backup goes.",
+		Action: func(ctx context.Context, c *cli.Context, _ *command.Env) error {
+			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Cursor(ctx, st, os.Stdout) })
+		},
+	}
+}
+
+// Cursor prints the next offset to read of each partition. Of a backup that does not
+// exist yet there is none: the next run begins at the beginning.
+func Cursor(ctx context.Context, st *store.Store, out io.Writer) error {
+	state, err := st.LoadLogWith(ctx, store.LogOptions{Keep: noSegments})
+	if err != nil {
+		return err
+	}
+	cur := cursor.Cursor{Version: cursor.Version, Topics: make(map[string]cursor.Topic)}
+	for name, pos := range state.Cursor() {
+		cur.Topics[name] = cursor.Topic{ID: pos.ID, Partitions: pos.Partitions}
+	}
+	return json.NewEncoder(out).Encode(cur)
+}
+
+func catSpec() command.Spec {
+	return command.Spec{
+		Name: "cat", Usage: "print records of one partition", Args: "REMOTE TOPIC:PARTITION", MaxArgs: 2,
+		Description: `Writes records of a partition to standard output, as a stream or, with --json, as lines for
+a look: keys and values that are no text are in base64.`,
+		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "topic-id", Usage: "of a topic that was deleted and created again take the incarnation `ID`, not the newest"},
+			&cli.Int64Flag{Name: "from", Usage: "begin at `OFFSET`", DefaultText: "beginning"},
+			&cli.Int64Flag{Name: "to", Usage: "end before `OFFSET`", DefaultText: "end"},
+			&cli.StringFlag{Name: "since", Usage: "only records with timestamps from `TIME` on"},
+			&cli.StringFlag{Name: "until", Usage: "only records with timestamps to `TIME`, itself included"},
+			&cli.Int64Flag{Name: "limit", Aliases: []string{"n"}, Usage: "no more than `N` records", DefaultText: "no limit"},
+			jsonFlag(),
+			command.MaxFrameFlag(),
+		}, segment.IdentityFlags()...),
+		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
+			cfg, err := catConfig(c, time.Now())
+			if err != nil {
+				return err
+			}
+			if cfg.Identities, err = segment.KeysOf(c).Decryption(ctx, env); err != nil {
+				return err
+			}
+			out := os.Stdout
+			if !cfg.JSON {
+				if out, err = command.Stdout(); err != nil {
+					return command.WithHint(err, "--json prints lines for people")
+				}
+			}
+			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Cat(ctx, st, cfg, out) })
+		},
+	}
+}
+
+func catConfig(c *cli.Context, now time.Time) (CatConfig, error) {
+	cfg := CatConfig{
+		TopicID: c.String("topic-id"), From: c.Int64("from"), To: cmp.Or(c.Int64("to"), 1<<63-1), Limit: c.Int64("limit"), JSON: c.Bool("json"),
+		Since: -1 << 63, Until: 1<<63 - 1, MaxFrame: command.SizeOf(c, "max-frame"),
+	}
+	topic, number, found := strings.Cut(c.Args().Get(1), ":")
+	n, err := strconv.ParseUint(number, 10, 31)
+	switch {
+	case !found || topic == "" || err != nil:
+		return cfg, command.WithHint(command.Usagef("%q is not a topic and a partition, such as orders:3", c.Args().Get(1)), "kbk-catalog show lists the topics")
+	case cfg.From < 0 || cfg.To <= cfg.From:
+		return cfg, command.Usagef("--from %d and --to %d are not a range of offsets", cfg.From, cfg.To)
+	case cfg.Limit < 0 || c.IsSet("limit") && cfg.Limit == 0:
+		return cfg, command.Usagef("--limit %d is below 1", cfg.Limit)
+	}
+	cfg.Topic, cfg.Partition = topic, int32(n)
+	for name, to := range map[string]*int64{"since": &cfg.Since, "until": &cfg.Until} {
+		if !c.IsSet(name) {
+			continue
+		}
+		t, err := timespec.Parse(c.String(name), now)
+		if err != nil {
+			return cfg, command.Usagef("--%s: %w", name, err)
+		}
+		*to = t.UnixMilli()
+	}
+	return cfg, nil
+}
+
+func compactSpec() command.Spec {
+	return command.Spec{
+		Name: "compact", Usage: "fold a backup's log into a snapshot", Args: "REMOTE", MaxArgs: 1,
+		Description: `Writes one file that stands for all entries of the log, and indexes of the segments, and
+deletes the entries. Pushes may go on meanwhile; another compact or prune may not.`,
+		Flags: sign.Flags(),
+		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
+			return rewriting(ctx, c, func(st *store.Store, signed bool) error {
+				return Compact(ctx, st, signed, env)
+			})
+		},
+	}
+}
+
+func pruneSpec() command.Spec {
+	return command.Spec{
+		Name: "prune", Usage: "delete what is not to be kept", Args: "REMOTE", MaxArgs: 1,
+		Description: `Says which restore points and segments would go, and with --yes deletes them. A segment goes
+when all of its records are older than what is kept, and no restore point that is kept
+needs it. The newest restore point is always kept.`,
+		Flags: append([]cli.Flag{
+			&cli.IntFlag{Name: "keep-last", Usage: "keep the last `N` restore points"},
+			&cli.StringFlag{Name: "older-than", Usage: "keep what is not older than `TIME`, such as 30d"},
+			&cli.BoolFlag{Name: "keep-points", Usage: "keep all restore points"},
+			&cli.BoolFlag{Name: "yes", Usage: "do it"},
+		}, sign.Flags()...),
+		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
+			r := commitlog.Retention{KeepLast: c.Int("keep-last"), KeepPoints: c.Bool("keep-points")}
+			switch {
+			case !c.IsSet("keep-last") && !c.IsSet("older-than"):
+				return command.WithHint(command.Usagef("nothing says what to keep"), "give --keep-last N, or --older-than 30d")
+			case c.IsSet("keep-last") && r.KeepLast < 1:
+				return command.Usagef("--keep-last %d is below 1", r.KeepLast)
+			}
+			if c.IsSet("older-than") {
+				t, err := timespec.Parse(c.String("older-than"), time.Now())
+				if err != nil {
+					return command.Usagef("--older-than: %w", err)
+				}
+				r.OlderThan = t
+			}
+			return rewriting(ctx, c, func(st *store.Store, signed bool) error {
+				return Prune(ctx, st, r, c.Bool("yes"), signed, env, os.Stdout)
+			})
+		},
+	}
+}
+
+// rewriting is [with] for a command that writes to the log, and signs it if asked to.
+func rewriting(ctx context.Context, c *cli.Context, do func(st *store.Store, signed bool) error) error {
+	key, err := sign.FromFlags(c)
+	if err != nil {
+		return err
+	}
+	opts := store.Options{}
+	if key != nil {
+		defer key.Close()
+		opts.Sign = key.Sign
+	}
+	return with(ctx, c, opts, func(st *store.Store) error { return do(st, key != nil) })
+}
+
+// sortedKeys is a map's keys in order.
+func sortedKeys[M ~map[K]V, K cmp.Ordered, V any](m M) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,282 @@
+package catalog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/partitions"
+	"github.com/kbkio/kbk/pkg/store"
+)
+
+// A Listed backup is one that [List] found. What it holds is from its manifest; where
+// there is none, only its folder is known.
+type Listed struct {
+	Path       string     `json:"path"` // below the remote; "" is the remote itself
+	Updated    *time.Time `json:"updated,omitempty"`
+	Topics     int        `json:"topics,omitempty"`
+	Partitions int        `json:"partitions,omitempty"`
+	Records    int64      `json:"records,omitempty"`
+	Bytes      int64      `json:"bytes,omitempty"`
+	Points     int        `json:"points,omitempty"`
+}
+
+// List prints the backups in a store and the folders below it.
+func List(ctx context.Context, st *store.Store, depth int, asJSON bool, out io.Writer) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	lines := json.NewEncoder(out)
+	n := 0
+	err := st.Backups(ctx, "", depth, func(dir string) error {
+		b, err := listed(ctx, st, dir)
+		if err != nil {
+			return err
+		}
+		if n++; asJSON {
+			return lines.Encode(b)
+		}
+		if n == 1 {
+			fmt.Fprintln(table, "BACKUP\tUPDATED\tTOPICS\tPARTITIONS\tRECORDS\tSIZE\tPOINTS")
+		}
+		name := b.Path
+		if name == "" {
+			name = "."
+		}
+		if b.Updated == nil {
+			fmt.Fprintf(table, "%s\t-\t-\t-\t-\t-\t-\n", name)
+			return nil
+		}
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%s\t%s\t%d\n", name, when(b.Updated.UnixMilli()), b.Topics, b.Partitions,
+			humanize.Comma(b.Records), humanize.IBytes(uint64(b.Bytes)), b.Points)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if n == 0 {
+		return command.WithHint(fmt.Errorf("no backup in %s, nor in the folders below it", st.Name()), "is the path right? --depth looks deeper")
+	}
+	return nil
+}
+
+func listed(ctx context.Context, st *store.Store, dir string) (*Listed, error) {
+	b := &Listed{Path: dir}
+	data, err := st.ReadLoose(ctx, path.Join(dir, commitlog.ManifestName))
+	if errors.Is(err, store.ErrNotFound) {
+		return b, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var m commitlog.Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, command.WithStatus(command.Corrupt, fmt.Errorf("%s: %w", path.Join(dir, commitlog.ManifestName), err))
+	}
+	b.Updated, b.Points = &m.Updated, m.Points
+	names := make(map[string]bool)
+	for _, t := range m.Topics {
+		names[t.Name] = true
+		b.Partitions += len(t.Partitions)
+		for _, p := range t.Partitions {
+			b.Records += p.Records
+			b.Bytes += p.Bytes
+		}
+	}
+	b.Topics = len(names)
+	return b, nil
+}
+
+// A Report is what [Show] prints as JSON.
+type Report struct {
+	Backup  string           `json:"backup"`
+	Updated time.Time        `json:"updated"` // the time of the log's last entry
+	Entries int              `json:"entries"` // of the log, those that were compacted too
+	Source  commitlog.Source `json:"source"`
+	Topics  []ReportTopic    `json:"topics"`
+	Groups  []ReportGroup    `json:"groups"`
+	Points  []ReportPoint    `json:"points"` // oldest first
+}
+
+// A ReportTopic is one incarnation of a topic.
+type ReportTopic struct {
+	Name              string                        `json:"name"`
+	ID                string                        `json:"id,omitempty"`
+	Newest            bool                          `json:"newest"` // false: the topic was deleted and created again
+	ReplicationFactor int                           `json:"replication_factor,omitempty"`
+	Configs           map[string]string             `json:"configs,omitempty"`
+	Records           int64                         `json:"records"`
+	Segments          int64                         `json:"segments"`
+	Bytes             int64                         `json:"bytes"`     // as stored
+	RawBytes          int64                         `json:"raw_bytes"` // of the streams inside
+	MinTimestamp      *int64                        `json:"min_timestamp,omitempty"`
+	MaxTimestamp      *int64                        `json:"max_timestamp,omitempty"`
+	Lost              int64                         `json:"lost"`  // offsets deleted before they were read
+	Holes             int64                         `json:"holes"` // offsets that the backup has no word of
+	Partitions        []commitlog.ManifestPartition `json:"partitions"`
+}
+
+// A ReportGroup is a consumer group's committed offsets, as they were last seen.
+type ReportGroup struct {
+	ID      string                                     `json:"id"`
+	Offsets map[string]map[int32]commitlog.GroupOffset `json:"offsets"`
+}
+
+// A ReportPoint is a restore point.
+type ReportPoint struct {
+	ID   string `json:"id"`   // as kbk-pull --point takes it
+	Time int64  `json:"time"` // milliseconds since the epoch
+}
+
+func report(st *store.Store, state *commitlog.State, m *partitions.Matcher) (*Report, error) {
+	sums := state.Manifest()
+	r := &Report{Backup: st.Name(), Updated: sums.Updated, Entries: sums.Entries, Source: state.Source(), Topics: []ReportTopic{}, Groups: []ReportGroup{}, Points: []ReportPoint{}}
+	for _, sum := range sums.Topics {
+		ids := state.Incarnations(sum.Name)
+		d := state.Description(sum.Name, sum.ID)
+		t := ReportTopic{Name: sum.Name, ID: sum.ID, Newest: ids[len(ids)-1] == sum.ID, ReplicationFactor: d.ReplicationFactor, Configs: d.Configs}
+		for _, p := range sum.Partitions {
+			if !m.Matches(sum.Name, p.Partition) {
+				continue
+			}
+			t.Partitions = append(t.Partitions, p)
+			t.Records += p.Records
+			t.Segments += p.Segments
+			t.Bytes += p.Bytes
+			t.RawBytes += p.RawBytes
+			t.Lost += total(p.Lost)
+			t.Holes += total(p.Holes)
+			if p.Segments > 0 {
+				if t.MinTimestamp == nil {
+					t.MinTimestamp, t.MaxTimestamp = new(int64), new(int64)
+					*t.MinTimestamp, *t.MaxTimestamp = p.MinTimestamp, p.MaxTimestamp
+				}
+				*t.MinTimestamp, *t.MaxTimestamp = min(*t.MinTimestamp, p.MinTimestamp), max(*t.MaxTimestamp, p.MaxTimestamp)
+			}
+		}
+		if len(t.Partitions) > 0 {
+			r.Topics = append(r.Topics, t)
+		}
+	}
+	if err := m.Missing(); err != nil {
+		return nil, fmt.Errorf("in %s: %w", st.Name(), err)
+	}
+	for _, g := range state.Groups() {
+		r.Groups = append(r.Groups, ReportGroup{g.ID, g.Offsets})
+	}
+	for _, p := range state.Points() {
+		r.Points = append(r.Points, ReportPoint{p.Entry, p.Time})
+	}
+	return r, nil
+}
+
+func total(ranges [][2]int64) (n int64) {
+	for _, r := range ranges {
+		n += r[1] - r[0]
+	}
+	return n
+}
+
+// Show prints what a backup holds: as a table, with a line for each partition if
+// details is set, or as one JSON object.
+func Show(ctx context.Context, st *store.Store, m *partitions.Matcher, details, asJSON bool, out io.Writer) error {
+	state, err := load(ctx, st, store.LogOptions{Keep: noSegments})
+	if err != nil {
+		return err
+	}
+	r, err := report(st, state, m)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return json.NewEncoder(out).Encode(r)
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "TOPIC\tPARTITIONS\tRECORDS\tSEGMENTS\tSIZE\tRATIO\tFIRST RECORD\tLAST RECORD\tLOST\tHOLES")
+	for _, t := range r.Topics {
+		first, last := "-", "-"
+		if t.MinTimestamp != nil {
+			first, last = when(*t.MinTimestamp), when(*t.MaxTimestamp)
+		}
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.name(), len(t.Partitions), humanize.Comma(t.Records), humanize.Comma(t.Segments),
+			humanize.IBytes(uint64(t.Bytes)), ratio(t.RawBytes, t.Bytes), first, last, count(t.Lost), count(t.Holes))
+	}
+	if details {
+		fmt.Fprintln(table, "\nTOPIC\tPARTITION\tFROM\tNEXT\tRECORDS\tSEGMENTS\tSIZE\tFIRST RECORD\tLAST RECORD")
+		for _, t := range r.Topics {
+			for _, p := range t.Partitions {
+				first, last := "-", "-"
+				if p.Segments > 0 {
+					first, last = when(p.MinTimestamp), when(p.MaxTimestamp)
+				}
+				fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\n", t.name(), p.Partition, p.From, p.Next,
+					humanize.Comma(p.Records), humanize.Comma(p.Segments), humanize.IBytes(uint64(p.Bytes)), first, last)
+			}
+		}
+	}
+	head := "\nTOPIC\tPARTITION\tOFFSETS\tWHAT OF THEM"
+	for _, t := range r.Topics {
+		for _, p := range t.Partitions {
+			for what, ranges := range map[string][][2]int64{"lost: deleted before they were read": p.Lost, "hole: the backup has no word of them": p.Holes} {
+				for _, x := range ranges {
+					if head != "" {
+						fmt.Fprintln(table, head)
+						head = ""
+					}
+					fmt.Fprintf(table, "%s\t%d\t%d to %d\t%s\n", t.name(), p.Partition, x[0], x[1]-1, what)
+				}
+			}
+		}
+	}
+	if len(r.Groups) > 0 {
+		fmt.Fprintln(table, "\nGROUP\tTOPICS\tPARTITIONS")
+		for _, g := range r.Groups {
+			n := 0
+			for _, parts := range g.Offsets {
+				n += len(parts)
+			}
+			fmt.Fprintf(table, "%s\t%d\t%d\n", g.ID, len(g.Offsets), n)
+		}
+	}
+	if len(r.Points) > 0 {
+		fmt.Fprintln(table, "\nRESTORE POINT\tTIME")
+		for _, p := range r.Points {
+			fmt.Fprintf(table, "%s\t%s\n", p.ID, when(p.Time))
+		}
+	}
+	return table.Flush()
+}
+
+// name tells an old incarnation from the newest.
+func (t *ReportTopic) name() string {
+	if t.Newest {
+		return t.Name
+	}
+	return t.Name + " (" + t.ID + ", deleted)"
+}
+
+func when(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
+
+func ratio(raw, packed int64) string {
+	if packed == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", float64(raw)/float64(packed))
+}
+
+func count(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return humanize.Comma(n)
+}

@@ -1,0 +1,311 @@
+package catalog
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"filippo.io/age"
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/segment"
+	"github.com/kbkio/kbk/pkg/sign"
+	"github.com/kbkio/kbk/pkg/store"
+)
+
+// VerifyConfig says how to verify.
+type VerifyConfig struct {
+	Deep       bool
+	Identities []age.Identity // of segments that are encrypted; without any they are not opened
+	Signers    sign.Signers   // who may sign; nil: signatures are not looked at
+	Transfers  int
+	Memory     int64 // bytes of segments that are held
+	JSON       bool
+}
+
+// A Problem is one thing that is not as it was written.
+type Problem struct {
+	Kind string `json:"kind"` // "log", "signature", "hole", "missing", "size" or "content"
+	What string `json:"what"` // an entry, a partition, an object
+	Why  string `json:"why"`
+}
+
+// A verifier gathers problems.
+type verifier struct {
+	cfg   VerifyConfig
+	store *store.Store
+	env   *command.Env
+	out   io.Writer
+
+	mu       sync.Mutex
+	problems int
+	writeErr error
+
+	entries, signed, segments, opened, sealed int64
+	bytes, litter, litterBytes                int64
+}
+
+func (v *verifier) found(kind, what, f string, args ...any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.problems++
+	p := Problem{kind, what, fmt.Sprintf(f, args...)}
+	var err error
+	if v.cfg.JSON {
+		err = json.NewEncoder(v.out).Encode(p)
+	} else {
+		_, err = fmt.Fprintf(v.out, "%s: %s: %s\n", p.Kind, p.What, p.Why)
+	}
+	v.writeErr = errors.Join(v.writeErr, err)
+}
+
+// Verify looks for what is not as it was written, prints it, and returns an error of
+// status [command.Corrupt] when there is anything.
+func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command.Env, out io.Writer) error {
+	began := time.Now()
+	v := &verifier{cfg: cfg, store: st, env: env, out: out}
+	state, err := load(ctx, st, v.log(ctx))
+	if err != nil {
+		return err
+	}
+	if err := v.moments(ctx, state); err != nil {
+		return err
+	}
+	for _, t := range state.Manifest().Topics {
+		for _, p := range t.Partitions {
+			for _, h := range p.Holes {
+				v.found("hole", fmt.Sprintf("%s/%d", t.Name, p.Partition), "no word of offsets %d to %d", h[0], h[1]-1)
+			}
+		}
+	}
+	bad, err := v.objects(ctx, state)
+	if err != nil {
+		return err
+	}
+	if cfg.Deep {
+		if err := v.contents(ctx, state, bad); err != nil {
+			return err
+		}
+	}
+	v.sum(began)
+	switch {
+	case v.writeErr != nil:
+		return fmt.Errorf("print what was found: %w", v.writeErr)
+	case v.problems > 0:
+		return command.WithStatus(command.Corrupt, fmt.Errorf("%s: %s", st.Name(), command.Count(int64(v.problems), "problem")))
+	}
+	return nil
+}
+
+// log says how to read the log: what is wrong with it is noted, and reading goes on.
+func (v *verifier) log(ctx context.Context) store.LogOptions {
+	return store.LogOptions{
+		Begin: func() { v.entries, v.signed = 0, 0 },
+		Snapshot: func(n *commitlog.Snapshot, name string, data []byte) error {
+			return v.signature(ctx, name, data, n.Time)
+		},
+		Entry: func(e *commitlog.Entry, name string, data []byte) error {
+			v.entries++
+			return v.signature(ctx, name, data, e.Time)
+		},
+		Damaged: func(err error) error {
+			v.found("log", commitlog.LogDir, "%v", err)
+			return nil
+		},
+	}
+}
+
+// signature checks that a file of the log is signed by one who may.
+func (v *verifier) signature(ctx context.Context, name string, data []byte, at time.Time) error {
+	if v.cfg.Signers == nil {
+		return nil
+	}
+	sig, err := v.store.ReadSmall(ctx, name+store.SignatureSuffix)
+	if errors.Is(err, store.ErrNotFound) {
+		v.found("signature", name, "it is not signed")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := v.cfg.Signers.Verify(sign.Namespace, data, sig, at); err != nil {
+		v.found("signature", name, "%v", err)
+		return nil
+	}
+	v.signed++
+	return nil
+}
+
+// moments reads the restore points that were compacted.
+func (v *verifier) moments(ctx context.Context, state *commitlog.State) error {
+	files, open := state.Moments()
+	if open != nil {
+		files = append(files[:len(files):len(files)], *open)
+	}
+	for _, f := range files {
+		err := v.store.ReadFile(ctx, f, func(r io.Reader) error {
+			return commitlog.ReadMoments(r, func(*commitlog.Moment) error { return nil })
+		})
+		if store.IsDamage(err) {
+			v.found("log", f.Path, "%v", err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A pathKey stands for a path: there may be a million.
+type pathKey [16]byte
+
+func keyOf(path string) pathKey {
+	sum := sha256.Sum256([]byte(path))
+	return pathKey(sum[:16])
+}
+
+// objects holds the listing of the store against the log. It returns the objects that
+// need not be read.
+func (v *verifier) objects(ctx context.Context, state *commitlog.State) (bad map[pathKey]bool, err error) {
+	want := make(map[pathKey]int64)
+	for seg := range state.Segments() {
+		want[keyOf(seg.Path)] = seg.Size
+		v.segments++
+		v.bytes += seg.Size
+	}
+	bad = make(map[pathKey]bool)
+	err = v.store.List(ctx, commitlog.TopicsDir, func(path string, size int64) error {
+		key := keyOf(path)
+		expected, listed := want[key]
+		switch {
+		case !listed:
+			v.litter++
+			v.litterBytes += max(size, 0)
+			return nil
+		case size >= 0 && size != expected:
+			bad[key] = true
+			v.found("size", path, "%d bytes instead of %d", size, expected)
+		}
+		delete(want, key)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(want) == 0 {
+		return bad, nil
+	}
+	for seg := range state.Segments() {
+		if key := keyOf(seg.Path); has(want, key) {
+			bad[key] = true
+			v.found("missing", seg.Path, "the log lists it, and it is not there")
+		}
+	}
+	return bad, nil
+}
+
+func has[K comparable, V any](m map[K]V, k K) bool {
+	_, ok := m[k]
+	return ok
+}
+
+// contents reads all segments.
+func (v *verifier) contents(ctx context.Context, state *commitlog.State, bad map[pathKey]bool) error {
+	bar := v.env.NewProgress("verifying", v.bytes, true)
+	defer bar.Close()
+	opener := segment.NewOpener(v.cfg.Identities, 1<<30)
+	room := semaphore.NewWeighted(v.cfg.Memory)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(v.cfg.Transfers)
+	var done int64
+	for seg := range state.Segments() {
+		if bad[keyOf(seg.Path)] {
+			continue
+		}
+		select {
+		case <-v.env.Stop:
+			_ = g.Wait()
+			return command.Stopped("not everything was verified")
+		default:
+		}
+		weight := min(seg.Size, v.cfg.Memory)
+		if err := room.Acquire(gctx, weight); err != nil {
+			break // whoever failed says why
+		}
+		g.Go(func() error {
+			defer room.Release(weight)
+			err := v.content(gctx, opener, seg)
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			done += seg.Size
+			bar.Set(done)
+			return err
+		})
+	}
+	return errors.Join(g.Wait(), ctx.Err())
+}
+
+func (v *verifier) content(ctx context.Context, opener *segment.Opener, seg commitlog.Segment) error {
+	data, err := v.store.ReadSegment(ctx, seg)
+	if store.IsDamage(err) {
+		v.found("content", seg.Path, "%v", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	sealed := seg.Cipher != "" && len(v.cfg.Identities) == 0
+	if sealed {
+		v.sealed++
+	} else {
+		v.opened++
+	}
+	v.mu.Unlock()
+	if sealed { // its checksum is right, and more cannot be told
+		return nil
+	}
+	err = opener.Open(streamed(&seg), data, func(*format.Frame) error { return nil })
+	if err != nil {
+		v.found("content", seg.Path, "%v", err)
+	}
+	return nil
+}
+
+// streamed is what a stream would say of a segment.
+func streamed(s *commitlog.Segment) *format.Segment {
+	sum, _ := hex.DecodeString(s.SHA256) // as the log's own checks have seen
+	return &format.Segment{
+		Topic: s.Topic, TopicID: s.TopicID, Partition: s.Partition, From: s.From, Next: s.Next, First: s.First, Last: s.Last,
+		Records: s.Records, MinTimestamp: s.MinTimestamp, MaxTimestamp: s.MaxTimestamp,
+		Codec: s.Codec, Cipher: s.Cipher, RawSize: s.RawSize, Size: s.Size, SHA256: sum, Filters: s.Filters,
+	}
+}
+
+// sum says what was looked at, and what could not be.
+func (v *verifier) sum(began time.Time) {
+	log := v.env.Log
+	if v.litter > 0 {
+		log.Info(fmt.Sprintf("%s, %s, are in no log entry: left behind by a killed run, or a run is under way",
+			command.Count(v.litter, "object"), humanize.IBytes(uint64(v.litterBytes))))
+	}
+	if v.sealed > 0 {
+		log.Warn(command.Count(v.sealed, "segment") + " are encrypted and were not opened: give -i")
+	}
+	how := "listed with the right size"
+	if v.cfg.Deep {
+		how = fmt.Sprintf("read, %s opened", command.Count(v.opened, "segment"))
+	}
+	log.Info(fmt.Sprintf("verified %s, %s, %s; %s", command.Count(v.segments, "segment"), humanize.IBytes(uint64(v.bytes)), how,
+		command.Count(v.entries, "log entry")), "in", time.Since(began).Round(time.Millisecond))
+}
