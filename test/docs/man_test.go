@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/kbkio/kbk/pkg/catalog"
 	"github.com/kbkio/kbk/pkg/fetch"
 	"github.com/kbkio/kbk/pkg/filter"
 	"github.com/kbkio/kbk/pkg/offsets"
@@ -19,7 +20,7 @@ import (
 	"github.com/kbkio/kbk/pkg/push"
 )
 
-var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App()}
+var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App(), catalog.App()}
 
 var documented = regexp.MustCompile(`(?m)^\*\*--?[a-z].*$`)
 
