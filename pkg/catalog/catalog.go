@@ -301,7 +301,7 @@ func pruneSpec() command.Spec {
 when all of its records are older than what is kept, and no restore point that is kept
 needs it. The newest restore point is always kept.`,
 		Flags: append([]cli.Flag{
-			&cli.IntFlag{Name: "keep-last", Usage: "keep the last `N` restore points"},
+			&cli.IntFlag{Name: "keep-last", Value: 1, Usage: "keep the last `N` restore points"},
 			&cli.StringFlag{Name: "older-than", Usage: "keep what is not older than `TIME`, such as 30d"},
 			&cli.BoolFlag{Name: "keep-points", Usage: "keep all restore points"},
 			&cli.BoolFlag{Name: "yes", Usage: "do it"},
