@@ -40,8 +40,7 @@ func open(ctx context.Context, cfg Config) (b *backup, err error) {
 	if b.store, err = store.Open(ctx, cfg.Remote); err != nil {
 		return nil, err
 	}
-	// Segments of what is not selected need not be kept.
-	b.state, err = b.store.LoadLogWith(ctx, store.LogOptions{Keep: b.matcher.Matches})
+	b.state, err = b.load(ctx)
 	if store.IsDamage(err) {
 		err = command.WithStatus(command.Corrupt, err)
 	}
@@ -49,6 +48,11 @@ func open(ctx context.Context, cfg Config) (b *backup, err error) {
 		err = b.looseFolder(ctx)
 	}
 	return b, b.orClose(err)
+}
+
+// load reads the log. Segments of what is not selected need not be kept.
+func (b *backup) load(ctx context.Context) (*commitlog.State, error) {
+	return b.store.LoadLogWith(ctx, store.LogOptions{Keep: b.matcher.Matches})
 }
 
 func (b *backup) orClose(err error) error {
@@ -140,6 +144,17 @@ func (b *backup) choose(ctx context.Context, cfg Config) (*selection, error) {
 
 // moment returns the restore point that cfg names and what belongs to it, or nil.
 func (b *backup) moment(ctx context.Context, cfg Config) (*commitlog.Moment, commitlog.RestorePoint, error) {
+	m, point, err := b.findMoment(ctx, cfg)
+	if store.IsDamage(err) { // or somebody has compacted the backup since the log was read
+		if b.state, err = b.load(ctx); err != nil {
+			return nil, point, err
+		}
+		m, point, err = b.findMoment(ctx, cfg)
+	}
+	return m, point, err
+}
+
+func (b *backup) findMoment(ctx context.Context, cfg Config) (*commitlog.Moment, commitlog.RestorePoint, error) {
 	var point commitlog.RestorePoint
 	switch {
 	case cfg.At != nil:

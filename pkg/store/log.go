@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"slices"
 	"strings"
 
@@ -90,6 +91,9 @@ func (s *Store) loadLog(ctx context.Context, opts LogOptions, last bool) (*commi
 	}
 
 	// Entries are read ahead, a few at a time, and folded in their order.
+	entries := slices.DeleteFunc(objects, func(o fs.Object) bool {
+		return !commitlog.IsEntry(o.Remote()) || state.Folded(entryName(o))
+	})
 	readers := fs.GetConfig(ctx).Checkers
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -97,10 +101,7 @@ func (s *Store) loadLog(ctx context.Context, opts LogOptions, last bool) (*commi
 	slots := make(chan struct{}, readers)
 	go func() {
 		defer close(files)
-		for _, o := range objects {
-			if !commitlog.IsEntry(o.Remote()) || state.Folded(entryName(o)) {
-				continue
-			}
+		for _, o := range entries {
 			f := &logFile{object: o, done: make(chan struct{})}
 			select {
 			case files <- f:
@@ -309,6 +310,9 @@ func (s *Store) ReadFile(ctx context.Context, f commitlog.File, use func(io.Read
 			return err
 		}
 		in, err := o.Open(ctx)
+		if errors.Is(err, fs.ErrorObjectNotFound) || errors.Is(err, iofs.ErrNotExist) {
+			return ErrNotFound
+		}
 		if err != nil {
 			return damage(err)
 		}
