@@ -28,8 +28,8 @@ func TestTwoCompactions(t *testing.T) {
 		t.Error(p)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "log", "*"))
-	if ok(t, err); len(files) != 7 {
-		t.Errorf("%d files in the log, want the six entries and one snapshot", len(files))
+	if ok(t, err); len(files) != 10 {
+		t.Errorf("%d files in the log, want the nine entries and one snapshot", len(files))
 	}
 	ok(t, Compact(t.Context(), open(t, dir), false, env()))
 }

@@ -41,16 +41,19 @@ func (s *Store) LoadLog(ctx context.Context) (*commitlog.State, error) {
 }
 
 // errGone is the error for a file that was in the log when it was listed.
-var errGone = errors.New("is being compacted")
+var errGone = errors.New("it is being compacted again and again")
+
+// loadTries is how often reading the log begins anew.
+const loadTries = 10
 
 // LoadLogWith is [Store.LoadLog] with options.
 func (s *Store) LoadLogWith(ctx context.Context, opts LogOptions) (state *commitlog.State, err error) {
 	defer s.describe(&err, "read", commitlog.LogDir)
-	for try := range 3 {
+	for try := range loadTries {
 		if opts.Begin != nil {
 			opts.Begin()
 		}
-		state, err = s.loadLog(ctx, opts, try == 2)
+		state, err = s.loadLog(ctx, opts, try == loadTries-1)
 		if !errors.Is(err, errGone) {
 			break
 		}
@@ -91,9 +94,12 @@ func (s *Store) loadLog(ctx context.Context, opts LogOptions, last bool) (*commi
 	}
 
 	// Entries are read ahead, a few at a time, and folded in their order.
-	entries := slices.DeleteFunc(objects, func(o fs.Object) bool {
-		return !commitlog.IsEntry(o.Remote()) || state.Folded(entryName(o))
-	})
+	var entries []fs.Object
+	for _, o := range objects {
+		if commitlog.IsEntry(o.Remote()) && !state.Folded(entryName(o)) {
+			entries = append(entries, o)
+		}
+	}
 	readers := fs.GetConfig(ctx).Checkers
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -139,7 +145,39 @@ func (s *Store) loadLog(ctx context.Context, opts LogOptions, last bool) (*commi
 		}
 		state.Fold(f.entry, f.sha)
 	}
-	return state, ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return state, s.unchanged(ctx, objects)
+}
+
+// unchanged tells whether the log is still as it was listed, but for new entries. A
+// listing is not one moment: it may have missed both the snapshot that was being deleted
+// and the one that was made in its place.
+func (s *Store) unchanged(ctx context.Context, listed []fs.Object) error {
+	if len(listed) == 0 {
+		return nil
+	}
+	now, err := s.listLog(ctx)
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool, len(listed))
+	for _, o := range listed {
+		there[o.Remote()] = true
+	}
+	for _, o := range now {
+		if _, isSnapshot := commitlog.SnapshotID(o.Remote()); isSnapshot && !there[o.Remote()] {
+			return errGone
+		}
+		delete(there, o.Remote())
+	}
+	for name := range there {
+		if _, isSnapshot := commitlog.SnapshotID(name); isSnapshot || commitlog.IsEntry(name) {
+			return errGone
+		}
+	}
+	return nil
 }
 
 // loadSnapshots folds the snapshots that no other one supersedes into state: there is

@@ -9,11 +9,9 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -28,10 +26,7 @@ import (
 	"golang.org/x/net/webdav"
 
 	"github.com/kbkio/kbk/format"
-	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
-	"github.com/kbkio/kbk/pkg/pack"
-	"github.com/kbkio/kbk/pkg/segment"
 )
 
 const (
@@ -186,7 +181,7 @@ func (b *bench) checkpoints() error {
 	for i, n := range []int{1, 1 + more} {
 		for _, remote := range []string{b.dir, b.remote} {
 			b.runs++
-			stream, err := packed(b.runs, n)
+			stream, err := b.packed(n)
 			if err != nil {
 				return err
 			}
@@ -209,21 +204,22 @@ func (b *bench) checkpoints() error {
 }
 
 // packed is a stream of n segments of a topic of its own.
-func packed(run, n int) ([]byte, error) {
-	var records, segments bytes.Buffer
+func (b *bench) packed(n int) ([]byte, error) {
+	var records bytes.Buffer
 	w := format.NewWriter(&records)
 	err := w.WriteHeader(&format.Header{Content: format.ContentRecords})
 	for p := 0; p < n && err == nil; p++ {
-		err = w.WriteRecord(&format.Record{Topic: fmt.Sprint("push-", run), Partition: int32(p), Value: []byte("value")})
+		err = w.WriteRecord(&format.Record{Topic: fmt.Sprint("push-", b.runs), Partition: int32(p), Value: []byte("value")})
 	}
 	if err == nil {
 		err = w.Close(new(format.End))
 	}
-	if err == nil {
-		cfg := pack.Config{SegmentSize: 1 << 20, Memory: 64 << 20, Level: 1, MaxFrame: 1 << 20, Codec: segment.CodecOf("zstd")}
-		err = pack.Pack(context.Background(), cfg, &command.Env{Log: slog.New(slog.DiscardHandler)}, &records, &segments)
+	if err != nil {
+		return nil, err
 	}
-	return segments.Bytes(), err
+	cmd := exec.Command(filepath.Join(*bin, "kbk-pack"), "-q")
+	cmd.Stdin, cmd.Stderr = &records, os.Stderr
+	return cmd.Output()
 }
 
 // makeUp writes a log of so many segments, and the objects of one partition.
