@@ -49,18 +49,22 @@ type verifier struct {
 	out   io.Writer
 
 	mu       sync.Mutex
+	log      []Problem // until the log is read: reading may begin anew
 	problems int
 	writeErr error
 
-	entries, signed, segments, opened, sealed int64
+	signed, segments, opened, sealed int64
 	bytes, litter, litterBytes                int64
 }
 
 func (v *verifier) found(kind, what, f string, args ...any) {
+	v.print(Problem{kind, what, fmt.Sprintf(f, args...)})
+}
+
+func (v *verifier) print(p Problem) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.problems++
-	p := Problem{kind, what, fmt.Sprintf(f, args...)}
 	var err error
 	if v.cfg.JSON {
 		err = json.NewEncoder(v.out).Encode(p)
@@ -75,7 +79,10 @@ func (v *verifier) found(kind, what, f string, args ...any) {
 func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command.Env, out io.Writer) error {
 	began := time.Now()
 	v := &verifier{cfg: cfg, store: st, env: env, out: out}
-	state, err := load(ctx, st, v.log(ctx))
+	state, err := load(ctx, st, v.reading(ctx))
+	for _, p := range v.log {
+		v.print(p)
+	}
 	if err != nil {
 		return err
 	}
@@ -108,19 +115,18 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 	return nil
 }
 
-// log says how to read the log: what is wrong with it is noted, and reading goes on.
-func (v *verifier) log(ctx context.Context) store.LogOptions {
+// reading says how to read the log: what is wrong with it is noted, and reading goes on.
+func (v *verifier) reading(ctx context.Context) store.LogOptions {
 	return store.LogOptions{
-		Begin: func() { v.entries, v.signed = 0, 0 },
+		Begin: func() { v.signed, v.log = 0, nil },
 		Snapshot: func(n *commitlog.Snapshot, name string, data []byte) error {
 			return v.signature(ctx, name, data, n.Time)
 		},
 		Entry: func(e *commitlog.Entry, name string, data []byte) error {
-			v.entries++
 			return v.signature(ctx, name, data, e.Time)
 		},
 		Damaged: func(err error) error {
-			v.found("log", commitlog.LogDir, "%v", err)
+			v.log = append(v.log, Problem{"log", commitlog.LogDir, err.Error()})
 			return nil
 		},
 	}
@@ -133,14 +139,14 @@ func (v *verifier) signature(ctx context.Context, name string, data []byte, at t
 	}
 	sig, err := v.store.ReadSmall(ctx, name+store.SignatureSuffix)
 	if errors.Is(err, store.ErrNotFound) {
-		v.found("signature", name, "it is not signed")
+		v.log = append(v.log, Problem{"signature", name, "it is not signed"})
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	if _, err := v.cfg.Signers.Verify(sign.Namespace, data, sig, at); err != nil {
-		v.found("signature", name, "%v", err)
+		v.log = append(v.log, Problem{"signature", name, err.Error()})
 		return nil
 	}
 	v.signed++
@@ -306,6 +312,9 @@ func (v *verifier) sum(began time.Time) {
 	if v.cfg.Deep {
 		how = fmt.Sprintf("read, %s opened", command.Count(v.opened, "segment"))
 	}
-	log.Info(fmt.Sprintf("verified %s, %s, %s; %s", command.Count(v.segments, "segment"), humanize.IBytes(uint64(v.bytes)), how,
-		command.Count(v.entries, "log entry")), "in", time.Since(began).Round(time.Millisecond))
+	if v.cfg.Signers != nil {
+		how += fmt.Sprintf("; %s of the log", command.Count(v.signed, "good signature"))
+	}
+	log.Info(fmt.Sprintf("verified %s, %s, %s", command.Count(v.segments, "segment"), humanize.IBytes(uint64(v.bytes)), how),
+		"in", time.Since(began).Round(time.Millisecond))
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -99,8 +101,14 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if err != nil {
 		return err
 	}
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // GOMEMLIMIT is not set
+		debug.SetMemoryLimit(cfg.Memory + ownMemory)
+	}
 	return Run(ctx, cfg, env, out)
 }
+
+// ownMemory is what pull takes beside segments, most of it rclone's.
+const ownMemory = 64 << 20
 
 // bounds reads the flags that narrow what is read.
 func bounds(cfg *Config, c *cli.Context, now time.Time) error {

@@ -89,7 +89,7 @@ func (s *Store) loadLog(ctx context.Context, opts LogOptions, last bool) (*commi
 		return fmt.Errorf("%s: %w", o.Remote(), err)
 	}
 	state := &commitlog.State{Keep: opts.Keep}
-	if err := s.loadSnapshots(ctx, objects, state, opts, gone, damaged); err != nil {
+	if err := s.loadSnapshots(ctx, objects, state, opts, last, gone, damaged); err != nil {
 		return nil, err
 	}
 
@@ -182,7 +182,7 @@ func (s *Store) unchanged(ctx context.Context, listed []fs.Object) error {
 
 // loadSnapshots folds the snapshots that no other one supersedes into state: there is
 // one, or two when two were made at the same time.
-func (s *Store) loadSnapshots(ctx context.Context, objects []fs.Object, state *commitlog.State, opts LogOptions,
+func (s *Store) loadSnapshots(ctx context.Context, objects []fs.Object, state *commitlog.State, opts LogOptions, last bool,
 	gone func(fs.Object, error) error, damaged func(error) error) error {
 	superseded := make(map[string]bool)
 	var newest []*commitlog.Snapshot
@@ -219,7 +219,7 @@ func (s *Store) loadSnapshots(ctx context.Context, objects []fs.Object, state *c
 					continue
 				}
 				err := s.ReadFile(ctx, f.File, func(r io.Reader) error { return state.ReadIndex(r, t.Name, t.ID) })
-				if errors.Is(err, ErrNotFound) && opts.Damaged == nil {
+				if errors.Is(err, ErrNotFound) && !last {
 					return errGone
 				}
 				if err != nil {

@@ -1,0 +1,137 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kbkio/kbk/pkg/commitlog"
+)
+
+// TestSnapshots does on every remote what a catalog does: it lists, writes a snapshot
+// with an index, reads it again, and deletes what it stands for.
+func TestSnapshots(t *testing.T) {
+	for name, remote := range remotes {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			s := open(t, remote(t))
+			if err := s.List(ctx, commitlog.TopicsDir, func(string, int64) error { return errors.New("there is nothing") }); err != nil {
+				t.Fatalf("an empty store: %v", err)
+			}
+			run := commitlog.NewRun()
+			sizes := make(map[string]int64)
+			for p := range int32(3) {
+				seg, data := segment(t, p, 0)
+				if err := s.PutSegment(ctx, seg.Path, data, seg.SHA256); err != nil {
+					t.Fatal(err)
+				}
+				sizes[seg.Path] = int64(len(data))
+				if _, err := checkpoint(s, run, seg); err != nil {
+					t.Fatal(err)
+				}
+			}
+			listed := make(map[string]int64)
+			err := s.List(ctx, commitlog.TopicsDir, func(path string, size int64) error {
+				listed[path] = size
+				return nil
+			})
+			if err != nil || len(listed) != len(sizes) {
+				t.Fatalf("listed %v, %v", listed, err)
+			}
+			for path, size := range sizes {
+				if got, ok := listed[path]; !ok || got != size {
+					t.Errorf("%s has %d bytes in the listing, want %d", path, got, size)
+				}
+			}
+			var found []string
+			if err := s.Backups(ctx, "", 2, func(dir string) error { found = append(found, dir); return nil }); err != nil || !slices.Equal(found, []string{""}) {
+				t.Errorf("backups %q, %v", found, err)
+			}
+
+			state, err := s.LoadLog(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			index, err := state.WriteIndex("orders", "t1", func(data []byte) (commitlog.File, error) {
+				return s.WriteFile(ctx, commitlog.IndexPath("orders", commitlog.Sum(data)), data)
+			})
+			if err != nil || len(index) != 1 {
+				t.Fatalf("%v, %v", index, err)
+			}
+			n := state.Snapshot(time.Now(), func(string, string) []commitlog.IndexFile { return index }, func(string, commitlog.Head) bool { return true })
+			if err := s.WriteSnapshot(ctx, n); err != nil {
+				t.Fatal(err)
+			}
+			names, err := s.ListLog(ctx)
+			if err != nil || len(names) != 4 {
+				t.Fatalf("in the log: %q, %v", names, err)
+			}
+			entries := slices.DeleteFunc(names, func(n string) bool { return !commitlog.IsEntry(n) })
+			for i := range 2 { // what is gone is none to delete
+				if err := s.Remove(ctx, entries); err != nil {
+					t.Errorf("delete, %d: %v", i, err)
+				}
+				again, err := s.LoadLog(ctx)
+				if err != nil || again.Entries() != 3 || len(slices.Collect(again.Segments())) != 3 {
+					t.Fatalf("%d: %+v, %v", i, again, err)
+				}
+			}
+			if _, err := checkpoint(s, run); err != nil { // the run goes on
+				t.Fatal(err)
+			}
+			if again, err := s.LoadLog(ctx); err != nil || again.Entries() != 4 {
+				t.Errorf("the chain does not go on behind a snapshot: %v", err)
+			}
+
+			// The index is damaged, and then gone.
+			overwrite(t, s, index[0].Path, []byte("else"))
+			if _, err := s.LoadLog(ctx); !IsDamage(err) || !strings.Contains(err.Error(), index[0].Path) {
+				t.Errorf("damaged index: got %v", err)
+			}
+			none := func(string, int32) bool { return false }
+			if _, err := s.LoadLogWith(ctx, LogOptions{Keep: none}); err != nil {
+				t.Errorf("an index that nobody asked for: %v", err)
+			}
+			remove(t, s, index[0].Path)
+			if err := s.ReadFile(ctx, index[0].File, func(r io.Reader) error { _, err := io.Copy(io.Discard, r); return err }); !errors.Is(err, ErrNotFound) {
+				t.Errorf("missing index: got %v", err)
+			}
+			if _, err := s.LoadLog(ctx); !IsDamage(err) || !strings.Contains(err.Error(), index[0].Path) {
+				t.Errorf("a log without its index: got %v", err)
+			}
+		})
+	}
+}
+
+// TestLogIsWhole wants every entry to be seen once, with its bytes, in order.
+func TestLogIsWhole(t *testing.T) {
+	s := open(t, t.TempDir())
+	run := commitlog.NewRun()
+	var want []string
+	for i := range int64(40) {
+		seg, _ := segment(t, 0, i*10)
+		e, err := checkpoint(s, run, seg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, commitlog.EntryPath(e.ID))
+	}
+	var got []string
+	_, err := s.LoadLogWith(t.Context(), LogOptions{
+		Begin: func() { got = nil },
+		Entry: func(e *commitlog.Entry, name string, data []byte) error {
+			if stored := readObject(t, s, name); !bytes.Equal(stored, data) || commitlog.EntryPath(e.ID) != name {
+				t.Errorf("%s is something else", name)
+			}
+			got = append(got, name)
+			return nil
+		},
+	})
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
