@@ -381,6 +381,14 @@ func TestList(t *testing.T) {
 	}
 }
 
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{"orders": "orders", "a b": "a b", "\x1b[2J": `"\x1b[2J"`, "a\tb": `"a\tb"`} {
+		if got := printable(in); got != want {
+			t.Errorf("%q is printed as %s", in, got)
+		}
+	}
+}
+
 func TestCat(t *testing.T) {
 	dir := backup(t)
 	cfg := CatConfig{Topic: "t", Partition: 1, From: 8, To: 25, Since: 90, Until: 230, MaxFrame: 1 << 20, Limit: 3, JSON: true}

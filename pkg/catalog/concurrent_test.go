@@ -73,7 +73,7 @@ func TestCompactBesidePush(t *testing.T) {
 			last = plan.Next
 		}
 	})
-	for from := int64(10); from < 300; from += 10 {
+	for from := int64(10); from < 150; from += 10 {
 		run(t, dir, 0, from, from+10)
 	}
 	close(done)

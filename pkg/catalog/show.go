@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -46,7 +47,7 @@ func List(ctx context.Context, st *store.Store, depth int, asJSON bool, out io.W
 		if n == 1 {
 			fmt.Fprintln(table, "BACKUP\tUPDATED\tTOPICS\tPARTITIONS\tRECORDS\tSIZE\tPOINTS")
 		}
-		name := b.Path
+		name := printable(b.Path)
 		if name == "" {
 			name = "."
 		}
@@ -245,7 +246,7 @@ func Show(ctx context.Context, st *store.Store, m *partitions.Matcher, details, 
 			for _, parts := range g.Offsets {
 				n += len(parts)
 			}
-			fmt.Fprintf(table, "%s\t%d\t%d\n", g.ID, len(g.Offsets), n)
+			fmt.Fprintf(table, "%s\t%d\t%d\n", printable(g.ID), len(g.Offsets), n)
 		}
 	}
 	if len(r.Points) > 0 {
@@ -262,7 +263,15 @@ func (t *ReportTopic) name() string {
 	if t.Newest {
 		return t.Name
 	}
-	return t.Name + " (" + t.ID + ", deleted)"
+	return t.Name + " (" + printable(t.ID) + ", deleted)"
+}
+
+// printable quotes what came from elsewhere and might do something to a terminal.
+func printable(s string) string {
+	if q := strconv.Quote(s); q != `"`+s+`"` {
+		return q
+	}
+	return s
 }
 
 func when(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }

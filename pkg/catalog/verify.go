@@ -54,7 +54,7 @@ type verifier struct {
 	writeErr error
 
 	signed, segments, opened, sealed int64
-	bytes, litter, litterBytes                int64
+	bytes, litter, litterBytes       int64
 }
 
 func (v *verifier) found(kind, what, f string, args ...any) {
