@@ -25,7 +25,7 @@ func segment(t testing.TB, id string, partition int32, from, next int64) Segment
 		Topic: "orders", TopicID: id, Partition: partition,
 		From: from, Next: next, First: from, Last: next - 1, Records: next - from,
 		MinTimestamp: 1000 + from, MaxTimestamp: 1000 + next, Codec: "zstd", RawSize: 10, Size: 5,
-		SHA256: sum(fmt.Append(nil, id, partition, from, next)),
+		SHA256: Sum(fmt.Append(nil, id, partition, from, next)),
 	}
 	var err error
 	if s.Path, err = SegmentPath(&s); err != nil {
@@ -277,7 +277,7 @@ func TestStateVerifiesTheChain(t *testing.T) {
 
 	t.Run("changed", func(t *testing.T) {
 		var s State
-		if err := s.Add(entries[0], sum([]byte("else"))); err != nil {
+		if err := s.Add(entries[0], Sum([]byte("else"))); err != nil {
 			t.Fatal(err)
 		}
 		err := s.Add(entries[1], shas[1])
@@ -298,7 +298,7 @@ func TestStateMergesRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 		run.Advance(sha)
-		if err := s.Add(e, sum(data)); err != nil {
+		if err := s.Add(e, Sum(data)); err != nil {
 			t.Fatal(err)
 		}
 	}

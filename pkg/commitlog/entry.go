@@ -150,7 +150,7 @@ func Encode(e *Entry) (data []byte, sha string, err error) {
 	if data, err = encode(e); err != nil {
 		return nil, "", fmt.Errorf("encode log entry %q: %w", e.ID, err)
 	}
-	return data, sum(data), nil
+	return data, Sum(data), nil
 }
 
 // Decode reads the entry that was stored under name, with or without its folder,
@@ -167,7 +167,7 @@ func Decode(name string, data []byte) (e *Entry, sha string, err error) {
 	if e, err = decode(id, data); err != nil {
 		return nil, "", fmt.Errorf("log entry %q: %w: %w", id, ErrCorrupt, err)
 	}
-	return e, sum(data), nil
+	return e, Sum(data), nil
 }
 
 func decode(id string, data []byte) (*Entry, error) {
@@ -182,9 +182,7 @@ func decode(id string, data []byte) (*Entry, error) {
 }
 
 // Sum is the SHA-256 of data in hexadecimal.
-func Sum(data []byte) string { return sum(data) }
-
-func sum(data []byte) string {
+func Sum(data []byte) string {
 	h := sha256.Sum256(data)
 	return hex.EncodeToString(h[:])
 }

@@ -14,7 +14,7 @@ type files map[string][]byte
 
 func (f files) put(name string) func(data []byte) (File, error) {
 	return func(data []byte) (File, error) {
-		file := File{Path: IndexPath(name, sum(data)), Size: int64(len(data)), SHA256: sum(data)}
+		file := File{Path: IndexPath(name, Sum(data)), Size: int64(len(data)), SHA256: Sum(data)}
 		f[file.Path] = data
 		return file, nil
 	}
@@ -113,6 +113,8 @@ func planText(s *State) (out []string) {
 // TestIndexIsSplit wants an index of many segments in several files, each partition in
 // one.
 func TestIndexIsSplit(t *testing.T) {
+	indexSize = 100
+	defer func() { indexSize = 50_000 }()
 	var s State
 	run := NewRun()
 	for p := range int32(3) {
@@ -131,7 +133,7 @@ func TestIndexIsSplit(t *testing.T) {
 func TestDecodeSnapshotRefuses(t *testing.T) {
 	var s State
 	add(t, &s, NewRun(), &Entry{Segments: []Segment{segment(t, "t1", 0, 0, 10)}, Points: []Point{{Time: 1}}})
-	f := File{Path: "index/points/0.jsonl.zst", SHA256: sum(nil)}
+	f := File{Path: "index/points/0.jsonl.zst", SHA256: Sum(nil)}
 	s.PlaceMoments(f)
 	n := s.Snapshot(start, func(string, string) []IndexFile { return []IndexFile{{File: f}} }, func(string, Head) bool { return true })
 	data, err := n.Encode()
@@ -225,7 +227,7 @@ func TestPrune(t *testing.T) {
 				t.Error("what was pruned would be stored again")
 			}
 			s.RetainPoints(kept)
-			s.PlaceMoments(File{Path: "index/points/0.jsonl.zst", SHA256: sum(nil)})
+			s.PlaceMoments(File{Path: "index/points/0.jsonl.zst", SHA256: Sum(nil)})
 			back := folded(t, s, nil)
 			if len(back.Points()) != test.kept {
 				t.Errorf("%d points are left", len(back.Points()))

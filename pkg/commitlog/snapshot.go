@@ -266,7 +266,7 @@ type indexLine struct {
 
 // indexSize is how many segments an index file gets before the next partition goes into
 // another: to read one partition a few megabytes are enough, whatever the topic's size.
-const indexSize = 50_000
+var indexSize = 50_000 // a test has less
 
 // WriteIndex writes the index files of an incarnation through put, which stores a
 // file's content under a name of its choice.

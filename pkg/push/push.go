@@ -54,19 +54,17 @@ again to go on after a failure. A JSON line per log entry goes to standard outpu
 that is a terminal.
 
    kbk-fetch -b localhost:9092 -t orders | kbk-pack | kbk-push s3:bucket/nightly`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.IntFlag{Name: "transfers", Value: 4, Usage: "upload `N` segments at once"},
 			&cli.DurationFlag{Name: "checkpoint", Value: 30 * time.Second, Usage: "write a log entry every `TIME`"},
 			&cli.IntFlag{Name: "checkpoint-segments", Value: 1000, Usage: "write one after `N` segments, too"},
 			&cli.StringFlag{Name: "verify", Value: string(store.VerifyAuto), Usage: "`HOW` to verify uploads: auto, reread or size"},
 			command.MaxRateFlag("sent"),
 			&cli.DurationFlag{Name: "retry-for", Value: store.DefaultRetryFor, Usage: "give up when the store has failed for `TIME`"},
-			sign.Flags()[0],
-			sign.Flags()[1],
 			&cli.BoolFlag{Name: "no-manifest", Usage: "write no manifest.json: the store lets nothing be overwritten"},
 			&cli.StringFlag{Name: "receipts", Usage: "write a JSON line per log entry to `FILE`"},
 			command.MaxFrameFlag(),
-		},
+		}, sign.Flags()...),
 		Action: action,
 	})
 }
