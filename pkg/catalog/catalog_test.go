@@ -174,6 +174,7 @@ func TestCompact(t *testing.T) {
 // TestCompactInTheMiddle compacts while a run has not come to its point yet.
 func TestCompactInTheMiddle(t *testing.T) {
 	dir := backup(t)
+	want := pulled(t, pull.Config{Remote: dir, At: at(300)})
 	entries, err := filepath.Glob(filepath.Join(dir, "log", "*.json"))
 	ok(t, err)
 	// The last run's final entry is hidden for the time being, so that the run goes on.
@@ -182,13 +183,22 @@ func TestCompactInTheMiddle(t *testing.T) {
 	ok(t, err)
 	ok(t, os.Remove(last))
 	ok(t, Compact(t.Context(), open(t, dir), false, env()))
+	if got := pulled(t, pull.Config{Remote: dir, At: at(300)}); bytes.Equal(got, want) {
+		t.Error("a point was read that had not been written")
+	}
 	ok(t, os.WriteFile(last, data, 0o600))
+	if got := pulled(t, pull.Config{Remote: dir, At: at(300)}); !bytes.Equal(got, want) {
+		t.Error("the point forgets what its run had stored before the snapshot")
+	}
 	if p := problems(t, dir, VerifyConfig{}); p != nil {
 		t.Error(p)
 	}
 	ok(t, Compact(t.Context(), open(t, dir), false, env()))
 	if left, _ := filepath.Glob(filepath.Join(dir, "log", "*")); len(left) != 1 {
 		t.Errorf("in the log: %q", left)
+	}
+	if got := pulled(t, pull.Config{Remote: dir, At: at(300)}); !bytes.Equal(got, want) {
+		t.Error("the point is another after the second snapshot")
 	}
 }
 
