@@ -1,5 +1,4 @@
-// Package partitions chooses among the partitions of topics, as flags say it: lists of
-// numbers, and shards.
+// Package partitions chooses among the partitions of topics, as flags say it.
 package partitions
 
 import (
@@ -8,26 +7,6 @@ import (
 	"strconv"
 	"strings"
 )
-
-// ParseList reads a list of partitions and ranges of them: 0,3-5.
-func ParseList(s string) (map[int32]bool, error) {
-	out := make(map[int32]bool)
-	for _, part := range strings.Split(s, ",") {
-		a, b, isRange := strings.Cut(part, "-")
-		if !isRange {
-			b = a
-		}
-		first, err1 := strconv.ParseUint(a, 10, 31)
-		last, err2 := strconv.ParseUint(b, 10, 31)
-		if err1 != nil || err2 != nil || first > last || last-first > 1<<20 {
-			return nil, fmt.Errorf("%q is not a list of partitions such as 0,3-5", s)
-		}
-		for n := first; n <= last; n++ {
-			out[int32(n)] = true
-		}
-	}
-	return out, nil
-}
 
 // A Shard is one of several equal parts of all partitions, the same on every machine:
 // nothing has to be agreed on but how many there are. The zero Shard is all of them.

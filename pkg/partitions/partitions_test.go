@@ -6,18 +6,6 @@ import (
 	"testing"
 )
 
-func TestParseList(t *testing.T) {
-	got, err := ParseList("0,3-5")
-	if err != nil || len(got) != 4 || !got[0] || !got[3] || !got[4] || !got[5] {
-		t.Errorf("%v, %v", got, err)
-	}
-	for _, in := range []string{"", "x", "1,", "5-3", "-1", "1-", "4294967296", "0-2147483647"} {
-		if got, err := ParseList(in); err == nil {
-			t.Errorf("%q was taken as %v", in, got)
-		}
-	}
-}
-
 // TestShard wants every partition in exactly one shard, and the shards about equal.
 func TestShard(t *testing.T) {
 	for _, n := range []string{"1", "2", "3", "7"} {

@@ -43,7 +43,7 @@ func (s Selection) Compile() (*Matcher, error) {
 		name, list, some := text, "", false
 		if !pattern.IsRegexp(text) {
 			if name, list, some = strings.Cut(text, ":"); some {
-				if sel.numbers, err = ParseList(list); err != nil {
+				if sel.numbers, err = pattern.Partitions(list); err != nil {
 					return nil, fmt.Errorf("-t %s: %w", text, err)
 				}
 			}

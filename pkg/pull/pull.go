@@ -18,6 +18,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/partitions"
+	"github.com/kbkio/kbk/pkg/pattern"
 	"github.com/kbkio/kbk/pkg/store"
 	"github.com/kbkio/kbk/pkg/timespec"
 )
@@ -114,7 +115,7 @@ const ownMemory = 64 << 20
 func bounds(cfg *Config, c *cli.Context, now time.Time) error {
 	var err error
 	if list := c.String("partitions"); list != "" {
-		if cfg.Selection.Numbers, err = partitions.ParseList(list); err != nil {
+		if cfg.Selection.Numbers, err = pattern.Partitions(list); err != nil {
 			return command.Usagef("--partitions: %w", err)
 		}
 	}
