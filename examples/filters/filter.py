@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
-"""filter.py TOPIC TEXT: keeps TOPIC's records that have TEXT in their value, and all frames but records."""
+"""filter.py PREFIX HEADER: drops records whose key begins with PREFIX, and headers named HEADER."""
 import sys, cbor2
 
-topic, text = sys.argv[1], sys.argv[2].encode()
+prefix, name = sys.argv[1].encode(), sys.argv[2]
 stdin, stdout, end = cbor2.CBORDecoder(sys.stdin.buffer), sys.stdout.buffer, None
 try:
     header = stdin.decode()  # cbor2 takes the tag off
     if list(header[:2]) != ["kbk", 1] or header[2]["content"] != "records":
         sys.exit("filter.py: error: standard input is not a stream of records")
-    stdout.write(cbor2.dumps(cbor2.CBORTag(55799, header)))
+    info = dict(header[2], filters=[*header[2].get("filters", []), "filter.py"])
+    stdout.write(cbor2.dumps(cbor2.CBORTag(55799, [*header[:2], info, *header[3:]]), canonical=True))
     while (frame := stdin.decode())[0] != "end":
-        if frame[0] != "rec" or frame[1] == topic and text in (frame[6] or b""):
-            stdout.write(cbor2.dumps(frame))
+        if frame[0] == "rec":
+            if (frame[5] or b"").startswith(prefix):
+                continue
+            frame[7] = [h for h in frame[7] if h[0] != name]
+        stdout.write(cbor2.dumps(frame))  # kinds that it does not know, too
     end = frame
     raise cbor2.CBORDecodeError(f"{stdin.decode()[0]} frame after the end frame")
 except cbor2.CBORDecodeError as err:

@@ -1,0 +1,219 @@
+// Package filters holds the examples to what they promise: the same from each of them.
+package filters
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kbkio/kbk/format"
+)
+
+// need skips a test for want of a tool, but in CI, which has them all.
+func need(t *testing.T, tools ...string) {
+	t.Helper()
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatalf("%s is missing", tool)
+			}
+			t.Skipf("NOT TESTED: %s is missing", tool)
+		}
+	}
+}
+
+// filters are the command lines, without their two arguments, and what to put on the PATH.
+func filters(t testing.TB) map[string][]string {
+	dir := t.TempDir()
+	build := func(name string, args ...string) {
+		t.Helper()
+		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+	}
+	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	build("go", "build", "-o", dir+"/", "../../cmd/kbk-filter", "./go")
+	all := map[string][]string{
+		"Go":         {filepath.Join(dir, "go")},
+		"Python":     {"python3", "filter.py"},
+		"JavaScript": {"node", "filter.js"},
+		"jq":         {"bash", "filter.sh"},
+		"C":          {filepath.Join(dir, "c")},
+	}
+	if _, err := exec.LookPath("cc"); err == nil {
+		build("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", all["C"][0], "c/filter.c")
+	}
+	return all
+}
+
+var tools = map[string][]string{"Go": nil, "Python": {"python3"}, "JavaScript": {"node"}, "jq": {"jq"}, "C": {"cc"}}
+
+// input is a stream of all sorts, and what is to be left of it with the arguments test-
+// and internal.
+func input(t *testing.T) (in, want []byte) {
+	t.Helper()
+	var a, b bytes.Buffer
+	from, to := format.NewWriter(&a), format.NewWriter(&b)
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	header := &format.Header{Created: 7, Content: format.ContentRecords, Source: &format.Source{Cluster: "c"}}
+	ok(from.WriteHeader(header))
+	ok(to.WriteHeader(header))
+	both := func(f format.Encoder) { ok(errors.Join(from.Write(f), to.Write(f))) }
+	both(&format.Topic{Name: "t", Partitions: 1})
+	both(&format.Mark{Topic: "t"})
+	head := func(name string, value []byte) format.RecordHeader {
+		return format.RecordHeader{Name: []byte(name), Value: value}
+	}
+	keys := [][]byte{nil, {}, []byte("test-1"), []byte("test"), []byte("a test-"), []byte("test-"), {0xff, 0xfe}, bytes.Repeat([]byte("k"), 300), []byte("Ünï\"\\\n")}
+	values := [][]byte{nil, {}, []byte("text"), {0, 0xff}, bytes.Repeat([]byte("large "), 50_000)}
+	headers := [][]format.RecordHeader{nil, {head("internal", nil)}, {head("a", nil), head("internal", []byte("x")), head("a", []byte("y")), head("internal", nil), head("internal-2", []byte{0xff})}}
+	headers = append(headers, slices.Repeat(headers[2], 10)) // more than fit into a short head
+	offset := int64(0)
+	for _, key := range keys {
+		for _, value := range values {
+			for _, h := range headers {
+				for _, attributes := range []format.Attributes{0, format.LogAppendTime} {
+					r := format.Record{Topic: "t", Offset: offset, Timestamp: offset*1e9 - 5, Key: key, Value: value, Headers: h, Attributes: attributes}
+					offset++
+					ok(from.WriteRecord(&r))
+					if bytes.HasPrefix(key, []byte("test-")) {
+						continue
+					}
+					r.Headers = slices.DeleteFunc(slices.Clone(h), func(h format.RecordHeader) bool { return string(h.Name) == "internal" })
+					ok(to.WriteRecord(&r))
+				}
+			}
+		}
+	}
+	both(&format.Mark{Topic: "t", Next: offset})
+	unknown := append([]byte{0x83, 0x63}, "new\xa1\x61x\x80\x19\x01\x00"...) // ["new", {"x": []}, 256]
+	ok(errors.Join(from.WriteRaw(unknown), to.WriteRaw(unknown)))
+	ok(errors.Join(from.Close(&format.End{Records: offset}), to.Close(&format.End{Records: offset})))
+	return a.Bytes(), b.Bytes()
+}
+
+// frames are a stream's frames, without the header and the end, whose contents a filter
+// may add to.
+func frames(t *testing.T, stream []byte) (out []string) {
+	t.Helper()
+	for r := format.NewReader(bytes.NewReader(stream), 0); ; {
+		f, err := r.Next()
+		if err == io.EOF {
+			return out
+		}
+		if err != nil {
+			t.Fatalf("after %d frames: %v", len(out), err)
+		}
+		if f.Kind != format.KindEnd {
+			out = append(out, fmt.Sprintf("%x", f.Raw))
+		}
+	}
+}
+
+func TestFilters(t *testing.T) {
+	in, expect := input(t)
+	want := frames(t, expect)
+	for name, line := range filters(t) {
+		t.Run(name, func(t *testing.T) {
+			need(t, tools[name]...)
+			filter := func(in []byte) ([]byte, error) {
+				cmd := exec.Command(line[0], append(line[1:], "test-", "internal")...)
+				var out, stderr bytes.Buffer
+				cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &stderr
+				if err := cmd.Run(); err != nil {
+					return out.Bytes(), fmt.Errorf("%w: %s", err, stderr.String())
+				}
+				return out.Bytes(), nil
+			}
+			out, err := filter(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := frames(t, out)
+			for i := range min(len(got), len(want)) {
+				if got[i] != want[i] {
+					t.Fatalf("frame %d:\ngot  %.200s\nwant %.200s", i, got[i], want[i])
+				}
+			}
+			if len(got) != len(want) {
+				t.Fatalf("%d frames, not %d", len(got), len(want))
+			}
+			// A stream that is cut is never made whole, wherever it is cut.
+			for _, cut := range []int{len(in) - 1, len(in) - 20, len(in) / 2, 40, 0} {
+				out, err := filter(in[:cut])
+				if err == nil {
+					t.Errorf("cut at %d: it ends well", cut)
+				}
+				r := format.NewReader(bytes.NewReader(out), 0)
+				for err = nil; err == nil; {
+					_, err = r.Next()
+				}
+				if err == io.EOF {
+					t.Errorf("cut at %d: the output is whole", cut)
+				}
+			}
+		})
+	}
+}
+
+// TestShort keeps the examples short enough to be read at a glance.
+func TestShort(t *testing.T) {
+	for _, name := range []string{"filter.py", "filter.js", "filter.sh", "c/filter.c", "go/main.go"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for line := range strings.Lines(string(text)) {
+			line = strings.TrimSpace(line)
+			other := strings.HasPrefix(line, "//") || strings.HasPrefix(line, "#") || strings.HasPrefix(line, `"`) || strings.HasPrefix(line, "import") || len(line) < 2
+			if !other { // code
+				n++
+			}
+		}
+		if n == 0 || n >= 30 {
+			t.Errorf("%s has %d lines of code", name, n)
+		}
+	}
+}
+
+// BenchmarkFilters runs each on 100,000 records of 500 B: go test -bench . ./examples/filters
+func BenchmarkFilters(b *testing.B) {
+	var in bytes.Buffer
+	w := format.NewWriter(&in)
+	err := w.WriteHeader(&format.Header{Content: format.ContentRecords})
+	for i := range 100_000 {
+		err = errors.Join(err, w.WriteRecord(&format.Record{
+			Topic: "orders", Offset: int64(i), Timestamp: 1700000000000, Key: fmt.Appendf(nil, "o-%09d", i),
+			Value:   bytes.Repeat([]byte("0123456789"), 50),
+			Headers: []format.RecordHeader{{Name: []byte("trace"), Value: []byte("5f2c")}, {Name: []byte("internal"), Value: []byte("x")}},
+		}))
+	}
+	if err := errors.Join(err, w.Close(&format.End{})); err != nil {
+		b.Fatal(err)
+	}
+	for name, line := range filters(b) {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(in.Len()))
+			for b.Loop() {
+				cmd := exec.Command(line[0], append(line[1:], "test-", "internal")...)
+				cmd.Stdin = bytes.NewReader(in.Bytes()) // and the output goes to /dev/null
+				if err := cmd.Run(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,45 @@
+// The filter in Go: drops records whose key begins with PREFIX, and headers named HEADER.
+package main
+
+import (
+	"bytes"
+	"log"
+	"os"
+	"slices"
+
+	"github.com/kbkio/kbk/format"
+)
+
+func main() {
+	in, out, rec := format.NewReader(os.Stdin, 0), format.NewWriter(os.Stdout), format.Record{}
+	header, err := in.Header()
+	check(err)
+	header.Filters = append(header.Filters, "filter.go")
+	check(out.WriteHeader(header))
+	for {
+		f, err := in.Next() // an error, where the input is cut off
+		check(err)
+		raw := f.Raw // kinds that it does not know pass, too
+		if f.Kind == format.KindEnd {
+			end, err := format.DecodeEnd(raw)
+			check(err)
+			check(out.Close(end))
+			return
+		}
+		if f.Kind == format.KindRec {
+			check(f.Record(&rec))
+			if bytes.HasPrefix(rec.Key, []byte(os.Args[1])) {
+				continue
+			}
+			rec.Headers = slices.DeleteFunc(rec.Headers, func(h format.RecordHeader) bool { return string(h.Name) == os.Args[2] })
+			raw = f.Rewrite(nil, &rec)
+		}
+		check(out.WriteRaw(raw))
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal("filter.go: error: ", err)
+	}
+}
