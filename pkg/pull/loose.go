@@ -46,6 +46,11 @@ func (b *backup) looseFolder(ctx context.Context) error {
 	if len(files) == 0 {
 		return command.WithHint(fmt.Errorf("no backup in %s: it has no log", b.store.Name()), "is the path right, and has a kbk-push there finished?")
 	}
+	if slices.ContainsFunc(files, func(name string) bool { return strings.HasPrefix(name, commitlog.TopicsDir+"/") }) {
+		// What a run has stored, and not committed, is no backup.
+		return command.WithHint(fmt.Errorf("no backup in %s: there are segments, and no log that lists them", b.store.Name()),
+			"the kbk-push that stored them did not come to its first checkpoint: run its line again; to read them all the same, name the folder "+commitlog.TopicsDir+" in it")
+	}
 	slices.Sort(files)
 	return b.loose(ctx, files)
 }

@@ -63,6 +63,7 @@ func (r *reader) run(ctx context.Context) error {
 	// Room is taken in the order of writing, so that what is to be written next has it.
 	room := semaphore.NewWeighted(r.cfg.Memory)
 	queue := make(chan *step, queued)
+	halted := false // the writer's
 	g.Go(func() error {
 		defer close(queue)
 		for s := range r.steps() {
@@ -93,8 +94,15 @@ func (r *reader) run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		for s := range queue {
-			if err := r.write(ctx, s); err != nil {
-				return err
+			select {
+			case <-r.env.Stop: // what was downloaded ahead is not written any more
+				halted = true
+			default:
+			}
+			if !halted {
+				if err := r.write(ctx, s); err != nil {
+					return err
+				}
 			}
 			s.data = nil
 			room.Release(s.weight)
@@ -103,6 +111,7 @@ func (r *reader) run(ctx context.Context) error {
 		return nil
 	})
 	err := g.Wait()
+	r.stopped = r.stopped || halted
 	_ = loading.Wait() // each download's error went to whoever waited for it
 	return err
 }
