@@ -26,6 +26,7 @@ import (
 type Config struct {
 	quick  []shallow
 	slow   []deep
+	invert bool
 	head   int64 // -1: all
 	change *change
 	print  *printer // nil: write a stream
@@ -79,9 +80,12 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 
 // configure reads the flags.
 func configure(c *cli.Context) (cfg Config, err error) {
-	cfg = Config{head: -1, count: c.Bool("count"), MaxFrame: command.SizeOf(c, "max-frame")}
+	cfg = Config{head: -1, invert: c.Bool("invert"), count: c.Bool("count"), MaxFrame: command.SizeOf(c, "max-frame")}
 	if cfg.quick, cfg.slow, err = conditions(c); err != nil {
 		return cfg, err
+	}
+	if cfg.invert && len(cfg.quick)+len(cfg.slow) == 0 {
+		return cfg, command.Usagef("--invert leaves nothing without another condition")
 	}
 	if c.IsSet("head") {
 		if cfg.head = c.Int64("head"); cfg.head < 0 {
@@ -161,7 +165,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	}
 	// Several cores pay where records are looked into, and keep their order; the first
 	// records are only known on one.
-	if (len(cfg.slow) > 0 || cfg.change != nil || cfg.print != nil) && cfg.head < 0 {
+	if (len(cfg.slow) > 0 || cfg.invert || cfg.change != nil || cfg.print != nil) && cfg.head < 0 {
 		f.queue = ordered.NewQueue(queued, queued)
 		f.block = f.newBlock()
 	}
@@ -227,7 +231,10 @@ func (p *pausing) Read(b []byte) (int, error) {
 }
 
 // picked tells whether a record is to be passed on, as far as the scan tells.
-func (f *filter) picked(frame *format.Frame) bool {
+func (f *filter) picked(frame *format.Frame) bool { return f.cfg.invert || f.scanned(frame) }
+
+// scanned tells whether the conditions on what the scan has found hold.
+func (f *filter) scanned(frame *format.Frame) bool {
 	for _, c := range f.cfg.quick {
 		if !c(frame) {
 			return false
@@ -316,7 +323,7 @@ type task struct {
 
 // plain tells whether records pass as they are, without a look into them.
 func (t *task) plain() bool {
-	return len(t.cfg.slow) == 0 && t.cfg.change == nil && t.cfg.print == nil
+	return len(t.cfg.slow) == 0 && !t.cfg.invert && t.cfg.change == nil && t.cfg.print == nil
 }
 
 // do appends what is to be written of a record to t.buf.
@@ -324,10 +331,12 @@ func (t *task) do(frame *format.Frame) error {
 	if err := frame.Record(&t.rec); err != nil {
 		return command.Input(err)
 	}
-	for _, c := range t.cfg.slow {
-		if !c(&t.rec) {
-			return nil
-		}
+	holds := !t.cfg.invert || t.scanned(frame) // otherwise it was asked before
+	for i := 0; holds && i < len(t.cfg.slow); i++ {
+		holds = t.cfg.slow[i](&t.rec)
+	}
+	if holds == t.cfg.invert {
+		return nil
 	}
 	if t.cfg.change == nil {
 		return t.give(frame, nil)

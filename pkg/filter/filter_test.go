@@ -155,7 +155,10 @@ func TestPick(t *testing.T) {
 		"--value DE --head 1":                  "0",
 		"--topic t --value DE --no-tombstones": "0",
 		"--sample 0%":                          "",
-		"--sample 100%":                        "0 1 2 3 4",
+		"--invert --topic t":                   "4",
+		"--invert --topic t --value DE":        "1 2 3 4",
+		"--invert --since @20 --until @40 --head 1": "0",
+		"--sample 100%": "0 1 2 3 4",
 	} {
 		out, err := run(t, in, strings.Fields(line)...)
 		ok(t, err)
@@ -317,7 +320,7 @@ func TestJQErrors(t *testing.T) {
 		{"--jq", ".value |"}, {"--on-error", "x"}, {"--mask", "x"}, {"--mask", "value.a=x"}, {"--mask", "topic=redact"}, {"--mask", "value..a=redact"}, {"--mask", "value[x]=redact"},
 		{"--mask", "value=hash"}, {"--mask", "value=redact", "--on-error", "pass"}, {"--sample", "5"}, {"--seed", "5"}, {"--offset", "5..1"}, {"--key", "("}, {"--topic", "^("}, {"--since", "x"},
 		{"--tombstones", "--no-tombstones"}, {"--to", "xml"}, {"--from", "xml"}, {"--pretty"}, {"--format", "%q"}, {"--format", `\q`}, {"-c", "--to", "json"},
-		{"--to", "json", "--format", "%s"}, {"--schema-id-map", "1=2,1=3"}, {"--schema-id-map", "/nowhere"}, {"--set-partition", "-1"}, {"--head", "-1"}, {"--partition", "x"},
+		{"--to", "json", "--format", "%s"}, {"--schema-id-map", "1=2,1=3"}, {"--schema-id-map", "/nowhere"}, {"--set-partition", "-1"}, {"--head", "-1"}, {"--invert"}, {"--partition", "x"},
 	} {
 		if _, err := run(t, in, args...); command.StatusOf(err) != command.Usage || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: %v", args, err)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -45,6 +46,7 @@ func pickFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "no-tombstones", Usage: "pick records whose value is not null"},
 		&cli.StringFlag{Name: "sample", Usage: "pick `PERCENT` of the keys, such as 1%; all records of a key or none"},
 		&cli.Uint64Flag{Name: "seed", Usage: "with --sample: pick others for another `N`"},
+		&cli.BoolFlag{Name: "invert", Usage: "pick the records for which not all of these conditions hold, and no others"},
 		&cli.Int64Flag{Name: "head", Usage: "pick no more than `N` records", DefaultText: "all"},
 	}
 }
@@ -152,16 +154,21 @@ func conditions(c *cli.Context) (quick []shallow, slow []deep, err error) {
 	return quick, slow, nil
 }
 
-// ofTopic remembers what it was asked: there are far fewer topics than records.
+// ofTopic remembers the last topic: the next record is often of the same. Several
+// goroutines may ask.
 func ofTopic(matches func(string) bool, want bool) shallow {
-	known := make(map[string]bool)
+	type answer struct {
+		topic string
+		is    bool
+	}
+	var last atomic.Pointer[answer]
 	return func(f *format.Frame) bool {
-		m, ok := known[f.Topic]
-		if !ok {
-			m = matches(f.Topic)
-			known[f.Topic] = m
+		a := last.Load()
+		if a == nil || a.topic != f.Topic {
+			a = &answer{f.Topic, matches(f.Topic) == want}
+			last.Store(a)
 		}
-		return m == want
+		return a.is
 	}
 }
 

@@ -37,6 +37,7 @@ func main() {
 	size := flag.Int64("bytes", 1<<30, "bytes of values to measure with")
 	runs := flag.Int("runs", 3, "runs of each pipe; the one of median duration is printed")
 	packing := flag.Bool("pack", false, "measure kbk-pack and the public tools on the same bytes, without Kafka")
+	filtering := flag.Bool("filter", false, "measure kbk-filter beside cat and jq, without Kafka")
 	keep := flag.Bool("exact", false, "measure what it costs to keep offsets, beside kafka-producer-perf-test")
 	brokers := flag.String("fill", "", "only fill a topic of these brokers")
 	stores := flag.Bool("store", false, "measure push and pull beside rclone instead, on bytes that do not compress")
@@ -58,6 +59,9 @@ func main() {
 	measure := run
 	if *packing {
 		measure = pack
+	}
+	if *filtering {
+		measure = filter
 	}
 	if *keep {
 		measure = exact
