@@ -2,18 +2,16 @@ package catalog
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"unicode/utf8"
 
 	"filippo.io/age"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/jsonline"
 	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/store"
 )
@@ -117,39 +115,14 @@ func (c *cat) all(ctx context.Context, st *store.Store, plan *commitlog.Plan) er
 	return nil
 }
 
-// A Line is a record as JSON for a look.
-type Line struct {
-	Topic     string   `json:"topic"`
-	Partition int32    `json:"partition"`
-	Offset    int64    `json:"offset"`
-	Timestamp int64    `json:"timestamp"`
-	Key       any      `json:"key"` // text or null, or {"base64": …}
-	Value     any      `json:"value"`
-	Headers   [][2]any `json:"headers,omitempty"` // [name, value]
-}
-
+// printer writes the lines of records that kbk-filter --to json writes.
 func printer(out io.Writer) func(*format.Frame) error {
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	var r format.Record
-	return func(f *format.Frame) error {
-		if err := f.Record(&r); err != nil {
+	var line []byte
+	return func(f *format.Frame) (err error) {
+		if line, err = jsonline.Append(line[:0], f); err != nil {
 			return err
 		}
-		l := Line{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp, Key: text(r.Key), Value: text(r.Value)}
-		for _, h := range r.Headers {
-			l.Headers = append(l.Headers, [2]any{text(h.Name), text(h.Value)})
-		}
-		return enc.Encode(l)
+		_, err = out.Write(line)
+		return err
 	}
-}
-
-func text(b []byte) any {
-	switch {
-	case b == nil:
-		return nil
-	case utf8.Valid(b):
-		return string(b)
-	}
-	return map[string]string{"base64": base64.StdEncoding.EncodeToString(b)}
 }

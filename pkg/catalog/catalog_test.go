@@ -406,7 +406,7 @@ func TestCat(t *testing.T) {
 	ok(t, Cat(t.Context(), open(t, dir), cfg, &out))
 	want := ""
 	for _, o := range []int{9, 10, 11} {
-		want += fmt.Sprintf(`{"topic":"t","partition":1,"offset":%d,"timestamp":%d,"key":{"base64":"/w=="},"value":"value %d"}`+"\n", o, o*10, o)
+		want += fmt.Sprintf(`{"topic":"t","partition":1,"offset":%d,"tstype":"create","ts":%d,"headers":[],"key":{"base64":"/w=="},"payload":"value %d"}`+"\n", o, o*10, o)
 	}
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
