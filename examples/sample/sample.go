@@ -37,7 +37,9 @@ func Fill(ctx context.Context, brokers ...string) error {
 	defer cl.Close()
 	r := rand.New(rand.NewPCG(2026, 11))
 	for _, t := range Topics {
-		if _, err := kadm.NewClient(cl).CreateTopic(ctx, t.Partitions, 1, nil, t.Name); err != nil {
+		// The records are of a day in the past: no retention is to take them away.
+		configs := map[string]*string{"retention.ms": kadm.StringPtr("-1")}
+		if _, err := kadm.NewClient(cl).CreateTopic(ctx, t.Partitions, 1, configs, t.Name); err != nil {
 			return fmt.Errorf("create %s: %w", t.Name, err)
 		}
 		var failed error
