@@ -22,7 +22,8 @@ type Reader struct {
 	src      io.Reader
 	maxFrame int
 	buf      []byte
-	r, w     int // the unread part of buf
+	r, w     int    // the unread part of buf
+	spare    []byte // see Reuse
 	srcErr   error
 
 	frame  Frame
@@ -282,7 +283,18 @@ func (d *Reader) Own() []byte {
 		return bytes.Clone(raw)
 	}
 	rest := d.buf[d.r:d.w]
-	d.buf = make([]byte, max(readSize, len(rest)))
+	d.buf, d.spare = d.spare, nil
+	if len(d.buf) < max(readSize, len(rest)) {
+		d.buf = make([]byte, max(readSize, len(rest)))
+	}
 	d.r, d.w = 0, copy(d.buf, rest)
 	return raw
+}
+
+// Reuse gives the reader memory to read into, such as what [Reader.Own] gave away and
+// nobody uses any more: a stream of large frames is then read into the same few buffers.
+func (d *Reader) Reuse(b []byte) {
+	if cap(b) > len(d.spare) {
+		d.spare = b[:cap(b)]
+	}
 }

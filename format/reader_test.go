@@ -424,3 +424,41 @@ func TestSkipperNeverLooksBack(t *testing.T) {
 		}
 	}
 }
+
+// TestReuse reads large frames into a buffer that was used before, and they are what
+// they were.
+func TestReuse(t *testing.T) {
+	var b bytes.Buffer
+	w := NewWriter(&b)
+	err := w.WriteHeader(&Header{Content: ContentSegments})
+	for i := range 6 {
+		s := &Segment{Topic: "t", Codec: "none", Records: 1, First: int64(i), Last: int64(i), From: int64(i), Next: int64(i + 1), SHA256: make([]byte, 32)}
+		data := bytes.Repeat([]byte{byte('a' + i)}, readSize+i*1000)
+		s.Size = int64(len(data))
+		err = errors.Join(err, w.WriteSegment(s, data))
+	}
+	if err := errors.Join(err, w.Close(&End{})); err != nil {
+		t.Fatal(err)
+	}
+	d := NewReader(&b, 0)
+	var held []byte
+	for i := range 6 {
+		if _, err := d.Next(); err != nil {
+			t.Fatal(err)
+		}
+		raw := d.Own()
+		_, data, err := DecodeSegment(raw)
+		if err != nil || !bytes.Equal(data, bytes.Repeat([]byte{byte('a' + i)}, readSize+i*1000)) {
+			t.Fatalf("segment %d: %d bytes, %v", i, len(data), err)
+		}
+		if i%2 == 0 { // used two frames later
+			held = raw
+		} else {
+			clear(held[:cap(held)])
+			d.Reuse(held)
+		}
+	}
+	if f, err := d.Next(); err != nil || f.Kind != KindEnd {
+		t.Errorf("the end is %v, %v", f, err)
+	}
+}

@@ -141,7 +141,8 @@ type pusher struct {
 	current  *checkpoint
 	atPoint  *time.Timer // ends the entry of a restore point
 	commits  chan *checkpoint
-	failed   chan error // the first upload that did
+	failed   chan error  // the first upload that did
+	freed    chan []byte // the memory of segments that are stored
 
 	written                   int // log entries; the committer's
 	segments, skipped, stored int64
@@ -195,6 +196,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		cfg: cfg, store: st, log: env.Log, state: state, receipts: receipts,
 		ids: make(map[string]string), position: make(map[key]int64),
 		sending: new(errgroup.Group), commits: make(chan *checkpoint, 1), failed: make(chan error, 1),
+		freed: make(chan []byte, cfg.Transfers),
 	}
 	p.sending.SetLimit(cfg.Transfers)
 	if h.Source != nil {
@@ -202,7 +204,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	}
 	frames := make(chan frame)
 	var end *format.End
-	g.Go(func() error { return read(ctx, r, frames) })
+	g.Go(func() error { return read(ctx, r, frames, p.freed) })
 	g.Go(func() (err error) {
 		defer close(p.commits)
 		end, err = p.follow(ctx, frames)
@@ -280,9 +282,15 @@ type frame struct {
 	raw  []byte
 }
 
-func read(ctx context.Context, r *format.Reader, frames chan<- frame) error {
+// read reads frames, into buffers that come back through freed.
+func read(ctx context.Context, r *format.Reader, frames chan<- frame, freed <-chan []byte) error {
 	defer close(frames)
 	for {
+		select {
+		case b := <-freed:
+			r.Reuse(b)
+		default:
+		}
 		f, err := r.Next()
 		if err == io.EOF {
 			return nil
@@ -482,6 +490,10 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 			case p.failed <- err:
 			default: // another was first
 			}
+		}
+		select {
+		case p.freed <- raw:
+		default: // there are enough
 		}
 		done <- err
 		return nil
