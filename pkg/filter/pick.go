@@ -86,7 +86,7 @@ func conditions(c *cli.Context) (quick []shallow, slow []deep, err error) {
 	now := time.Now()
 	for name, bound := range map[string]*int64{"since": &since, "until": &until} {
 		if text := c.String(name); text != "" {
-			t, err := timespec.Parse(strings.TrimPrefix(text, "@"), now)
+			t, err := timespec.Parse(text, now)
 			if err != nil {
 				return nil, nil, command.Usagef("--%s: %w", name, err)
 			}

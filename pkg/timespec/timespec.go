@@ -10,8 +10,10 @@ import (
 
 // Parse reads a time: RFC 3339 (2026-11-20T22:00:00Z; the zone may be missing and
 // is then local, and so may be the time of day), milliseconds since the epoch, or a
-// duration before now (24h, 7d).
+// duration before now (24h, 7d). An @ before it, as kcat has it, is passed over.
 func Parse(s string, now time.Time) (time.Time, error) {
+	given := s
+	s = strings.TrimPrefix(s, "@")
 	if ms, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return time.UnixMilli(ms), nil
 	}
@@ -26,7 +28,7 @@ func Parse(s string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
 		return t, nil
 	}
-	return time.Time{}, fmt.Errorf("%q is not a time: give RFC 3339, milliseconds since the epoch, or a duration before now such as 24h or 7d", s)
+	return time.Time{}, fmt.Errorf("%q is not a time: give RFC 3339, milliseconds since the epoch, or a duration before now such as 24h or 7d", given)
 }
 
 // ParseDuration reads a duration as time.ParseDuration does, and with days (d) and
