@@ -29,11 +29,14 @@ const (
 	KindSeg
 	KindMap
 	KindEnd
+	KindGroups
+	KindTarget
 )
 
 var kinds = map[string]Kind{
 	"rec": KindRec, "topic": KindTopic, "mark": KindMark, "group": KindGroup, "point": KindPoint,
 	"batch": KindBatch, "seg": KindSeg, "map": KindMap, "end": KindEnd,
+	"groups": KindGroups, "target": KindTarget,
 }
 
 // A Frame is one frame of a stream as a [Reader] found it.
@@ -67,7 +70,7 @@ func (f *Frame) parse(b []byte) error {
 }
 
 // An Encoder is a frame that can be written: [*Topic], [*Mark], [*Group],
-// [*Point], [*Batch], [*Map] or [*End].
+// [*Groups], [*Point], [*Batch], [*Map], [*Target] or [*End].
 type Encoder interface {
 	// AppendFrame appends the frame in core deterministic encoding to b.
 	AppendFrame(b []byte) ([]byte, error)
@@ -83,7 +86,8 @@ type Header struct {
 	// those outside; in a stream of records it tells what was dropped.
 	Window *Window `cbor:"window,omitempty"`
 	// Filters names, in the order of the pipe, the stages that may have dropped or
-	// changed records.
+	// changed records. A name may end in a colon and a digest of what the stage was
+	// told to do; streams with equal lists were filtered in the same way.
 	Filters []string `cbor:"filters,omitempty"`
 
 	// What later versions add, as it came: keys of the header's map and of its
@@ -167,7 +171,19 @@ type MarkInfo struct {
 	// Begins says that scanning begins anew at Next, which may be anywhere: nothing is
 	// said of the offsets between the mark before and this one.
 	Begins bool       `cbor:"begins,omitempty"`
-	Lost   [][2]int64 `cbor:"lost,omitempty"` // [from, next) ranges that were deleted before they were read
+	Lost   [][2]int64 `cbor:"lost,omitempty"` // [from, next) ranges that could not be read: deleted before, say
+	// Filters says, in a stream from a store, that not all records between the mark
+	// before and this one need be here as they were, and why. In other streams the
+	// header says so for all marks. See [Header].
+	Filters []string `cbor:"filters,omitempty"`
+	// Open is [last stable offset, high watermark) where an open transaction hid
+	// offsets when the run ended.
+	Open *[2]int64 `cbor:"open,omitempty"`
+	// Branch goes with Begins: what earlier runs have read at Next and above is not
+	// in Kafka any more (log truncation, KIP-320), and what follows takes its place.
+	Branch bool `cbor:"branch,omitempty"`
+	// Deleted says that the topic was deleted while it was read.
+	Deleted bool `cbor:"deleted,omitempty"`
 }
 
 // A Group is a consumer group's committed offsets, by topic and partition.
@@ -179,6 +195,10 @@ type Group struct {
 
 // GroupInfo is the part of a [Group] that may be missing.
 type GroupInfo struct {
+	// Topics are the topics that the frame speaks for, and their topic ids, "" where
+	// one is not known: a partition of theirs without an offset has no commit.
+	Topics map[string]string `cbor:"topics,omitempty" json:"topics,omitempty"`
+
 	// Of a group whose offsets have been translated to another cluster:
 
 	By       string     `cbor:"by,omitempty" json:"by,omitempty"`         // how they were found
@@ -241,10 +261,34 @@ type Unplaced struct {
 	Why       string `cbor:"why" json:"why"`
 }
 
+// Groups says which consumer groups a source was asked for, and which it found: a
+// group that Include and Exclude select, and that IDs does not list, has no offset in
+// Topics.
+type Groups struct {
+	IDs []string
+	GroupsInfo
+}
+
+// GroupsInfo is the part of a [Groups] that may be missing.
+type GroupsInfo struct {
+	// Include and Exclude are names, or regular expressions (RE2) that begin with ^.
+	Include []string `cbor:"include,omitempty" json:"include,omitempty"`
+	Exclude []string `cbor:"exclude,omitempty" json:"exclude,omitempty"`
+	// Topics are as in [GroupInfo].
+	Topics map[string]string `cbor:"topics,omitempty" json:"topics,omitempty"`
+}
+
 // A Point is a restore point: the marks and groups before it are one moment of
 // the cluster.
 type Point struct {
 	Time int64 // milliseconds since the epoch
+	// Without are the partitions, by topic, that the stream speaks of and that are not
+	// part of the moment.
+	Without map[string][]int32
+}
+
+type pointInfo struct {
+	Without map[string][]int32 `cbor:"without,omitempty"`
 }
 
 // A Batch is a raw Kafka record batch. The kind is reserved: no command writes it yet.
@@ -281,6 +325,9 @@ type Segment struct {
 	// DropBelow asks whoever unpacks to drop records below this offset: another
 	// segment, earlier in the stream, has them.
 	DropBelow int64 `cbor:"drop_below,omitempty"`
+	// DropFrom, where it is not 0, asks to drop records at this offset and above:
+	// they were cut off in Kafka, and others took their place (see [MarkInfo.Branch]).
+	DropFrom int64 `cbor:"drop_from,omitempty"`
 }
 
 // A Map is a run of restored records: source offset SourceFirst+i became target
@@ -295,6 +342,22 @@ type Map struct {
 	Count           int64
 }
 
+// A Target says what a source partition became at a restore, whether or not it has
+// records. TargetPartition is -1 where its records were spread over the target topic's
+// partitions.
+type Target struct {
+	Topic           string
+	Partition       int32
+	TargetTopic     string
+	TargetPartition int32
+	TargetInfo
+}
+
+// TargetInfo is the part of a [Target] that may be missing.
+type TargetInfo struct {
+	TargetID string `cbor:"target_id,omitempty" json:"target_id,omitempty"` // topic id
+}
+
 // End is the last frame, and the proof that the upstream finished.
 type End struct {
 	Records  int64 `cbor:"records"`
@@ -302,9 +365,30 @@ type End struct {
 	// Interrupted says that the source was told to stop before it was done: what
 	// is here is whole, but it is not all.
 	Interrupted bool `cbor:"interrupted,omitempty"`
-	// Lost says that records had been deleted before they could be read; the
-	// marks say which.
+	// Lost says that records which were asked for are not here, whatever the reason:
+	// deleted before they could be read, behind an open transaction, in a partition that
+	// could not be read. The marks say which where they can.
 	Lost bool `cbor:"lost,omitempty"`
+	// Losses names each reason in a line for people: see [End.Lose].
+	Losses []string `cbor:"losses,omitempty"`
+}
+
+// maxLosses bounds [End.Losses].
+const maxLosses = 100
+
+// Lose notes a loss, in a line for people. A loss that is noted already is not
+// repeated; of the hundredth and those that follow there is only a last line that
+// says that there are more.
+func (e *End) Lose(what string) {
+	e.Lost = true
+	const more = "and more, which the messages of the run name"
+	switch {
+	case slices.Contains(e.Losses, what) || len(e.Losses) == maxLosses:
+	case len(e.Losses) == maxLosses-1:
+		e.Losses = append(e.Losses, more)
+	default:
+		e.Losses = append(e.Losses, what)
+	}
 }
 
 var (
@@ -558,6 +642,12 @@ func DecodeMark(b []byte) (*Mark, error) {
 			return nil, corrupt("mark at offset %d with a lost range [%d, %d)", m.Next, l[0], l[1])
 		}
 	}
+	if o := m.Open; o != nil && (o[0] < 0 || o[0] >= o[1]) {
+		return nil, corrupt("mark at offset %d with an open range [%d, %d)", m.Next, o[0], o[1])
+	}
+	if m.Branch && !m.Begins {
+		return nil, corrupt("mark at offset %d with a branch that does not begin there", m.Next)
+	}
 	return m, nil
 }
 
@@ -584,17 +674,56 @@ func DecodeGroup(b []byte) (*Group, error) {
 
 // AppendFrame implements [Encoder].
 func (p *Point) AppendFrame(b []byte) ([]byte, error) {
-	return appendFrame(b, "point", p.Time, struct{}{})
+	return appendFrame(b, "point", p.Time, pointInfo{p.Without})
 }
 
 // DecodePoint decodes a point frame.
 func DecodePoint(b []byte) (*Point, error) {
 	p := new(Point)
-	var info map[string]cbor.RawMessage
+	var info pointInfo
 	if err := decodeFrame(b, "point", &p.Time, &info); err != nil {
 		return nil, err
 	}
+	for topic, partitions := range info.Without {
+		for _, number := range partitions {
+			if number < 0 {
+				return nil, corrupt("point without partition %d of %q", number, topic)
+			}
+		}
+	}
+	p.Without = info.Without
 	return p, nil
+}
+
+// AppendFrame implements [Encoder].
+func (g *Groups) AppendFrame(b []byte) ([]byte, error) {
+	return appendFrame(b, "groups", g.IDs, g.GroupsInfo)
+}
+
+// DecodeGroups decodes a groups frame.
+func DecodeGroups(b []byte) (*Groups, error) {
+	g := new(Groups)
+	if err := decodeFrame(b, "groups", &g.IDs, &g.GroupsInfo); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// AppendFrame implements [Encoder].
+func (t *Target) AppendFrame(b []byte) ([]byte, error) {
+	return appendFrame(b, "target", t.Topic, t.Partition, t.TargetTopic, t.TargetPartition, t.TargetInfo)
+}
+
+// DecodeTarget decodes a target frame.
+func DecodeTarget(b []byte) (*Target, error) {
+	t := new(Target)
+	if err := decodeFrame(b, "target", &t.Topic, &t.Partition, &t.TargetTopic, &t.TargetPartition, &t.TargetInfo); err != nil {
+		return nil, err
+	}
+	if t.Partition < 0 || t.TargetPartition < -1 {
+		return nil, corrupt("target of partition %d: partition %d", t.Partition, t.TargetPartition)
+	}
+	return t, nil
 }
 
 // AppendFrame implements [Encoder].
@@ -658,6 +787,8 @@ func (s *Segment) Validate() error {
 		return corrupt("seg of %d records that scanned [%d, %d) and holds %d to %d", s.Records, s.From, s.Next, s.First, s.Last)
 	case s.MinTimestamp > s.MaxTimestamp:
 		return corrupt("seg with timestamps from %d to %d", s.MinTimestamp, s.MaxTimestamp)
+	case s.DropFrom < 0 || s.DropFrom != 0 && s.DropFrom <= s.From:
+		return corrupt("seg that scanned [%d, %d) of which records from %d on are to be dropped", s.From, s.Next, s.DropFrom)
 	case s.RawSize < 0 || s.Size < 0 || len(s.SHA256) != 32:
 		return corrupt("seg without its sizes and sha256")
 	}

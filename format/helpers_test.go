@@ -90,6 +90,10 @@ func decodeEncoder(f *Frame) (e Encoder, err error) {
 		e, err = DecodeGroup(f.Raw)
 	case KindPoint:
 		e, err = DecodePoint(f.Raw)
+	case KindGroups:
+		e, err = DecodeGroups(f.Raw)
+	case KindTarget:
+		e, err = DecodeTarget(f.Raw)
 	case KindBatch:
 		e, err = DecodeBatch(f.Raw)
 	case KindMap:

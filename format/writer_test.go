@@ -3,6 +3,7 @@ package format
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"reflect"
@@ -161,7 +162,9 @@ func every() []Encoder {
 		&Mark{},
 		&Mark{"orders", math.MaxInt32, math.MaxInt64, MarkInfo{
 			"vPeOCWypqUOSepEvx0cbog", ptr(int32(0)), ptr(int64(0)), ptr(int64(math.MaxInt64)), true, [][2]int64{{0, 5}, {7, math.MaxInt64}},
+			[]string{"kbk-filter:1a2b3c4d", "window"}, &[2]int64{7, math.MaxInt64}, true, true,
 		}},
+		&Groups{IDs: []string{}}, &Target{},
 		&Group{ID: "billing", Offsets: map[string]map[int32]GroupOffset{
 			"orders": {0: {Offset: 5}, 1000: {Offset: math.MaxInt64, LeaderEpoch: ptr(int32(3)), Metadata: ptr("")}},
 			"none":   {},
@@ -169,11 +172,12 @@ func every() []Encoder {
 		&Group{ID: "translated", Offsets: map[string]map[int32]GroupOffset{"orders": {
 			0: {Offset: 5, End: ptr(int64(9)), Record: &NextRecord{5, -1, []byte{1, 2}}},
 			1: {AtEnd: true, Again: 3, From: []GroupSource{{"old", 1, 7, ptr(int64(9)), ptr(int64(8)), 1, &NextRecord{8, 1, []byte{3}}}, {Topic: "old"}}},
-		}}, GroupInfo: GroupInfo{"map", "original", []Unplaced{{"gone", 1, 2, "not in the backup"}}, map[string][]int32{"orders": {2, 3}}, true}},
-		&Point{}, &Point{-1}, &Point{1_700_000_000_000},
+		}}, GroupInfo: GroupInfo{map[string]string{"orders": "id"}, "map", "original", []Unplaced{{"gone", 1, 2, "not in the backup"}}, map[string][]int32{"orders": {2, 3}}, true}},
+		&Point{}, &Point{Time: -1}, &Point{1_700_000_000_000, map[string][]int32{"orders": {0, 2}}},
+		&Groups{IDs: []string{"a", "b"}, GroupsInfo: GroupsInfo{[]string{"^"}, []string{"c"}, map[string]string{"orders": ""}}}, &Target{"a", 1, "b", -1, TargetInfo{"id"}},
 		&Batch{"orders", 1, 10, 19, -1, 10, []byte("raw")},
 		&Map{"orders", 1, 100, "orders-2", 2, 0, math.MaxInt64 - 100},
-		&End{}, &End{5, 6, true, true},
+		&End{}, &End{5, 6, true, true, []string{"orders/0: offsets 0 to 9 were deleted before they were read"}},
 	}
 }
 
@@ -208,6 +212,21 @@ func TestEveryFrameRoundTrips(t *testing.T) {
 	}
 }
 
+func TestLossesAreBounded(t *testing.T) {
+	var e End
+	e.Lose("orders/0: gone")
+	e.Lose("orders/0: gone")
+	if want := (End{Lost: true, Losses: []string{"orders/0: gone"}}); !reflect.DeepEqual(e, want) {
+		t.Errorf("one loss that is noted twice: %+v", e)
+	}
+	for i := range 2 * maxLosses {
+		e.Lose(fmt.Sprintf("orders/%d: gone too", i))
+	}
+	if last := e.Losses[len(e.Losses)-1]; len(e.Losses) != maxLosses || !strings.HasPrefix(last, "and more") {
+		t.Errorf("%d losses, the last one is %q", len(e.Losses), last)
+	}
+}
+
 // TestNilIsEmpty: of the frames but rec, none knows null.
 func TestNilIsEmpty(t *testing.T) {
 	if got, want := frames(t, &Batch{}), unhex("88 656261746368 60 00 00 00 00 00 40"); !bytes.Equal(got, want) {
@@ -221,7 +240,7 @@ func TestNilIsEmpty(t *testing.T) {
 func TestSegmentRoundTrips(t *testing.T) {
 	want := &Segment{
 		Topic: "orders", TopicID: "id", Partition: 3, From: 10, Next: 20, First: 11, Last: 18, Records: 4, MinTimestamp: -5, MaxTimestamp: 5,
-		Codec: "zstd", Cipher: "age", RawSize: 1000, Size: 300_000, SHA256: make([]byte, 32), DropBelow: 12,
+		Codec: "zstd", Cipher: "age", RawSize: 1000, Size: 300_000, SHA256: make([]byte, 32), DropBelow: 12, DropFrom: 17,
 	}
 	data := bytes.Repeat([]byte("x"), 300_000)
 	for _, parts := range [][][]byte{{data}, {data[:1], data[1:1000], data[1000:]}} {
@@ -280,6 +299,12 @@ func TestDecodeRefuses(t *testing.T) {
 		"mark lost empty":       &Mark{Next: 9, MarkInfo: MarkInfo{Lost: [][2]int64{{3, 3}}}},
 		"mark lost past next":   &Mark{Next: 9, MarkInfo: MarkInfo{Lost: [][2]int64{{3, 10}}}},
 		"mark lost negative":    &Mark{Next: 9, MarkInfo: MarkInfo{Lost: [][2]int64{{-3, 3}}}},
+		"mark open empty":       &Mark{Next: 9, MarkInfo: MarkInfo{Open: &[2]int64{9, 9}}},
+		"mark open negative":    &Mark{Next: 9, MarkInfo: MarkInfo{Open: &[2]int64{-1, 9}}},
+		"mark branch":           &Mark{Next: 9, MarkInfo: MarkInfo{Branch: true}},
+		"point without":         &Point{Without: map[string][]int32{"t": {-1}}},
+		"target partition":      &Target{Partition: -1},
+		"target of target":      &Target{TargetPartition: -2},
 		"group partition":       &Group{Offsets: map[string]map[int32]GroupOffset{"t": {-1: {}}}},
 		"group offset":          &Group{Offsets: map[string]map[int32]GroupOffset{"t": {0: {Offset: -1}}}},
 		"batch order":           &Batch{First: 5, Last: 4},

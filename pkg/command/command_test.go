@@ -37,6 +37,25 @@ func TestStatusOf(t *testing.T) {
 	}
 }
 
+func TestEndStatus(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  format.End
+		want int
+		says string
+	}{
+		"whole":                {format.End{Records: 3}, OK, ""},
+		"lost":                 {format.End{Lost: true}, Loss, "the source"},
+		"lost, with reasons":   {format.End{Lost: true, Losses: []string{"a/0: gone", "b/1: hidden"}}, Loss, "a/0: gone; b/1: hidden"},
+		"interrupted":          {format.End{Interrupted: true}, Interrupted, "half of it"},
+		"interrupted and lost": {format.End{Interrupted: true, Lost: true, Losses: []string{"a/0: gone"}}, Interrupted, "half of it is there; lost: a/0: gone"},
+	} {
+		err := EndStatus(&c.end, "half of it is there")
+		if got := StatusOf(err); got != c.want || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: status %d, %v", name, got, err)
+		}
+	}
+}
+
 func TestSize(t *testing.T) {
 	for in, want := range map[string]int64{"64MiB": 64 << 20, "10MB": 10e6, "4096": 4096, "1GiB": 1 << 30, "1.5KiB": 1536} {
 		var s Size

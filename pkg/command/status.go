@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/kbkio/kbk/format"
 )
@@ -23,6 +24,25 @@ const (
 // of it.
 func Stopped(what string) error {
 	return WithStatus(Interrupted, errors.New("interrupted: "+what))
+}
+
+// EndStatus is what a command returns when its input came to the end frame end, and
+// all that it was given is done: nil; [Stopped] with what, where the source was
+// stopped; an error of status [Loss] where the source lost something. The error says
+// what was lost.
+func EndStatus(end *format.End, what string) error {
+	lost := strings.Join(end.Losses, "; ")
+	switch {
+	case end.Interrupted && lost != "":
+		return Stopped(what + "; lost: " + lost)
+	case end.Interrupted:
+		return Stopped(what)
+	case end.Lost && lost == "":
+		return WithStatus(Loss, errors.New("done, but records were lost before they reached this command: the messages of the source say which"))
+	case end.Lost:
+		return WithStatus(Loss, errors.New("done, but with loss: "+lost))
+	}
+	return nil
 }
 
 type statusError struct {

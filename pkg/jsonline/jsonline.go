@@ -29,7 +29,7 @@ type line struct {
 	Content string         `json:"content,omitempty"`
 	Source  *format.Source `json:"source,omitempty"`
 	Window  *window        `json:"window,omitempty"`
-	Filters []string       `json:"filters,omitempty"`
+	Filters []string       `json:"filters,omitempty"` // of a mark too
 
 	// header, topic, group
 	ID string `json:"id,omitempty"`
@@ -40,7 +40,7 @@ type line struct {
 	ReplicationFactor int               `json:"replication_factor,omitempty"`
 	Configs           map[string]string `json:"configs,omitempty"`
 
-	// mark, map
+	// mark, map, target
 	Topic       string     `json:"topic,omitempty"`
 	Partition   *int32     `json:"partition,omitempty"`
 	Next        *int64     `json:"next,omitempty"`
@@ -50,24 +50,38 @@ type line struct {
 	End         *int64     `json:"end,omitempty"`
 	Begins      bool       `json:"begins,omitempty"`
 	LostRanges  [][2]int64 `json:"lost_ranges,omitempty"`
+	Open        *[2]int64  `json:"open,omitempty"`
+	Branch      bool       `json:"branch,omitempty"`
+	Deleted     bool       `json:"deleted,omitempty"`
 
 	SourceFirst     *int64 `json:"source_first,omitempty"`
 	TargetTopic     string `json:"target_topic,omitempty"`
 	TargetPartition *int32 `json:"target_partition,omitempty"`
 	TargetFirst     *int64 `json:"target_first,omitempty"`
 	Count           *int64 `json:"count,omitempty"`
+	TargetID        string `json:"target_id,omitempty"`
 
 	// group
 	Offsets map[string]map[int32]offset `json:"offsets,omitempty"`
 
+	// group, groups
+	Topics map[string]string `json:"topics,omitempty"`
+
+	// groups
+	IDs     []string `json:"ids,omitempty"`
+	Include []string `json:"include,omitempty"`
+	Exclude []string `json:"exclude,omitempty"`
+
 	// point
-	Time *int64 `json:"time,omitempty"`
+	Time    *int64             `json:"time,omitempty"`
+	Without map[string][]int32 `json:"without,omitempty"`
 
 	// end
-	Records     *int64 `json:"records,omitempty"`
-	Segments    int64  `json:"segments,omitempty"`
-	Interrupted bool   `json:"interrupted,omitempty"`
-	Lost        bool   `json:"lost,omitempty"`
+	Records     *int64   `json:"records,omitempty"`
+	Segments    int64    `json:"segments,omitempty"`
+	Interrupted bool     `json:"interrupted,omitempty"`
+	Lost        bool     `json:"lost,omitempty"`
+	Losses      []string `json:"losses,omitempty"`
 
 	// CBOR is the frame as it is. It counts while the other fields say the same.
 	CBOR []byte `json:"cbor,omitempty"`
@@ -147,11 +161,13 @@ func describe(f *format.Frame) (*line, error) {
 		}
 		l.Topic, l.Partition, l.Next, l.TopicID = m.Topic, &m.Partition, &m.Next, m.TopicID
 		l.LeaderEpoch, l.LogStart, l.End, l.Begins, l.LostRanges = m.LeaderEpoch, m.LogStart, m.End, m.Begins, m.Lost
+		l.Filters, l.Open, l.Branch, l.Deleted = m.Filters, m.Open, m.Branch, m.Deleted
 	case format.KindGroup:
 		g, err := format.DecodeGroup(f.Raw)
 		if err != nil {
 			return nil, err
 		}
+		l.Topics = g.Topics
 		l.ID, l.Offsets = g.ID, make(map[string]map[int32]offset)
 		for topic, parts := range g.Offsets {
 			l.Offsets[topic] = make(map[int32]offset)
@@ -164,7 +180,19 @@ func describe(f *format.Frame) (*line, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.Time = &p.Time
+		l.Time, l.Without = &p.Time, p.Without
+	case format.KindGroups:
+		g, err := format.DecodeGroups(f.Raw)
+		if err != nil {
+			return nil, err
+		}
+		l.IDs, l.Include, l.Exclude, l.Topics = g.IDs, g.Include, g.Exclude, g.Topics
+	case format.KindTarget:
+		t, err := format.DecodeTarget(f.Raw)
+		if err != nil {
+			return nil, err
+		}
+		l.Topic, l.Partition, l.TargetTopic, l.TargetPartition, l.TargetID = t.Topic, &t.Partition, t.TargetTopic, &t.TargetPartition, t.TargetID
 	case format.KindMap:
 		m, err := format.DecodeMap(f.Raw)
 		if err != nil {
@@ -178,6 +206,7 @@ func describe(f *format.Frame) (*line, error) {
 			return nil, err
 		}
 		l.Records, l.Segments, l.Interrupted, l.Lost = &e.Records, e.Segments, e.Interrupted, e.Lost
+		l.Losses = e.Losses
 	}
 	return l, nil
 }
@@ -332,9 +361,10 @@ func (l *line) encode() (format.Encoder, error) {
 		}
 		return &format.Mark{Topic: l.Topic, Partition: *l.Partition, Next: *l.Next, MarkInfo: format.MarkInfo{
 			TopicID: l.TopicID, LeaderEpoch: l.LeaderEpoch, LogStart: l.LogStart, End: l.End, Begins: l.Begins, Lost: l.LostRanges,
+			Filters: l.Filters, Open: l.Open, Branch: l.Branch, Deleted: l.Deleted,
 		}}, nil
 	case "group":
-		g := &format.Group{ID: l.ID, Offsets: make(map[string]map[int32]format.GroupOffset)}
+		g := &format.Group{ID: l.ID, Offsets: make(map[string]map[int32]format.GroupOffset), GroupInfo: format.GroupInfo{Topics: l.Topics}}
 		for topic, parts := range l.Offsets {
 			g.Offsets[topic] = make(map[int32]format.GroupOffset)
 			for n, o := range parts {
@@ -346,7 +376,17 @@ func (l *line) encode() (format.Encoder, error) {
 		if l.Time == nil {
 			return nil, need(false)
 		}
-		return &format.Point{Time: *l.Time}, nil
+		return &format.Point{Time: *l.Time, Without: l.Without}, nil
+	case "groups":
+		return &format.Groups{IDs: l.IDs, GroupsInfo: format.GroupsInfo{Include: l.Include, Exclude: l.Exclude, Topics: l.Topics}}, nil
+	case "target":
+		if l.Partition == nil || l.TargetPartition == nil {
+			return nil, need(false)
+		}
+		return &format.Target{
+			Topic: l.Topic, Partition: *l.Partition, TargetTopic: l.TargetTopic, TargetPartition: *l.TargetPartition,
+			TargetInfo: format.TargetInfo{TargetID: l.TargetID},
+		}, nil
 	case "map":
 		if l.Partition == nil || l.SourceFirst == nil || l.TargetPartition == nil || l.TargetFirst == nil || l.Count == nil {
 			return nil, need(false)
@@ -359,7 +399,7 @@ func (l *line) encode() (format.Encoder, error) {
 		if l.Records == nil {
 			return nil, need(false)
 		}
-		return &format.End{Records: *l.Records, Segments: l.Segments, Interrupted: l.Interrupted, Lost: l.Lost}, nil
+		return &format.End{Records: *l.Records, Segments: l.Segments, Interrupted: l.Interrupted, Lost: l.Lost, Losses: l.Losses}, nil
 	}
 	return nil, fmt.Errorf("a frame of kind %q cannot be made of JSON: its cbor was changed, or left out", l.Kind)
 }

@@ -79,6 +79,31 @@ func TestVectors(t *testing.T) {
 	}
 }
 
+// TestFieldsAreEnough makes the frames of a golden stream of their readable fields
+// alone.
+func TestFieldsAreEnough(t *testing.T) {
+	stream, err := os.ReadFile("../../format/testdata/good/coverage.kbk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bare []byte
+	for line := range bytes.Lines(there(t, stream)) {
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(line, &fields); err != nil {
+			t.Fatal(err)
+		}
+		delete(fields, "cbor")
+		raw, err := json.Marshal(fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bare = append(append(bare, raw...), '\n')
+	}
+	if got := back(t, bare); !bytes.Equal(got, stream) {
+		t.Errorf("got  %x\nwant %x", got, stream)
+	}
+}
+
 // canonical is a stream as a stage passes it on: records and the header in deterministic
 // encoding, other frames as they are.
 func canonical(t *testing.T, stream []byte) []byte {
