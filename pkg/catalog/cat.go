@@ -94,7 +94,7 @@ func (c *cat) all(ctx context.Context, st *store.Store, plan *commitlog.Plan) er
 		if err != nil {
 			return err
 		}
-		err = c.opener.Open(streamed(&seg.Segment), data, func(f *format.Frame) error {
+		err = c.opener.Open(seg.Frame(), data, func(f *format.Frame) error {
 			if f.Kind != format.KindRec || f.Offset < max(c.cfg.From, seg.DropBelow) || f.Offset >= c.cfg.To ||
 				f.Timestamp < c.cfg.Since || f.Timestamp > c.cfg.Until {
 				return nil

@@ -27,10 +27,10 @@ func timelines(t *testing.T) []byte {
 	const day = 24 * 3600 * 1000
 	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
 	seg := func(topic string, p int32, from, next int64) commitlog.Segment {
-		seg := commitlog.Segment{
-			Topic: topic, TopicID: "id", Partition: p, From: from, Next: next, First: from, Last: next - 1, Records: next - from,
-			MinTimestamp: start + from*day/100, MaxTimestamp: start + next*day/100, Codec: "zstd", RawSize: 4000, Size: 1000, SHA256: commitlog.Sum(fmt.Append(nil, topic, p, from)),
-		}
+		seg := commitlog.Segment{Topic: topic, TopicID: "id", Partition: p, Content: commitlog.Content{
+			From: from, Next: next, First: from, Last: next - 1, Records: next - from, MinTimestamp: start + from*day/100, MaxTimestamp: start + next*day/100,
+			Form: &commitlog.Form{Codec: "zstd"}, RawSize: 4000, Size: 1000, SHA256: commitlog.HashOf(fmt.Append(nil, topic, p, from)),
+		}}
 		var err error
 		seg.Path, err = commitlog.SegmentPath(&seg)
 		ok(t, err)

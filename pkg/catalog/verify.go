@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -281,21 +280,11 @@ func (v *verifier) content(ctx context.Context, opener *segment.Opener, seg comm
 	if sealed { // its checksum is right, and more cannot be told
 		return nil
 	}
-	err = opener.Open(streamed(&seg), data, func(*format.Frame) error { return nil })
+	err = opener.Open(seg.Frame(), data, func(*format.Frame) error { return nil })
 	if err != nil {
 		v.found("content", seg.Path, "%v", err)
 	}
 	return nil
-}
-
-// streamed is what a stream would say of a segment.
-func streamed(s *commitlog.Segment) *format.Segment {
-	sum, _ := hex.DecodeString(s.SHA256) // as the log's own checks have seen
-	return &format.Segment{
-		Topic: s.Topic, TopicID: s.TopicID, Partition: s.Partition, From: s.From, Next: s.Next, First: s.First, Last: s.Last,
-		Records: s.Records, MinTimestamp: s.MinTimestamp, MaxTimestamp: s.MaxTimestamp,
-		Codec: s.Codec, Cipher: s.Cipher, RawSize: s.RawSize, Size: s.Size, SHA256: sum, Filters: s.Filters,
-	}
 }
 
 // sum says what was looked at, and what could not be.

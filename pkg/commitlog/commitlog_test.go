@@ -21,12 +21,11 @@ func ptr[T any](v T) *T { return &v }
 // segment makes a valid one of topic "orders" that holds every offset it scanned.
 func segment(t testing.TB, id string, partition int32, from, next int64) Segment {
 	t.Helper()
-	s := Segment{
-		Topic: "orders", TopicID: id, Partition: partition,
+	s := Segment{Topic: "orders", TopicID: id, Partition: partition, Content: Content{
 		From: from, Next: next, First: from, Last: next - 1, Records: next - from,
-		MinTimestamp: 1000 + from, MaxTimestamp: 1000 + next, Codec: "zstd", RawSize: 10, Size: 5,
-		SHA256: Sum(fmt.Append(nil, id, partition, from, next)),
-	}
+		MinTimestamp: 1000 + from, MaxTimestamp: 1000 + next, Form: &Form{Codec: "zstd"}, RawSize: 10, Size: 5,
+		SHA256: HashOf(fmt.Append(nil, id, partition, from, next)),
+	}}
 	var err error
 	if s.Path, err = SegmentPath(&s); err != nil {
 		t.Fatal(err)
@@ -209,14 +208,14 @@ func TestSegmentPath(t *testing.T) {
 	s := segment(t, "", 7, 3, 9)
 	s.Cipher = "age"
 	got, err := SegmentPath(&s)
-	want := "topics/orders/partition=7/segment-00000000000000000003-00000000000000000008-" + s.SHA256[:8] + ".cbor.zst.age"
+	want := "topics/orders/partition=7/segment-00000000000000000003-00000000000000000008-" + s.SHA256.String()[:8] + ".cbor.zst.age"
 	if err != nil || got != want {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
 	s.Cipher = ""
 	for codec, ext := range map[string]string{"": ".cbor", "none": ".cbor", "zstd": ".cbor.zst", "lz4": ".cbor.lz4", "gzip": ".cbor.gz", "snappy": ".cbor.sz"} {
 		s.Codec = codec
-		if got, err := SegmentPath(&s); err != nil || !strings.HasSuffix(got, s.SHA256[:8]+ext) {
+		if got, err := SegmentPath(&s); err != nil || !strings.HasSuffix(got, s.SHA256.String()[:8]+ext) {
 			t.Errorf("got %q, %v for codec %q", got, err, codec)
 		}
 	}

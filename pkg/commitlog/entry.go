@@ -76,30 +76,6 @@ type Topic struct {
 	Frame             []byte            `json:"frame,omitempty"`
 }
 
-// A Segment is a stored object and the offsets it stands for: it was made by
-// scanning [From, Next) and holds Records records, from First to Last.
-type Segment struct {
-	Path         string `json:"path"` // see [SegmentPath]
-	Topic        string `json:"topic"`
-	TopicID      string `json:"topic_id,omitempty"`
-	Partition    int32  `json:"partition"`
-	From         int64  `json:"from"`
-	Next         int64  `json:"next"`
-	First        int64  `json:"first"`
-	Last         int64  `json:"last"`
-	Records      int64  `json:"records"`
-	MinTimestamp int64  `json:"min_timestamp"` // milliseconds since the epoch
-	MaxTimestamp int64  `json:"max_timestamp"`
-	Codec        string `json:"codec"`            // as in format.Segment
-	Cipher       string `json:"cipher,omitempty"` // "age", or none
-	RawSize      int64  `json:"raw_size"`         // bytes of the stream inside
-	Size         int64  `json:"size"`             // bytes of the object
-	SHA256       string `json:"sha256"`           // of the object, in hexadecimal
-	// Filters says that records of [From, Next) may have been dropped or changed on
-	// purpose, and by which stages.
-	Filters []string `json:"filters,omitempty"`
-}
-
 // A Mark says that [From, Next) of a partition was scanned, or is lost, whether or
 // not a segment holds records of it. It may be empty: a partition without records
 // has been seen all the same.
@@ -215,26 +191,6 @@ func (e *Entry) validate() error {
 		if err := e.Marks[i].validate(); err != nil {
 			return fmt.Errorf("mark %d: %w", i, err)
 		}
-	}
-	return nil
-}
-
-func (s *Segment) validate() error {
-	want, err := SegmentPath(s)
-	if err != nil {
-		return err
-	}
-	switch {
-	case s.Path != want:
-		return fmt.Errorf("path %q should be %q", s.Path, want)
-	case s.From < 0 || s.From > s.First || s.First > s.Last || s.Last >= s.Next:
-		return fmt.Errorf("records %d to %d do not fit into [%d, %d)", s.First, s.Last, s.From, s.Next)
-	case s.Records < 1 || s.Records-1 > s.Last-s.First:
-		return fmt.Errorf("%d records do not fit into %d to %d", s.Records, s.First, s.Last)
-	case s.MinTimestamp > s.MaxTimestamp:
-		return fmt.Errorf("timestamps %d to %d are not a range", s.MinTimestamp, s.MaxTimestamp)
-	case s.Size < 0 || s.RawSize < 0:
-		return fmt.Errorf("size %d or raw size %d is negative", s.Size, s.RawSize)
 	}
 	return nil
 }

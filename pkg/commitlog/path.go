@@ -58,14 +58,11 @@ func SegmentPath(s *Segment) (string, error) {
 	if s.First < 0 || s.Last < s.First {
 		return "", fmt.Errorf("records %d to %d are not a range of offsets", s.First, s.Last)
 	}
-	if !isHex(s.SHA256, 64) {
-		return "", fmt.Errorf("sha256 %q is not 64 lower-case hexadecimal digits", s.SHA256)
-	}
 	ext, err := extension(s.Codec, s.Cipher)
 	if err != nil {
 		return "", err
 	}
-	name := fmt.Sprintf("segment-%020d-%020d-%s%s", s.First, s.Last, s.SHA256[:8], ext)
+	name := fmt.Sprintf("segment-%020d-%020d-%x%s", s.First, s.Last, s.SHA256[:4], ext)
 	return path.Join(TopicsDir, s.Topic, "partition="+strconv.Itoa(int(s.Partition)), name), nil
 }
 

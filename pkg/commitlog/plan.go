@@ -21,7 +21,7 @@ type Plan struct {
 
 // chosen is a segment of a plan.
 type chosen struct {
-	*stored
+	*Content
 	dropBelow int64
 }
 
@@ -38,14 +38,14 @@ func (p *Plan) Len() int { return len(p.segments) }
 // Segment returns one of the segments, from 0.
 func (p *Plan) Segment(i int) Chosen {
 	c := p.segments[i]
-	return Chosen{partitionKey{p.Topic, p.TopicID, p.Partition}.segment(c.stored), c.dropBelow}
+	return Chosen{partitionKey{p.Topic, p.TopicID, p.Partition}.segment(c.Content), c.dropBelow}
 }
 
 // Size returns the bytes of the segments' objects.
 func (p *Plan) Size() int64 {
 	var n int64
 	for _, c := range p.segments {
-		n += c.size
+		n += c.Size
 	}
 	return n
 }
@@ -83,7 +83,7 @@ func (s *State) Select() []Plan {
 func (p *Plan) Cut(from, next, since, until int64) {
 	kept := p.segments[:0:0]
 	for _, c := range p.segments {
-		if max(c.first, c.dropBelow) < next && c.last >= from && c.minTimestamp <= until && c.maxTimestamp >= since {
+		if max(c.First, c.dropBelow) < next && c.Last >= from && c.MinTimestamp <= until && c.MaxTimestamp >= since {
 			kept = append(kept, c)
 		}
 	}
@@ -107,18 +107,18 @@ func clip(ranges [][2]int64, from, next int64) [][2]int64 {
 // choose returns the fewest of segments, which are sorted by from, that together
 // cover what all of them cover: of those that begin at or before the first offset
 // that is still to be covered, always the one that reaches furthest.
-func choose(segments []stored) []chosen {
+func choose(segments []Content) []chosen {
 	var out []chosen
 	at := int64(math.MinInt64) // all below is covered, or is in no segment
 	for i := 0; i < len(segments); {
-		at = max(at, segments[i].from)
+		at = max(at, segments[i].From)
 		best := i
-		for ; i < len(segments) && segments[i].from <= at; i++ {
-			if segments[i].next > segments[best].next {
+		for ; i < len(segments) && segments[i].From <= at; i++ {
+			if segments[i].Next > segments[best].Next {
 				best = i
 			}
 		}
-		if next := segments[best].next; next > at {
+		if next := segments[best].Next; next > at {
 			out = append(out, chosen{&segments[best], at})
 			at = next
 		}

@@ -57,23 +57,22 @@ func (s *State) Prune(before time.Time, needs Needs) []Segment {
 			need = *n
 		}
 		i := 0
-		for i < len(p.segments) && p.segments[i].maxTimestamp < before.UnixMilli() && !need.touches(p.segments[i].from, p.segments[i].next) {
+		for i < len(p.segments) && p.segments[i].MaxTimestamp < before.UnixMilli() && !need.touches(p.segments[i].From, p.segments[i].Next) {
 			gone = append(gone, key.segment(&p.segments[i]))
-			p.pruned = max(p.pruned, p.segments[i].next)
+			p.pruned = max(p.pruned, p.segments[i].Next)
 			i++
 		}
 		if i == 0 {
 			continue
 		}
 		if p.segments = slices.Clone(p.segments[i:]); len(p.segments) > 0 {
-			p.pruned = p.segments[0].from
+			p.pruned = p.segments[0].From
 		}
 		p.covered, p.lost = clip(p.covered, p.pruned, p.next), clip(p.lost, p.pruned, p.next)
 		p.from = max(p.from, p.pruned)
 		p.sums = sums{}
 		for j := range p.segments {
-			seg := key.segment(&p.segments[j])
-			p.sums.add(&seg)
+			p.sums.add(&p.segments[j])
 		}
 	}
 	return gone

@@ -104,7 +104,10 @@ func planText(s *State) (out []string) {
 	for _, p := range s.Select() {
 		out = append(out, fmt.Sprint(p.Topic, p.TopicID, p.Partition, p.From, p.Next, p.Holes, p.Lost))
 		for i := range p.Len() {
-			out = append(out, fmt.Sprint(p.Segment(i)))
+			seg := p.Segment(i)
+			form := *seg.Form
+			seg.Form = nil
+			out = append(out, fmt.Sprint(seg, form))
 		}
 	}
 	return out

@@ -248,20 +248,8 @@ func splitID(id string) (run string, seq int, ok bool) {
 
 // An indexLine is a segment in an index: what the topic and the path say is left out.
 type indexLine struct {
-	Partition    int32    `json:"partition"` // first: a reader may go by it
-	From         int64    `json:"from"`
-	Next         int64    `json:"next"`
-	First        int64    `json:"first"`
-	Last         int64    `json:"last"`
-	Records      int64    `json:"records"`
-	MinTimestamp int64    `json:"min_timestamp"`
-	MaxTimestamp int64    `json:"max_timestamp"`
-	Codec        string   `json:"codec,omitempty"`
-	Cipher       string   `json:"cipher,omitempty"`
-	RawSize      int64    `json:"raw_size"`
-	Size         int64    `json:"size"`
-	SHA256       string   `json:"sha256"`
-	Filters      []string `json:"filters,omitempty"`
+	Partition int32 `json:"partition"` // first: a reader may go by it
+	Content
 }
 
 // indexSize is how many segments an index file gets before the next partition goes into
@@ -283,12 +271,7 @@ func (s *State) WriteIndex(topic, id string, put func(data []byte) (File, error)
 	for i, n, first := 0, 0, 0; i < len(numbers); i++ {
 		key := partitionKey{topic, id, numbers[i]}
 		for j := range s.parts[key].segments {
-			seg := key.segment(&s.parts[key].segments[j])
-			err := enc.Encode(indexLine{
-				seg.Partition, seg.From, seg.Next, seg.First, seg.Last, seg.Records, seg.MinTimestamp, seg.MaxTimestamp,
-				seg.Codec, seg.Cipher, seg.RawSize, seg.Size, seg.SHA256, seg.Filters,
-			})
-			if err != nil {
+			if err := enc.Encode(indexLine{numbers[i], s.parts[key].segments[j]}); err != nil {
 				return nil, err
 			}
 			n++
@@ -327,10 +310,9 @@ func (s *State) ReadIndex(r io.Reader, topic, id string) error {
 		if kept[string(head)] = s.keeps(topic, l.Partition); !kept[string(head)] {
 			return nil
 		}
-		seg := Segment{
-			Topic: topic, TopicID: id, Partition: l.Partition, From: l.From, Next: l.Next, First: l.First, Last: l.Last, Records: l.Records,
-			MinTimestamp: l.MinTimestamp, MaxTimestamp: l.MaxTimestamp, Codec: l.Codec, Cipher: l.Cipher,
-			RawSize: l.RawSize, Size: l.Size, SHA256: l.SHA256, Filters: l.Filters,
+		seg := Segment{Topic: topic, TopicID: id, Partition: l.Partition, Content: l.Content}
+		if seg.Form == nil { // earlier versions leave out a codec that is none
+			seg.Form = new(Form)
 		}
 		var err error
 		if seg.Path, err = SegmentPath(&seg); err == nil {
@@ -339,7 +321,7 @@ func (s *State) ReadIndex(r io.Reader, topic, id string) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		s.partition(topic, id, l.Partition, l.From).insert(s.store(&seg))
+		s.partition(topic, id, l.Partition, l.From).insert(s.forms.share(seg.Content))
 		return nil
 	})
 }

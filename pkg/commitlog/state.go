@@ -1,14 +1,10 @@
 package commitlog
 
 import (
-	"bytes"
-	"cmp"
-	"encoding/hex"
 	"fmt"
 	"iter"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -33,7 +29,7 @@ type State struct {
 	groups  map[string]Group
 	points  []RestorePoint
 	others  [][]byte
-	forms   map[string]*form // by what is in them
+	forms   forms
 	moments []File
 	open    *File
 }
@@ -76,7 +72,7 @@ type partition struct {
 	from, next int64 // the lowest and the highest offset that a segment or mark begins or ends at
 	pruned     int64 // what is below was let go on purpose
 	sums       sums
-	segments   []stored // sorted by from, next and sha256; none twice
+	segments   []Content // sorted by from, next and sha256; none twice
 }
 
 // sums are over the segments of a partition. One that adds nothing to what was covered
@@ -86,7 +82,7 @@ type sums struct {
 	minTimestamp, maxTimestamp         int64
 }
 
-func (t *sums) add(seg *Segment) {
+func (t *sums) add(seg *Content) {
 	if t.segments == 0 {
 		t.minTimestamp, t.maxTimestamp = seg.MinTimestamp, seg.MaxTimestamp
 	}
@@ -96,49 +92,6 @@ func (t *sums) add(seg *Segment) {
 	t.rawBytes += seg.RawSize
 	t.minTimestamp = min(t.minTimestamp, seg.MinTimestamp)
 	t.maxTimestamp = max(t.maxTimestamp, seg.MaxTimestamp)
-}
-
-// stored is a [Segment] as it is kept: there may be a million, so that what its
-// partition and its form say already is left out, and so is the path, which they make.
-type stored struct {
-	from, next, first, last    int64
-	records                    int64
-	minTimestamp, maxTimestamp int64
-	rawSize, size              int64
-	sha                        [32]byte
-	form                       *form
-}
-
-// A form is what most segments of a backup share.
-type form struct {
-	codec, cipher string
-	filters       []string
-}
-
-func (s *State) store(seg *Segment) stored {
-	key := strings.Join(append([]string{seg.Codec, seg.Cipher}, seg.Filters...), "\x00")
-	f := s.forms[key]
-	if f == nil {
-		f = &form{seg.Codec, seg.Cipher, seg.Filters}
-		s.forms[key] = f
-	}
-	c := stored{
-		from: seg.From, next: seg.Next, first: seg.First, last: seg.Last, records: seg.Records,
-		minTimestamp: seg.MinTimestamp, maxTimestamp: seg.MaxTimestamp, rawSize: seg.RawSize, size: seg.Size, form: f,
-	}
-	_, _ = hex.Decode(c.sha[:], []byte(seg.SHA256)) // 64 digits: Segment.validate has seen them
-	return c
-}
-
-// segment is the whole of a stored segment.
-func (key partitionKey) segment(c *stored) Segment {
-	seg := Segment{
-		Topic: key.topic, TopicID: key.id, Partition: key.partition, From: c.from, Next: c.next, First: c.first, Last: c.last,
-		Records: c.records, MinTimestamp: c.minTimestamp, MaxTimestamp: c.maxTimestamp,
-		Codec: c.form.codec, Cipher: c.form.cipher, RawSize: c.rawSize, Size: c.size, SHA256: hex.EncodeToString(c.sha[:]), Filters: c.form.filters,
-	}
-	seg.Path, _ = SegmentPath(&seg) // it had one
-	return seg
 }
 
 // Add folds an entry into the state. sha is the SHA-256 of the entry's bytes, from
@@ -189,11 +142,11 @@ func (s *State) Fold(e *Entry, sha string) {
 		seg := &e.Segments[i]
 		p := s.partition(seg.Topic, seg.TopicID, seg.Partition, seg.From)
 		if !p.covered.covers(seg.From, seg.Next) {
-			p.sums.add(seg)
+			p.sums.add(&seg.Content)
 		}
 		p.cover(seg.From, seg.Next)
 		if s.keeps(seg.Topic, seg.Partition) {
-			p.insert(s.store(seg))
+			p.insert(s.forms.share(seg.Content))
 		}
 	}
 	for i := range e.Marks {
@@ -220,7 +173,7 @@ func (s *State) init() {
 		s.parts = make(map[partitionKey]*partition)
 		s.topics = make(map[string][]*incarnation)
 		s.groups = make(map[string]Group)
-		s.forms = make(map[string]*form)
+		s.forms = make(forms)
 	}
 }
 
@@ -259,10 +212,8 @@ func (p *partition) cover(from, next int64) {
 }
 
 // insert keeps p.segments in order. Two runs may list one object: it is the same.
-func (p *partition) insert(seg stored) {
-	i, found := slices.BinarySearchFunc(p.segments, &seg, func(a stored, b *stored) int {
-		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.next, b.next), bytes.Compare(a.sha[:], b.sha[:]))
-	})
+func (p *partition) insert(seg Content) {
+	i, found := slices.BinarySearchFunc(p.segments, &seg, func(a Content, b *Content) int { return compareContents(&a, b) })
 	if !found {
 		p.segments = slices.Insert(p.segments, i, seg)
 	}

@@ -2,8 +2,6 @@ package pull
 
 import (
 	"context"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -91,13 +89,9 @@ func (b *backup) describe(ctx context.Context, file string) (*commitlog.Segment,
 	if err != nil {
 		return nil, command.WithStatus(command.Corrupt, fmt.Errorf("%s: %w", file, err))
 	}
-	seg := &commitlog.Segment{
-		Topic: m.Topic, TopicID: m.TopicID, Partition: m.Partition, From: m.From, Next: m.Next, First: m.First, Last: m.Last,
-		Records: m.Records, MinTimestamp: m.MinTimestamp, MaxTimestamp: m.MaxTimestamp,
-		Codec: m.Codec, RawSize: m.RawSize, Size: m.Size, SHA256: hex.EncodeToString(m.SHA256), Filters: m.Filters,
-	}
-	if seg.Path, err = commitlog.SegmentPath(seg); err != nil {
+	seg, err := commitlog.SegmentOf(m)
+	if err != nil {
 		err = command.WithStatus(command.Corrupt, fmt.Errorf("%s: %w", file, err))
 	}
-	return seg, errors.Join(err)
+	return &seg, err
 }

@@ -3,7 +3,6 @@ package pull
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"iter"
 	"slices"
@@ -277,16 +276,7 @@ func (p *part) resume(seg commitlog.Chosen) int64 {
 }
 
 func writeSegment(w *format.Writer, s *step) error {
-	seg := s.seg
-	sum, err := hex.DecodeString(seg.SHA256)
-	if err != nil {
-		return fmt.Errorf("%s: sha256: %w", seg.Path, err)
-	}
-	m := &format.Segment{
-		Topic: seg.Topic, TopicID: seg.TopicID, Partition: seg.Partition, From: seg.From, Next: seg.Next, First: seg.First, Last: seg.Last,
-		Records: seg.Records, MinTimestamp: seg.MinTimestamp, MaxTimestamp: seg.MaxTimestamp,
-		Codec: cmp.Or(seg.Codec, "none"), Cipher: seg.Cipher, RawSize: seg.RawSize, Size: seg.Size, SHA256: sum, Filters: seg.Filters,
-	}
+	seg, m := s.seg, s.seg.Frame()
 	if seg.DropBelow > seg.From {
 		m.DropBelow = seg.DropBelow
 	}

@@ -4,7 +4,6 @@ package push
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -470,20 +469,16 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		p.skipped++
 		return nil
 	}
-	s := commitlog.Segment{
-		Topic: m.Topic, TopicID: m.TopicID, Partition: m.Partition, From: m.From, Next: m.Next, First: m.First, Last: m.Last,
-		Records: m.Records, MinTimestamp: m.MinTimestamp, MaxTimestamp: m.MaxTimestamp,
-		Codec: m.Codec, Cipher: m.Cipher, RawSize: m.RawSize, Size: m.Size, SHA256: hex.EncodeToString(m.SHA256), Filters: m.Filters,
-	}
 	if int64(len(data)) != m.Size {
 		return command.WithStatus(command.Corrupt, fmt.Errorf("standard input: segment of %s/%d of %d bytes, not %d", m.Topic, m.Partition, len(data), m.Size))
 	}
-	if s.Path, err = commitlog.SegmentPath(&s); err != nil {
+	s, err := commitlog.SegmentOf(m)
+	if err != nil {
 		return command.WithStatus(command.Corrupt, command.Input(err))
 	}
 	done := make(chan error, 1)
 	p.sending.Go(func() error { // waits while enough are on their way
-		err := p.store.PutSegment(ctx, s.Path, data, s.SHA256)
+		err := p.store.PutSegment(ctx, s.Path, data, s.SHA256.String())
 		if err != nil {
 			err = storeError{err}
 			select {

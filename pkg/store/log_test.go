@@ -26,7 +26,7 @@ func TestSnapshots(t *testing.T) {
 			sizes := make(map[string]int64)
 			for p := range int32(3) {
 				seg, data := segment(t, p, 0)
-				if err := s.PutSegment(ctx, seg.Path, data, seg.SHA256); err != nil {
+				if err := s.PutSegment(ctx, seg.Path, data, seg.SHA256.String()); err != nil {
 					t.Fatal(err)
 				}
 				sizes[seg.Path] = int64(len(data))

@@ -271,8 +271,8 @@ func (s *Store) ReadSegment(ctx context.Context, seg commitlog.Segment) (data []
 	if int64(len(data)) != seg.Size {
 		return nil, fmt.Errorf("%w: it ends after %d of %d bytes", ErrDamaged, len(data), seg.Size)
 	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != seg.SHA256 {
-		return nil, fmt.Errorf("%w: its sha256 is %x instead of %s", ErrDamaged, sum, seg.SHA256)
+	if sum := commitlog.HashOf(data); sum != seg.SHA256 {
+		return nil, fmt.Errorf("%w: its sha256 is %s instead of %s", ErrDamaged, sum, seg.SHA256)
 	}
 	return data, nil
 }

@@ -99,12 +99,10 @@ func open(t *testing.T, remote string) *Store {
 func segment(t *testing.T, partition int32, from int64) (commitlog.Segment, []byte) {
 	t.Helper()
 	data := bytes.Repeat(fmt.Appendf(nil, "partition %d, offset %d. ", partition, from), 500)
-	sum := sha256.Sum256(data)
-	seg := commitlog.Segment{
-		Topic: "orders", TopicID: "t1", Partition: partition,
+	seg := commitlog.Segment{Topic: "orders", TopicID: "t1", Partition: partition, Content: commitlog.Content{
 		From: from, Next: from + 10, First: from, Last: from + 9, Records: 10,
-		Codec: "zstd", RawSize: int64(len(data)), Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:]),
-	}
+		Form: &commitlog.Form{Codec: "zstd"}, RawSize: int64(len(data)), Size: int64(len(data)), SHA256: commitlog.HashOf(data),
+	}}
 	var err error
 	if seg.Path, err = commitlog.SegmentPath(&seg); err != nil {
 		t.Fatal(err)
@@ -180,7 +178,7 @@ func TestRemotes(t *testing.T) {
 				segs, contents = append(segs, seg), append(contents, data)
 				wg.Go(func() {
 					for range 2 {
-						if err := s.PutSegment(ctx, seg.Path, data, seg.SHA256); err != nil {
+						if err := s.PutSegment(ctx, seg.Path, data, seg.SHA256.String()); err != nil {
 							t.Error(err)
 						}
 					}
@@ -248,7 +246,7 @@ func TestRemotes(t *testing.T) {
 				if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), segs[0].Path) {
 					t.Errorf("%s object: got %v, want ErrDamaged that names it", name, err)
 				}
-				if err := s.PutSegment(ctx, segs[0].Path, contents[0], segs[0].SHA256); err != nil {
+				if err := s.PutSegment(ctx, segs[0].Path, contents[0], segs[0].SHA256.String()); err != nil {
 					t.Errorf("upload over %s object: %v", name, err)
 				}
 				if got, err := s.ReadSegment(ctx, segs[0]); err != nil || !bytes.Equal(got, contents[0]) {
@@ -274,7 +272,7 @@ func TestTamperedCrypt(t *testing.T) {
 		"cut to ten": func(b []byte) []byte { return b[:10] },
 		"other":      func(b []byte) []byte { return bytes.Repeat([]byte{7}, len(b)) },
 	} {
-		if err := s.PutSegment(t.Context(), seg.Path, data, seg.SHA256); err != nil {
+		if err := s.PutSegment(t.Context(), seg.Path, data, seg.SHA256.String()); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		var file string
@@ -310,7 +308,7 @@ func TestTwoWriters(t *testing.T) {
 			run := commitlog.NewRun()
 			for i := range int64(checkpoints) {
 				seg, data := segment(t, p, i*10)
-				if err := s.PutSegment(t.Context(), seg.Path, data, seg.SHA256); err != nil {
+				if err := s.PutSegment(t.Context(), seg.Path, data, seg.SHA256.String()); err != nil {
 					t.Error(err)
 				}
 				if _, err := checkpoint(s, run, seg); err != nil {
@@ -461,7 +459,7 @@ func TestRetries(t *testing.T) {
 			return 0
 		})
 		s := open(t, remote)
-		if err := s.PutSegment(t.Context(), seg.Path, data, seg.SHA256); err != nil {
+		if err := s.PutSegment(t.Context(), seg.Path, data, seg.SHA256.String()); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := s.ReadSegment(t.Context(), seg); err != nil || !bytes.Equal(got, data) {
@@ -473,7 +471,7 @@ func TestRetries(t *testing.T) {
 	})
 	t.Run("lasting fault", func(t *testing.T) {
 		remote, puts := flaky(t, func(int64) int { return http.StatusForbidden })
-		err := open(t, remote).PutSegment(t.Context(), seg.Path, data, seg.SHA256)
+		err := open(t, remote).PutSegment(t.Context(), seg.Path, data, seg.SHA256.String())
 		if err == nil || !strings.Contains(err.Error(), seg.Path) || !strings.Contains(err.Error(), "403") {
 			t.Errorf("got %v, want an error with the path and the status", err)
 		}
@@ -484,7 +482,7 @@ func TestRetries(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		remote, _ := flaky(t, func(int64) int { cancel(); return http.StatusServiceUnavailable })
-		err := open(t, remote).PutSegment(ctx, seg.Path, data, seg.SHA256)
+		err := open(t, remote).PutSegment(ctx, seg.Path, data, seg.SHA256.String())
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
@@ -502,7 +500,7 @@ func TestLostUpload(t *testing.T) {
 	})
 	s := open(t, remote)
 	overwrite(t, s, seg.Path, data[:len(data)/2])
-	if err := s.PutSegment(t.Context(), seg.Path, data, seg.SHA256); err != nil {
+	if err := s.PutSegment(t.Context(), seg.Path, data, seg.SHA256.String()); err != nil {
 		t.Fatal(err)
 	}
 	if n := puts.Load(); n != 3 {
@@ -540,7 +538,7 @@ func TestPutSegmentDoesNotCopy(t *testing.T) {
 func TestReadDoesNotTrustTheLog(t *testing.T) {
 	s := open(t, t.TempDir())
 	seg, data := segment(t, 0, 0)
-	if err := s.PutSegment(t.Context(), seg.Path, data, seg.SHA256); err != nil {
+	if err := s.PutSegment(t.Context(), seg.Path, data, seg.SHA256.String()); err != nil {
 		t.Fatal(err)
 	}
 	for _, size := range []int64{MaxSegment + 1, MaxSegment, 0} {

@@ -238,15 +238,15 @@ func makeUp(dir string, segments int) error {
 	for i := range segments {
 		turn, which := i/(topics*partitions), i%(topics*partitions)
 		t, p := which%topics, which/topics
-		s := commitlog.Segment{
-			Topic: name(t), TopicID: fmt.Sprintf("id-%03d", t), Partition: int32(p), From: int64(turn) * 50_000, Next: int64(turn+1) * 50_000,
+		s := commitlog.Segment{Topic: name(t), TopicID: fmt.Sprintf("id-%03d", t), Partition: int32(p), Content: commitlog.Content{
+			From: int64(turn) * 50_000, Next: int64(turn+1) * 50_000,
 			First: int64(turn) * 50_000, Last: int64(turn+1)*50_000 - 1, Records: 50_000, MinTimestamp: now.UnixMilli(), MaxTimestamp: now.UnixMilli() + 60_000,
-			Codec: "zstd", RawSize: 128 << 20, Size: 30 << 20, SHA256: commitlog.Sum(fmt.Append(nil, i)),
-		}
+			Form: &commitlog.Form{Codec: "zstd"}, RawSize: 128 << 20, Size: 30 << 20, SHA256: commitlog.HashOf(fmt.Append(nil, i)),
+		}}
 		content := fmt.Append(nil, "segment ", i)
 		stored := t == 0 && p == 0
 		if stored {
-			s.Size, s.SHA256 = int64(len(content)), commitlog.Sum(content)
+			s.Size, s.SHA256 = int64(len(content)), commitlog.HashOf(content)
 		}
 		var err error
 		if s.Path, err = commitlog.SegmentPath(&s); err != nil {
