@@ -271,7 +271,10 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		}
 		return errors.Join(err, w.Flush())
 	}
-	if err := w.Close(&format.End{Records: p.acked + p.there, Interrupted: end.Interrupted, Lost: end.Lost}); err != nil {
+	if err := p.writeBecame(ctx); err != nil {
+		return err
+	}
+	if err := w.Close(&format.End{Records: p.acked + p.there, Interrupted: end.Interrupted, Lost: end.Lost, Losses: end.Losses}); err != nil {
 		return fmt.Errorf("write the map: %w", err)
 	}
 	if cfg.DryRun {

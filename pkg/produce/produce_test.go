@@ -34,6 +34,43 @@ func TestNaming(t *testing.T) {
 	}
 }
 
+func TestBecame(t *testing.T) {
+	n, err := parseNaming(nil, "copy.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(spoken)
+	all.add("b", 1)
+	all.add("b", 0)
+	all.add("a", 7)
+	ids := map[string]string{"copy.b": "id-b"}
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		want []format.Target
+	}{
+		{"kept", Config{Naming: n}, []format.Target{
+			{Topic: "a", Partition: 7, TargetTopic: "copy.a", TargetPartition: 7},
+			{Topic: "b", Partition: 0, TargetTopic: "copy.b", TargetPartition: 0, TargetInfo: format.TargetInfo{TargetID: "id-b"}},
+			{Topic: "b", Partition: 1, TargetTopic: "copy.b", TargetPartition: 1, TargetInfo: format.TargetInfo{TargetID: "id-b"}},
+		}},
+		{"mapped", Config{Naming: n, PartitionMap: map[int32]int32{0: 3}}, []format.Target{
+			{Topic: "a", Partition: 7, TargetTopic: "copy.a", TargetPartition: 7},
+			{Topic: "b", Partition: 0, TargetTopic: "copy.b", TargetPartition: 3, TargetInfo: format.TargetInfo{TargetID: "id-b"}},
+			{Topic: "b", Partition: 1, TargetTopic: "copy.b", TargetPartition: 1, TargetInfo: format.TargetInfo{TargetID: "id-b"}},
+		}},
+		{"spread", Config{Naming: n, Partitioner: murmur2}, []format.Target{
+			{Topic: "a", Partition: 7, TargetTopic: "copy.a", TargetPartition: -1},
+			{Topic: "b", Partition: 0, TargetTopic: "copy.b", TargetPartition: -1, TargetInfo: format.TargetInfo{TargetID: "id-b"}},
+			{Topic: "b", Partition: 1, TargetTopic: "copy.b", TargetPartition: -1, TargetInfo: format.TargetInfo{TargetID: "id-b"}},
+		}},
+	} {
+		if got := becameFrames(&c.cfg, all, ids); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+	}
+}
+
 func TestPartitionMap(t *testing.T) {
 	m, err := parsePartitionMap("0=2, 1=0")
 	if err != nil || len(m) != 2 || m[0] != 2 || m[1] != 0 {

@@ -43,7 +43,8 @@ type producer struct {
 
 	check tooLarge // of a dry run
 
-	there int64 // records that the target had already
+	there  int64  // records that the target had already
+	spoken spoken // what target frames are written of
 
 	mu    sync.Mutex // what promises and follow share
 	maps  *format.Writer
@@ -59,6 +60,7 @@ func newProducer(cfg Config, env *command.Env, t *targets, maps *format.Writer) 
 		bytes:   throttle.New(cfg.MaxRate),
 		records: throttle.New(cfg.MaxRecords),
 		queued:  semaphore.NewWeighted(cfg.Memory / 2),
+		spoken:  make(spoken),
 		filler:  filler{sum: h.produced(emptyRecord)},
 	}
 	for _, name := range cfg.StripHeaders {
@@ -109,12 +111,13 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 			if err := p.pass(f.Raw); err != nil {
 				return nil, err
 			}
-			if !p.cfg.Exact {
-				continue
-			}
 			m, err := format.DecodeMark(f.Raw)
 			if err != nil {
 				return nil, command.Input(err)
+			}
+			p.spoken.add(m.Topic, m.Partition)
+			if !p.cfg.Exact {
+				continue
 			}
 			if err := p.mark(ctx, m); err != nil {
 				return nil, err
@@ -131,7 +134,7 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 			if err := p.record(ctx, last, &rec); err != nil {
 				return nil, err
 			}
-		case format.KindGroup:
+		case format.KindGroup, format.KindGroups:
 			if err := p.pass(f.Raw); err != nil {
 				return nil, err
 			}
@@ -178,6 +181,7 @@ func (p *producer) partition(ctx context.Context, topic string, num int32) (*par
 			return nil, err
 		}
 		s.parts[num] = part
+		p.spoken.add(topic, num)
 	}
 	return part, nil
 }
