@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jcmturner/gokrb5/v8/krberror"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -62,7 +64,10 @@ func dnsError(err error) error {
 	return err
 }
 
-const isItUp = "is the broker up, and is this its listener for clients?"
+const (
+	isItUp = "is the broker up, and is this its listener for clients?"
+	noTLS  = "is this a listener without TLS? Then security.protocol is PLAINTEXT or SASL_PLAINTEXT"
+)
 
 // A dialer connects to brokers, and says in one line why one cannot be had.
 type dialer struct{ tls *tls.Config }
@@ -72,7 +77,7 @@ func (d *dialer) dial(ctx context.Context, network, broker string) (net.Conn, er
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, network, broker)
 	if err != nil {
-		return nil, &brokerError{broker, reachError(err), isItUp}
+		return nil, unreachable(broker, err)
 	}
 	if d.tls == nil {
 		return conn, nil
@@ -89,43 +94,74 @@ func (d *dialer) dial(ctx context.Context, network, broker string) (net.Conn, er
 	return secure, nil
 }
 
-// A brokerError says what is wrong with one broker.
+// A brokerError says what is wrong with one broker, to people by err and hint. What
+// kind of error it is, franz-go tells by its type: kind has it, and Unwrap must lead
+// there, or a client gives up on a broker that is away for a moment.
 type brokerError struct {
 	broker string
 	err    error
+	kind   error // nil where err is of the right kind
 	hint   string
 }
 
 func (e *brokerError) Error() string { return e.broker + ": " + e.err.Error() }
-func (e *brokerError) Unwrap() error { return e.err }
 
-// reachError is what keeps TCP from connecting, without the addresses.
-func reachError(err error) error {
+func (e *brokerError) Unwrap() []error {
+	if e.kind == nil {
+		return []error{e.err}
+	}
+	return []error{e.err, e.kind}
+}
+
+// away is the kind of error of a broker that is not there: franz-go tries another one,
+// or this one again after a while, if and only if it finds a *net.OpError of "dial".
+func away(why error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: why} }
+
+// awayError is an error of that kind, of something else that a connection needs: a KDC, a
+// token endpoint.
+type awayError struct{ error }
+
+// Unwrap leads to the error and to its kind.
+func (e awayError) Unwrap() []error { return []error{e.error, away(e.error)} }
+
+// unreachable explains why TCP does not connect, without the addresses.
+func unreachable(broker string, err error) error {
+	out := &brokerError{broker: broker, err: err, kind: err, hint: isItUp}
 	var dns *net.DNSError
 	var number syscall.Errno
 	switch {
 	case errors.As(err, &dns):
-		return dnsError(dns)
+		out.err = dnsError(dns)
+		// A name without an address is final for franz-go. But the name of a pod goes
+		// away with it, and comes back.
+		out.kind = away(out.err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer within %s", dialTimeout)
+		out.err = fmt.Errorf("no answer within %s", dialTimeout)
 	case errors.As(err, &number):
-		return number
+		out.err = number
 	}
-	return err
+	return out
 }
 
-// handshakeError explains why TLS failed.
+// handshakeError explains why TLS failed. What a broker that starts or ends may cause is
+// of the kind of one that is away; anything else is final for that broker, and another
+// one may do.
 func handshakeError(broker string, err error) error {
 	out := &brokerError{broker: broker, err: fmt.Errorf("TLS: %s", strings.TrimPrefix(err.Error(), "tls: "))}
+	out.kind = &net.OpError{Op: "TLS handshake", Net: "tcp", Err: out.err}
 	var record tls.RecordHeaderError
 	var invalid x509.CertificateInvalidError
 	var name x509.HostnameError
 	var authority x509.UnknownAuthorityError
 	var alert tls.AlertError
 	switch {
-	case errors.As(err, &record), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+	case errors.As(err, &record):
 		out.err = errors.New("TLS: the broker does not speak it there")
-		out.hint = "is this a listener without TLS? Then security.protocol is PLAINTEXT or SASL_PLAINTEXT"
+		out.hint = noTLS
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		out.err = errors.New("TLS: the broker does not speak it there")
+		out.hint = noTLS
+		out.kind = away(errors.New("closed during the TLS handshake")) // not io.EOF, which is final for franz-go
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		out.err = fmt.Errorf("TLS: the broker's certificate is valid from %s to %s, and it is %s", invalid.Cert.NotBefore.UTC().Format(time.RFC3339),
 			invalid.Cert.NotAfter.UTC().Format(time.RFC3339), time.Now().UTC().Format(time.RFC3339))
@@ -139,6 +175,9 @@ func handshakeError(broker string, err error) error {
 		out.hint = "does it want a certificate of yours (ssl.certificate.location, ssl.keystore.location), and trust that one?"
 	case errors.Is(err, context.DeadlineExceeded):
 		out.err = fmt.Errorf("TLS: no answer within %s", dialTimeout)
+		out.kind = away(os.ErrDeadlineExceeded)
+	case errors.Is(err, context.Canceled):
+		out.kind = err
 	}
 	return out
 }
@@ -165,7 +204,11 @@ func (n named) Authenticate(ctx context.Context, broker string) (sasl.Session, [
 	n.last.Store(broker)
 	s, first, err := n.Mechanism.Authenticate(ctx, broker)
 	if err != nil {
-		return nil, nil, &brokerError{broker, fmt.Errorf("%s: %w", n.Name(), err), ""}
+		var kerberos krberror.Krberror
+		if errors.As(err, &kerberos) && kerberos.RootCause == krberror.NetworkingError {
+			err = awayError{err}
+		}
+		return nil, nil, &brokerError{broker: broker, err: fmt.Errorf("%s: %w", n.Name(), err)}
 	}
 	return namedSession{s, broker, n.Name()}, first, nil
 }
@@ -187,11 +230,11 @@ func (s namedSession) Challenge(b []byte) (bool, []byte, error) {
 	if s.mechanism == "OAUTHBEARER" && len(b) > 0 { // an error, RFC 7628, section 3.2.3
 		var refused struct{ Status string }
 		_ = json.Unmarshal(b, &refused) // without a status the answer is no all the same
-		return false, nil, &brokerError{s.broker, fmt.Errorf("the broker refuses the token: %s", cmp.Or(refused.Status, "it does not say why")), ""}
+		return false, nil, &brokerError{broker: s.broker, err: fmt.Errorf("the broker refuses the token: %s", cmp.Or(refused.Status, "it does not say why"))}
 	}
 	done, next, err := s.Session.Challenge(b)
 	if err != nil {
-		err = &brokerError{s.broker, fmt.Errorf("%s: %w", s.mechanism, err), ""}
+		err = &brokerError{broker: s.broker, err: fmt.Errorf("%s: %w", s.mechanism, err)}
 	}
 	return done, next, err
 }

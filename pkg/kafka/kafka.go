@@ -3,6 +3,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/pkg/command"
@@ -90,14 +92,15 @@ func NewClient(ctx context.Context, cfg Config, opts ...kgo.Opt) (*kgo.Client, e
 		kgo.ClientID(cfg.ClientID),
 		kgo.SoftwareNameAndVersion(cfg.ClientID, softwareVersion()),
 		kgo.BrokerMaxReadBytes(maxResponse),
+		// A broker that ends may close a connection before the first answer. When it is
+		// the configuration that is wrong, firstContact says so.
+		kgo.AlwaysRetryEOF(),
 	}
 	cl, err := kgo.NewClient(slices.Concat(base, secure, opts)...)
 	if err != nil {
 		return nil, command.WithStatus(command.Usage, fmt.Errorf("brokers %s: %w", strings.Join(cfg.Brokers, ","), err))
 	}
-	ping, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	if err := cl.Ping(ping); err != nil {
+	if err := firstContact(ctx, cl, brokers); err != nil {
 		cl.Close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -105,6 +108,53 @@ func NewClient(ctx context.Context, cfg Config, opts ...kgo.Opt) (*kgo.Client, e
 		return nil, explain(err, brokers, &last)
 	}
 	return cl, nil
+}
+
+// firstContact returns when a broker has answered. The next one is asked when the one
+// before has failed, or takes long: a broker that hangs holds nobody up. If all fail, the
+// error is the first one.
+func firstContact(ctx context.Context, cl *kgo.Client, brokers []string) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	seeds := cl.SeedBrokers()
+	type answer struct {
+		seed int
+		err  error
+	}
+	answers := make(chan answer, len(seeds))
+	var failed []answer
+	for asked := 0; len(failed) < len(seeds); {
+		if asked < len(seeds) {
+			seed := asked
+			go func() {
+				req := kmsg.NewPtrMetadataRequest()
+				req.Topics = []kmsg.MetadataRequestTopic{} // of the brokers alone
+				_, err := seeds[seed].Request(ctx, req)
+				answers <- answer{seed, err}
+			}()
+			asked++
+		}
+		var next <-chan time.Time
+		if asked < len(seeds) {
+			next = time.After(min(time.Second, dialTimeout/time.Duration(2*len(seeds))))
+		}
+		select {
+		case a := <-answers:
+			if a.err != nil {
+				failed = append(failed, a)
+				continue
+			}
+			if a.seed > 0 { // Ping asks them one after the other
+				first := slices.Concat(brokers[a.seed:], brokers[:a.seed])
+				if err := cl.UpdateSeedBrokers(first...); err != nil {
+					return err
+				}
+			}
+			return cl.Ping(ctx)
+		case <-next:
+		}
+	}
+	return slices.MinFunc(failed, func(a, b answer) int { return cmp.Compare(a.seed, b.seed) }).err
 }
 
 // softwareVersion is the version as ApiVersions takes it (KIP-511): letters,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -171,9 +173,13 @@ func tokenError(endpoint *url.URL, err error) error {
 		if code == "" {
 			code = refused.Response.Status
 		}
-		return fmt.Errorf("token endpoint %s: %s", endpoint.Redacted(), code)
+		err := fmt.Errorf("token endpoint %s: %s", endpoint.Redacted(), code)
+		if status := refused.Response.StatusCode; status >= 500 || status == http.StatusTooManyRequests {
+			return awayError{err}
+		}
+		return err
 	case errors.As(err, &failed):
-		return fmt.Errorf("token endpoint %s: %w", endpoint.Redacted(), failed.Err)
+		return awayError{fmt.Errorf("token endpoint %s: %w", endpoint.Redacted(), failed.Err)}
 	}
 	return fmt.Errorf("token endpoint %s: it did not answer with a token", endpoint.Redacted())
 }
@@ -188,7 +194,12 @@ func mskIAM(in *login) sasl.Mechanism {
 		}
 		creds, err := cfg.Credentials.Retrieve(ctx)
 		if err != nil {
-			return aws.Auth{}, errors.New("AWS credentials: there are none in the environment, in a profile or in this machine's role")
+			missing := errors.New("AWS credentials: there are none in the environment, in a profile or in this machine's role")
+			var network net.Error
+			if errors.As(err, &network) {
+				return aws.Auth{}, awayError{missing}
+			}
+			return aws.Auth{}, missing
 		}
 		return aws.Auth{AccessKey: creds.AccessKeyID, SecretKey: creds.SecretAccessKey, SessionToken: creds.SessionToken}, nil
 	})

@@ -32,6 +32,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -423,6 +424,21 @@ func (c *Cluster) StopBroker(i int) error {
 // broker session timeout.
 func (c *Cluster) KillBroker(i int) error {
 	return c.end(i, (*process).kill)
+}
+
+// PauseBroker stops broker i with SIGSTOP: it hangs, connections to it stay open, and
+// new ones are taken by the system. The others notice as with KillBroker.
+func (c *Cluster) PauseBroker(i int) error { return c.signal(i, syscall.SIGSTOP) }
+
+// ResumeBroker lets a broker go on after PauseBroker.
+func (c *Cluster) ResumeBroker(i int) error { return c.signal(i, syscall.SIGCONT) }
+
+func (c *Cluster) signal(i int, s os.Signal) error {
+	p := c.brokers[i].process()
+	if p == nil {
+		return fmt.Errorf("broker %d does not run", i)
+	}
+	return p.signal(s)
 }
 
 func (c *Cluster) end(i int, how func(*process) error) error {

@@ -23,17 +23,27 @@ type process struct {
 // only this process, which then ends its children in its own order. Should this
 // process die before that, even by SIGKILL, a shell that waits for the end of a
 // pipe from here kills the child. (Linux has PDEATHSIG for it, but that follows
-// the thread that forked, and no other system has it.)
+// the thread that forked, and no other system has it.) The program does not begin
+// before that shell is there: until then the child waits for a word from here, and
+// ends if there is none.
 func startProcess(log, name string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
+	begin, word, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer begin.Close()
+	defer word.Close()
 
 	own := &syscall.SysProcAttr{Setpgid: true}
-	p := &process{cmd: exec.Command(name, args...), done: make(chan struct{})}
+	waiting := []string{"-c", `read -r _ <&3 && exec "$@" 3<&-`, "sh", name}
+	p := &process{cmd: exec.Command("sh", append(waiting, args...)...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.SysProcAttr = out, out, own
+	p.cmd.ExtraFiles = []*os.File{begin} // its descriptor 3
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -42,6 +52,9 @@ func startProcess(log, name string, args ...string) (*process, error) {
 	guard.SysProcAttr = own
 	if _, err = guard.StdinPipe(); err == nil { // closed by guard.Wait
 		err = guard.Start()
+	}
+	if err == nil {
+		_, err = word.WriteString("begin\n")
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting its guard: %w", err), p.cmd.Process.Kill(), p.cmd.Wait())

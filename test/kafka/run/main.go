@@ -46,7 +46,7 @@ func run(ctx context.Context, stop func()) error {
 	if err != nil {
 		return err
 	}
-	switch err := sample.Fill(ctx, c.Bootstrap()); {
+	switch err := sample.Fill(ctx, strings.Split(c.Bootstrap(), ",")...); {
 	case errors.Is(err, kerr.TopicAlreadyExists): // in a folder that was kept
 	case err != nil:
 		return errors.Join(err, c.Close())

@@ -1,0 +1,50 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Patience is how long a request is repeated while brokers are away, where no flag says
+// otherwise: a broker that restarts needs less.
+const Patience = 2 * time.Minute
+
+const (
+	retryMin = 100 * time.Millisecond
+	retryMax = time.Second
+)
+
+// Transient says whether a request that failed with err may succeed in a moment: a
+// broker is away, or says so itself. franz-go's own [kgo.IsRetryableBrokerErr] leaves out
+// refused connections.
+func Transient(err error) bool {
+	if errors.Is(err, fs.ErrPermission) {
+		return false
+	}
+	var network *net.OpError
+	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &network) && network.Op == "dial"
+}
+
+// Retry calls do until it succeeds, fails for good, or has failed for as long as patience.
+// It is for requests that franz-go gives up on sooner: those that it splits up by leader
+// or by coordinator are not repeated when that broker is gone, and the metadata for them
+// is asked for three times only.
+func Retry(ctx context.Context, patience time.Duration, do func() error) error {
+	for wait, began := retryMin, time.Now(); ; wait = min(2*wait, retryMax) {
+		err := do()
+		if err == nil || !Transient(err) || time.Since(began) > patience {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
