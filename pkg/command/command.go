@@ -183,7 +183,7 @@ func report(app *cli.App, err error) {
 		log.Error(err.Error())
 	}
 	if hint != "" {
-		fmt.Fprintf(os.Stderr, "%s: hint: %s\n", app.Name, hint)
+		fmt.Fprintf(os.Stderr, "%s: hint: %s\n", app.Name, Printable(hint))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
@@ -82,7 +83,7 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	case r.Level >= slog.LevelWarn:
 		b.WriteString("warning: ")
 	}
-	b.WriteString(oneLine(r.Message))
+	b.WriteString(Printable(r.Message))
 	attrs := h.attrs[:len(h.attrs):len(h.attrs)]
 	r.Attrs(func(a slog.Attr) bool {
 		attrs = append(attrs, a)
@@ -97,6 +98,7 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 		if strings.ContainsAny(v, " \"\n\r\t") {
 			v = strconv.Quote(v)
 		}
+		v = Printable(v)
 		fmt.Fprintf(&b, "%s%s=%s", open, a.Key, v)
 	}
 	if len(attrs) > 0 {
@@ -121,9 +123,26 @@ func (h *textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup implements slog.Handler. Messages to people have no groups.
 func (h *textHandler) WithGroup(string) slog.Handler { return h }
 
-// oneLine keeps what came from elsewhere from breaking a message into lines.
-func oneLine(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+// Printable is s on one line, and with an escape, as in a Go string, for each character
+// that does not show or that a terminal might act on: names come from elsewhere.
+func Printable(s string) string {
+	harmless := func(r rune) bool { return r == ' ' || strconv.IsPrint(r) }
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !harmless(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if harmless(r) && (r != utf8.RuneError || n > 1) {
+			b.WriteString(s[:n])
+		} else {
+			quoted := strconv.Quote(s[:n])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		s = s[n:]
+	}
+	return b.String()
 }
 
 // Count writes a number of things as messages do: 1 segment, 2,147 records.

@@ -13,13 +13,21 @@ import (
 // stop at once.
 const graceAfterSecond = 2 * time.Second
 
-// signals watches for SIGINT and SIGTERM. The first closes stop, the second
-// cancels the context, and if that does not end the process soon, this does.
+// signals watches for SIGINT, SIGTERM and SIGHUP. The first closes stop, the second
+// cancels the context, and if that does not end the process soon, this does. SIGPIPE
+// ends nothing: the write that caused it fails, and the command ends as it does after
+// any other failed write, with a message.
 func signals(parent context.Context, log *slog.Logger) (ctx context.Context, stop <-chan struct{}, release func()) {
 	ctx, cancel := context.WithCancel(parent)
 	stopped := make(chan struct{})
 	ch := make(chan os.Signal, 4)
-	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
+	wanted := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // by nohup
+		wanted = append(wanted, syscall.SIGHUP)
+	}
+	signal.Notify(ch, wanted...)
+	pipe := make(chan os.Signal, 1) // nobody reads it. Ignore would be inherited by child processes
+	signal.Notify(pipe, syscall.SIGPIPE)
 	go func() {
 		select {
 		case <-ch:

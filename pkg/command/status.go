@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
+	"syscall"
 
 	"github.com/kbkio/kbk/format"
 )
@@ -92,6 +95,8 @@ func hintOf(err error) string {
 	switch {
 	case errors.As(err, &h):
 		return h.hint
+	case downstreamEnded(err):
+		return "the command downstream ended before it had read everything: its own message says why"
 	case errors.Is(err, format.ErrEmpty):
 		return "the command upstream wrote nothing: its own message says why"
 	case errors.Is(err, format.ErrTruncated):
@@ -106,6 +111,13 @@ func hintOf(err error) string {
 		return "raise --max-frame if the input is to be trusted"
 	}
 	return ""
+}
+
+// downstreamEnded says of an error that it is about standard output, which nobody reads
+// any more.
+func downstreamEnded(err error) bool {
+	var at *fs.PathError
+	return errors.As(err, &at) && at.Path == os.Stdout.Name() && errors.Is(at, syscall.EPIPE)
 }
 
 // Input says of an error in reading standard input where it was.
