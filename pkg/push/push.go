@@ -22,6 +22,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/receipt"
+	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/sign"
 	"github.com/kbkio/kbk/pkg/store"
 )
@@ -462,25 +463,24 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		p.position[k] = m.Next
 	}
 	p.current.reached[k] = p.position[k]
-	p.mu.Lock()
-	covered := p.state.Covered(m.Topic, m.TopicID, m.Partition, m.From, m.Next)
-	p.mu.Unlock()
-	if covered {
-		p.skipped++
-		return nil
-	}
-	if int64(len(data)) != m.Size {
-		return command.WithStatus(command.Corrupt, fmt.Errorf("standard input: segment of %s/%d of %d bytes, not %d", m.Topic, m.Partition, len(data), m.Size))
-	}
 	s, err := commitlog.SegmentOf(m)
 	if err != nil {
 		return command.WithStatus(command.Corrupt, command.Input(err))
 	}
+	p.mu.Lock()
+	covered := p.state.Covered(m.Topic, m.TopicID, m.Partition, m.From, m.Next)
+	p.mu.Unlock()
 	done := make(chan error, 1)
 	p.sending.Go(func() error { // waits while enough are on their way
-		err := p.store.PutSegment(ctx, s.Path, data, s.SHA256.String())
+		err := segment.Check(m, data) // the store only learns what it is told
 		if err != nil {
-			err = storeError{err}
+			err = command.Input(err)
+		} else if !covered {
+			if err = p.store.PutSegment(ctx, s.Path, data, s.SHA256.String()); err != nil {
+				err = storeError{err}
+			}
+		}
+		if err != nil {
 			select {
 			case p.failed <- err:
 			default: // another was first
@@ -494,10 +494,14 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		return nil
 	})
 	p.current.uploads = append(p.current.uploads, done)
+	if covered {
+		p.skipped++
+		return nil
+	}
 	p.current.entry.Segments = append(p.current.entry.Segments, s)
 	p.segments++
 	p.stored += s.Size
-	if len(p.current.uploads) >= p.cfg.CheckpointSegments {
+	if len(p.current.entry.Segments) >= p.cfg.CheckpointSegments {
 		return p.checkpoint(ctx)
 	}
 	return nil

@@ -53,14 +53,31 @@ func (o *Opener) Open(m *format.Segment, data []byte, each func(*format.Frame) e
 	if err == nil || own != nil {
 		return own
 	}
-	err = fmt.Errorf("segment of %s/%d, offsets %d to %d: %w", m.Topic, m.Partition, m.First, m.Last, err)
 	if errors.As(err, new(*keyError)) {
-		return err
+		return named(m, err)
 	}
-	return command.WithStatus(command.Corrupt, err)
+	return corrupt(m, err)
 }
 
-func (o *Opener) open(m *format.Segment, data []byte, each func(*format.Frame) error) error {
+// Check holds data, what a segment holds, against the size and the checksum that the
+// segment says it has. The error names the segment; its status is [command.Corrupt].
+func Check(m *format.Segment, data []byte) error {
+	if err := check(m, data); err != nil {
+		return corrupt(m, err)
+	}
+	return nil
+}
+
+func corrupt(m *format.Segment, err error) error {
+	return command.WithStatus(command.Corrupt, named(m, err))
+}
+
+// named says of an error which segment it is about.
+func named(m *format.Segment, err error) error {
+	return fmt.Errorf("segment of %s/%d, offsets %d to %d: %w", m.Topic, m.Partition, m.First, m.Last, err)
+}
+
+func check(m *format.Segment, data []byte) error {
 	switch n := int64(len(data)); {
 	case n < m.Size:
 		return fmt.Errorf("it is cut short: %d bytes of %d", n, m.Size)
@@ -69,6 +86,13 @@ func (o *Opener) open(m *format.Segment, data []byte, each func(*format.Frame) e
 	}
 	if sum := sha256.Sum256(data); !bytes.Equal(sum[:], m.SHA256) {
 		return fmt.Errorf("its sha256 is %x, not %x", sum, m.SHA256)
+	}
+	return nil
+}
+
+func (o *Opener) open(m *format.Segment, data []byte, each func(*format.Frame) error) error {
+	if err := check(m, data); err != nil {
+		return err
 	}
 	codec := CodecOf(m.Codec)
 	if codec == nil {
@@ -164,7 +188,7 @@ func inspect(m *format.Segment, plain *counter, r *format.Reader, each func(*for
 		}
 		switch f.Kind {
 		case format.KindEnd:
-			return check(m, &got, plain.n)
+			return compare(m, &got, plain.n)
 		case format.KindRec:
 			if f.Topic != m.Topic || f.Partition != m.Partition {
 				return fmt.Errorf("inside is a record of %s/%d", f.Topic, f.Partition)
@@ -185,8 +209,8 @@ func inspect(m *format.Segment, plain *counter, r *format.Reader, each func(*for
 	}
 }
 
-// check holds what a segment was found to be against what it says it is.
-func check(want, got *format.Segment, rawSize int64) error {
+// compare holds what a segment was found to be against what it says it is.
+func compare(want, got *format.Segment, rawSize int64) error {
 	switch {
 	case rawSize != want.RawSize:
 		return fmt.Errorf("%d bytes uncompressed, not %d", rawSize, want.RawSize)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rclone/rclone/fs/rc"
+
+	"github.com/kbkio/kbk/format"
 )
 
 func s3At(endpoint string, more ...string) string {
@@ -338,5 +340,38 @@ func TestOrder(t *testing.T) {
 	}
 	if last := len(order) - 1; signed < 3 || order[last] != "manifest.json" {
 		t.Errorf("%d entries, and %q last", signed, order[last])
+	}
+}
+
+// TestDamagedInput gives push a segment with a flipped bit. A remote that verifies by MD5
+// would keep it, and a local disk would be tried again and again.
+func TestDamagedInput(t *testing.T) {
+	packed := segments(t, 0)
+	r := format.NewReader(bytes.NewReader(packed), 1<<20)
+	at, n := 0, 0 // behind the third segment
+	for n < 3 {
+		f, err := r.Next()
+		must(t, err)
+		if f.Kind == format.KindSeg {
+			n++
+			at = bytes.Index(packed, f.Raw) + len(f.Raw)
+		}
+	}
+	packed[at-100] ^= 1
+	addr := serve(t, "s3", t.TempDir(), rc.Params{"auth_key": []string{user + "," + secret}})
+	for name, remote := range map[string]string{
+		"local":        filepath.Join(t.TempDir(), "nightly"),
+		"s3 by rclone": fmt.Sprintf(":s3,provider=Rclone,access_key_id=%s,secret_access_key=%s,endpoint='http://%s':bucket/nightly", user, secret, addr),
+	} {
+		got := try(t, "kbk-push", packed, remote)
+		if got.status != 3 || !strings.Contains(got.stderr, "error: standard input: segment of orders/0, offsets ") || !strings.Contains(got.stderr, ": its sha256 is ") {
+			t.Errorf("%s: status %d\n%s", name, got.status, got.stderr)
+		}
+		if got.wall > 20*time.Second {
+			t.Errorf("%s: it took %s", name, got.wall)
+		}
+		if pulled := try(t, "kbk-pull", nil, remote); pulled.status != 1 || !strings.Contains(pulled.stderr, "no backup in ") {
+			t.Errorf("%s: something was committed: %d\n%s", name, pulled.status, pulled.stderr)
+		}
 	}
 }

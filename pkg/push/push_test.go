@@ -1,0 +1,111 @@
+package push
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/store"
+)
+
+func testEnv(log io.Writer) *command.Env {
+	return &command.Env{Name: "test", Log: slog.New(slog.NewTextHandler(log, nil))}
+}
+
+func testConfig(remote string) Config {
+	return Config{Remote: remote, Transfers: 2, Checkpoint: time.Hour, CheckpointSegments: 1000, RetryFor: 5 * time.Second, MaxFrame: 1 << 20}
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stream is a stream of segments that fill writes.
+func stream(t *testing.T, end *format.End, fill func(w *format.Writer)) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := format.NewWriter(&b)
+	ok(t, w.WriteHeader(&format.Header{ID: "run", Content: format.ContentSegments}))
+	fill(w)
+	ok(t, w.Close(end))
+	return b.Bytes()
+}
+
+// segmentOf is one of partition 0 of t, with offsets [from, next). push does not look into it.
+func segmentOf(from, next int64, data []byte) *format.Segment {
+	sum := sha256.Sum256(data)
+	return &format.Segment{
+		Topic: "t", TopicID: "id", From: from, Next: next, First: from, Last: next - 1, Records: next - from,
+		Codec: "none", RawSize: int64(len(data)), Size: int64(len(data)), SHA256: sum[:],
+	}
+}
+
+func mark(t *testing.T, w *format.Writer, next int64, info format.MarkInfo) {
+	t.Helper()
+	info.TopicID = "id"
+	ok(t, w.Write(&format.Mark{Topic: "t", Next: next, MarkInfo: info}))
+}
+
+// logged is how many log entries are in the backup.
+func logged(t *testing.T, remote string) int {
+	t.Helper()
+	st, err := store.Open(t.Context(), remote)
+	ok(t, err)
+	defer st.Close()
+	n := 0
+	ok(t, st.List(t.Context(), "log", func(string, int64) error { n++; return nil }))
+	return n
+}
+
+// TestDamagedSegment stores a segment that is not what its checksum says. It must be
+// refused, whatever the remote can verify, and also where the backup has its offsets
+// already.
+func TestDamagedSegment(t *testing.T) {
+	for name, remote := range map[string]string{
+		"local":          t.TempDir(),
+		"memory, by MD5": ":memory:bucket/damaged",
+	} {
+		t.Run(name, func(t *testing.T) {
+			first, second := []byte("the first segment"), []byte("the second segment")
+			damaged := bytes.Clone(second)
+			damaged[5] ^= 1
+			input := func(content []byte) []byte {
+				return stream(t, &format.End{Records: 20, Segments: 2}, func(w *format.Writer) {
+					mark(t, w, 0, format.MarkInfo{})
+					ok(t, w.WriteSegment(segmentOf(0, 10, first), first))
+					ok(t, w.WriteSegment(segmentOf(10, 20, second), content))
+					mark(t, w, 20, format.MarkInfo{})
+				})
+			}
+			refused := func() {
+				t.Helper()
+				began := time.Now()
+				err := Run(t.Context(), testConfig(remote), testEnv(io.Discard), bytes.NewReader(input(damaged)), io.Discard)
+				if command.StatusOf(err) != command.Corrupt || !strings.Contains(err.Error(), "standard input: segment of t/0, offsets 10 to 19: its sha256 is ") {
+					t.Errorf("status %d, %v", command.StatusOf(err), err)
+				}
+				if took := time.Since(began); took > 10*time.Second {
+					t.Errorf("it was tried for %s", took)
+				}
+			}
+			refused()
+			if n := logged(t, remote); n != 0 {
+				t.Fatalf("%d log entries were written", n)
+			}
+			ok(t, Run(t.Context(), testConfig(remote), testEnv(io.Discard), bytes.NewReader(input(second)), io.Discard))
+			refused()
+			if n := logged(t, remote); n != 1 {
+				t.Errorf("%d log entries, not 1", n)
+			}
+		})
+	}
+}
