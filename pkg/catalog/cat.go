@@ -33,10 +33,11 @@ var errEnough = errors.New("enough")
 
 // Cat writes records of one partition to out.
 func Cat(ctx context.Context, st *store.Store, cfg CatConfig, out io.Writer) error {
-	state, err := load(ctx, st, store.LogOptions{Keep: func(topic string, p int32) bool { return topic == cfg.Topic && p == cfg.Partition }})
+	log, err := load(ctx, st, store.LogOptions{Keep: func(topic string, p int32) bool { return topic == cfg.Topic && p == cfg.Partition }})
 	if err != nil {
 		return err
 	}
+	state := log.State
 	id := cfg.TopicID
 	if ids := state.Incarnations(cfg.Topic); id == "" && len(ids) > 0 {
 		id = ids[len(ids)-1]

@@ -68,12 +68,16 @@ func with(ctx context.Context, c *cli.Context, opts store.Options, do func(*stor
 }
 
 // load reads a backup's log. That there is none is an error.
-func load(ctx context.Context, st *store.Store, opts store.LogOptions) (*commitlog.State, error) {
-	state, err := st.LoadLogWith(ctx, opts)
-	if err == nil && state.Entries() == 0 {
-		err = command.WithHint(fmt.Errorf("no backup in %s: it has no log", st.Name()), "kbk-catalog list shows the backups below a remote")
+func load(ctx context.Context, st *store.Store, opts store.LogOptions) (*store.Log, error) {
+	log, err := st.ReadLog(ctx, opts)
+	if err == nil && log.Entries() == 0 && len(log.Damage) == 0 {
+		err = noBackup(st)
 	}
-	return state, err
+	return log, err
+}
+
+func noBackup(st *store.Store) error {
+	return command.WithHint(fmt.Errorf("no backup in %s: it has no log", st.Name()), "kbk-catalog list shows the backups below a remote")
 }
 
 // noSegments is the [store.LogOptions] Keep of who needs sums only.
@@ -206,12 +210,12 @@ func cursorSpec() command.Spec {
 // Cursor prints the next offset to read of each partition. Of a backup that does not
 // exist yet there is none: the next run begins at the beginning.
 func Cursor(ctx context.Context, st *store.Store, out io.Writer) error {
-	state, err := st.LoadLogWith(ctx, store.LogOptions{Keep: noSegments})
+	log, err := st.ReadLog(ctx, store.LogOptions{Keep: noSegments})
 	if err != nil {
 		return err
 	}
 	cur := cursor.Cursor{Version: cursor.Version, Topics: make(map[string]cursor.Topic)}
-	for name, pos := range state.Cursor() {
+	for name, pos := range log.Cursor() {
 		cur.Topics[name] = cursor.Topic{ID: pos.ID, Partitions: pos.Partitions}
 	}
 	return json.NewEncoder(out).Encode(cur)

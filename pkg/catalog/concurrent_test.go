@@ -1,37 +1,92 @@
 package catalog
 
 import (
+	"bytes"
+	"errors"
+	"io"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/compaction"
+	"github.com/kbkio/kbk/pkg/pull"
 	"github.com/kbkio/kbk/pkg/store"
 )
 
-// TestTwoCompactions has two that have read the same log: one of them gives up, and
-// nothing is lost.
+// TestTwoCompactions has two that have read the same log: the second gives up, and nothing
+// is lost.
 func TestTwoCompactions(t *testing.T) {
 	dir := backup(t)
-	a, err := newRewrite(t.Context(), open(t, dir), false, env())
+	a, err := compaction.Read(t.Context(), open(t, dir), store.LogOptions{})
 	ok(t, err)
-	b, err := newRewrite(t.Context(), open(t, dir), false, env())
+	b, err := compaction.Read(t.Context(), open(t, dir), store.LogOptions{})
 	ok(t, err)
-	n, err := a.snapshot(t.Context())
-	ok(t, err)
-	ok(t, a.store.WriteSnapshot(t.Context(), n))
-	if err := b.write(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "at the same time") {
+	ok(t, a.Write(t.Context(), nil, env().Log))
+	if err := b.Write(t.Context(), nil, env().Log); !errors.Is(err, compaction.ErrConcurrent) {
 		t.Errorf("got %v", err)
 	}
-	ok(t, a.alone(t.Context(), n))
 	if p := problems(t, dir, VerifyConfig{Deep: true}); p != nil {
 		t.Error(p)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "log", "*"))
-	if ok(t, err); len(files) != 10 {
-		t.Errorf("%d files in the log, want the nine entries and one snapshot", len(files))
+	if ok(t, err); len(files) != 1 {
+		t.Errorf("in the log: %q, want one snapshot", files)
 	}
-	ok(t, Compact(t.Context(), open(t, dir), false, env()))
+}
+
+// TestRunEndsBesideCompact has a run that ends, and another that begins and ends, after a
+// compaction has read the log and before it writes.
+func TestRunEndsBesideCompact(t *testing.T) {
+	dir := backup(t)
+	slow := commitlog.NewRun()
+	appendTo := func(final bool) {
+		e := &commitlog.Entry{Final: final, Marks: []commitlog.Mark{{Topic: "slow", TopicID: "s", Next: 5}}}
+		slow.Stamp(e, time.Now())
+		sha, err := open(t, dir).AppendEntry(t.Context(), e)
+		ok(t, err)
+		slow.Advance(sha)
+	}
+	appendTo(false)
+	r, err := compaction.Read(t.Context(), open(t, dir), store.LogOptions{})
+	ok(t, err)
+	appendTo(true)
+	run(t, dir, 15, 30, 40)
+	ok(t, r.Write(t.Context(), nil, env().Log))
+	for range 3 { // what the first left is folded by the second
+		if p := problems(t, dir, VerifyConfig{Deep: true}); p != nil {
+			t.Fatal(p)
+		}
+		if got := records(t, pull.Config{Remote: dir}); got != 80 {
+			t.Errorf("%d records, want 80", got)
+		}
+		ok(t, Compact(t.Context(), open(t, dir), false, env()))
+	}
+}
+
+// records counts the records that the segments of a pull say they have.
+func records(t *testing.T, cfg pull.Config) (n int64) {
+	t.Helper()
+	cfg.Transfers, cfg.Memory = 1, 1<<20
+	var out bytes.Buffer
+	ok(t, pull.Run(t.Context(), cfg, env(), &out))
+	r := format.NewReader(&out, 1<<20)
+	_, err := r.Header()
+	ok(t, err)
+	for {
+		f, err := r.Next()
+		if err == io.EOF {
+			return n
+		}
+		ok(t, err)
+		if f.Kind == format.KindSeg {
+			seg, _, err := format.DecodeSegment(f.Raw)
+			ok(t, err)
+			n += seg.Records
+		}
+	}
 }
 
 // TestCompactBesidePush reads, and compacts, while runs are stored: a reader never sees
@@ -61,7 +116,7 @@ func TestCompactBesidePush(t *testing.T) {
 				return
 			default:
 			}
-			state, err := open(t, dir).LoadLogWith(t.Context(), store.LogOptions{})
+			state, err := open(t, dir).LoadLog(t.Context())
 			if err != nil {
 				t.Error(err)
 				return

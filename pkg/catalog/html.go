@@ -43,10 +43,11 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 // HTML writes a page about a backup to a file: what [Show] prints, and for each
 // partition a timeline. The page needs nothing else and runs no script.
 func HTML(ctx context.Context, st *store.Store, m *partitions.Matcher, file string) (err error) {
-	state, err := load(ctx, st, store.LogOptions{Keep: m.Matches})
+	log, err := load(ctx, st, store.LogOptions{Keep: m.Matches})
 	if err != nil {
 		return err
 	}
+	state := log.State
 	r, err := report(st, state, m)
 	if err != nil {
 		return err

@@ -191,10 +191,11 @@ func total(ranges [][2]int64) (n int64) {
 // Show prints what a backup holds: as a table, with a line for each partition if
 // details is set, or as one JSON object.
 func Show(ctx context.Context, st *store.Store, m *partitions.Matcher, details, asJSON bool, out io.Writer) error {
-	state, err := load(ctx, st, store.LogOptions{Keep: noSegments})
+	log, err := load(ctx, st, store.LogOptions{Keep: noSegments})
 	if err != nil {
 		return err
 	}
+	state := log.State
 	r, err := report(st, state, m)
 	if err != nil {
 		return err

@@ -48,7 +48,6 @@ type verifier struct {
 	out   io.Writer
 
 	mu       sync.Mutex
-	log      []Problem // until the log is read: reading may begin anew
 	problems int
 	writeErr error
 
@@ -78,13 +77,15 @@ func (v *verifier) print(p Problem) {
 func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command.Env, out io.Writer) error {
 	began := time.Now()
 	v := &verifier{cfg: cfg, store: st, env: env, out: out}
-	state, err := load(ctx, st, v.reading(ctx))
-	for _, p := range v.log {
-		v.print(p)
-	}
+	log, err := load(ctx, st, store.LogOptions{SkipDamaged: true, Signed: signedBy(cfg.Signers)})
 	if err != nil {
 		return err
 	}
+	for _, d := range log.Damage {
+		v.found(string(d.Kind), d.Name, "%v", d.Err)
+	}
+	state := log.State
+	v.signed = int64(log.Signed)
 	if err := v.moments(ctx, state); err != nil {
 		return err
 	}
@@ -114,42 +115,15 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 	return nil
 }
 
-// reading says how to read the log: what is wrong with it is noted, and reading goes on.
-func (v *verifier) reading(ctx context.Context) store.LogOptions {
-	return store.LogOptions{
-		Begin: func() { v.signed, v.log = 0, nil },
-		Snapshot: func(n *commitlog.Snapshot, name string, data []byte) error {
-			return v.signature(ctx, name, data, n.Time)
-		},
-		Entry: func(e *commitlog.Entry, name string, data []byte) error {
-			return v.signature(ctx, name, data, e.Time)
-		},
-		Damaged: func(err error) error {
-			v.log = append(v.log, Problem{"log", commitlog.LogDir, err.Error()})
-			return nil
-		},
-	}
-}
-
-// signature checks that a file of the log is signed by one who may.
-func (v *verifier) signature(ctx context.Context, name string, data []byte, at time.Time) error {
-	if v.cfg.Signers == nil {
+// signedBy is the [store.LogOptions] Signed of who wants all files signed by these.
+func signedBy(signers sign.Signers) func(data, signature []byte, at time.Time) error {
+	if signers == nil {
 		return nil
 	}
-	sig, err := v.store.ReadSmall(ctx, name+store.SignatureSuffix)
-	if errors.Is(err, store.ErrNotFound) {
-		v.log = append(v.log, Problem{"signature", name, "it is not signed"})
-		return nil
-	}
-	if err != nil {
+	return func(data, signature []byte, at time.Time) error {
+		_, err := signers.Verify(sign.Namespace, data, signature, at)
 		return err
 	}
-	if _, err := v.cfg.Signers.Verify(sign.Namespace, data, sig, at); err != nil {
-		v.log = append(v.log, Problem{"signature", name, err.Error()})
-		return nil
-	}
-	v.signed++
-	return nil
 }
 
 // moments reads the restore points that were compacted.

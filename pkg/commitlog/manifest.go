@@ -68,7 +68,7 @@ func (p *partition) summary(number int32) ManifestPartition {
 	return ManifestPartition{
 		Partition: number, From: p.from, Next: p.next, Records: p.sums.records, Bytes: p.sums.bytes, RawBytes: p.sums.rawBytes,
 		Segments: p.sums.segments, MinTimestamp: p.sums.minTimestamp, MaxTimestamp: p.sums.maxTimestamp,
-		Lost: p.lost, Holes: p.covered.gaps(), Pruned: p.pruned,
+		Lost: p.lost, Holes: p.covered.gaps(p.from, p.next), Pruned: p.pruned,
 	}
 }
 

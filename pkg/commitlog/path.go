@@ -119,16 +119,6 @@ func Layers(name string) (codec, cipher string, ok bool) {
 	return codec, cipher, ok
 }
 
-// EntryPath returns where the entry with this id lives, relative to the backup's folder.
-func EntryPath(id string) string { return path.Join(LogDir, id+entrySuffix) }
-
-// IsEntry tells whether name, a file in [LogDir] with or without the folder, is an
-// entry. Anything else there is a snapshot, a signature, or the leftover of a write
-// that did not finish.
-func IsEntry(name string) bool {
-	return strings.HasSuffix(name, entrySuffix) && !strings.HasSuffix(name, snapshotSuffix)
-}
-
 // isHex tells whether s is n lower-case hexadecimal digits.
 func isHex(s string, n int) bool {
 	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""

@@ -59,7 +59,7 @@ func (s *State) Plan(topic, id string, number int32) (Plan, bool) {
 	}
 	return Plan{
 		Topic: topic, TopicID: id, Partition: number, From: p.from, Next: p.next,
-		segments: choose(p.segments), Holes: p.covered.gaps(), Lost: p.lost,
+		segments: choose(p.segments), Holes: p.covered.gaps(p.from, p.next), Lost: p.lost,
 	}, true
 }
 

@@ -10,6 +10,7 @@ import (
 const (
 	idTime    = "20060102T150405.000Z"
 	runDigits = 8
+	seqDigits = 6 // at least
 )
 
 // A Run gives the entries of one writer their identity: they count from 1, each

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 
@@ -43,7 +42,7 @@ type Snapshot struct {
 type Head struct {
 	Seq    int    `json:"seq"`
 	ID     string `json:"id"`
-	SHA256 string `json:"sha256"`
+	SHA256 string `json:"sha256,omitempty"` // not known where it was damaged
 	Final  bool   `json:"final,omitempty"`
 }
 
@@ -91,15 +90,6 @@ type SnapshotPoint struct {
 const IndexDir = "index"
 
 const snapshotSuffix = ".snapshot.json"
-
-// SnapshotPath returns where the snapshot with this id lives.
-func SnapshotPath(id string) string { return path.Join(LogDir, id+snapshotSuffix) }
-
-// SnapshotID returns the id of the snapshot in the file name, and false for any other
-// file.
-func SnapshotID(name string) (id string, ok bool) {
-	return strings.CutSuffix(path.Base(name), snapshotSuffix)
-}
 
 // Encode returns the snapshot as it is stored.
 func (n *Snapshot) Encode() ([]byte, error) {
@@ -176,7 +166,7 @@ func (s *State) AddSnapshot(n *Snapshot) {
 	}
 	for run, h := range n.Runs {
 		if h.Seq > s.runs[run].seq {
-			s.runs[run] = link{h.Seq, h.ID, h.SHA256, h.Final}
+			s.runs[run] = link{seq: h.Seq, id: h.ID, sha: h.SHA256, final: h.Final, skipped: h.SHA256 == ""}
 		}
 	}
 	for i := range n.Topics {
@@ -233,18 +223,6 @@ func (s *State) Moment(p RestorePoint) (File, bool) {
 // Moments returns the files of all moments that are in snapshots, and the one of the
 // runs that go on, or nil.
 func (s *State) Moments() (files []File, open *File) { return s.moments, s.open }
-
-// RunOf takes an entry's id apart.
-func RunOf(id string) (run string, seq int, ok bool) { return splitID(id) }
-
-func splitID(id string) (run string, seq int, ok bool) {
-	parts := strings.Split(id, "-")
-	if len(parts) != 3 || !isHex(parts[1], runDigits) {
-		return "", 0, false
-	}
-	seq, err := strconv.Atoi(parts[2])
-	return parts[1], seq, err == nil && seq > 0
-}
 
 // An indexLine is a segment in an index: what the topic and the path say is left out.
 type indexLine struct {
@@ -324,6 +302,17 @@ func (s *State) ReadIndex(r io.Reader, topic, id string) error {
 		s.partition(topic, id, l.Partition, l.From).insert(s.forms.share(seg.Content))
 		return nil
 	})
+}
+
+// LoseIndex says that an index could not be read: of what a snapshot covers in its
+// partitions nothing is known any more. It must be called before entries are added.
+func (s *State) LoseIndex(topic, id string, f IndexFile) {
+	for _, number := range s.Partitions(topic, id) {
+		if f.First <= number && number <= f.Last {
+			p := s.parts[partitionKey{topic, id, number}]
+			p.covered, p.segments, p.sums = nil, nil, sums{}
+		}
+	}
 }
 
 // IndexPath returns where a file of a snapshot lives, by its name, a topic's or

@@ -34,11 +34,17 @@ func (s spans) covers(from, next int64) bool {
 	return i < len(s) && s[i][0] <= from && next <= s[i][1]
 }
 
-// gaps returns the ranges between those of the set.
-func (s spans) gaps() [][2]int64 {
+// gaps returns what of [from, next) is not in the set, which has nothing outside of it.
+func (s spans) gaps(from, next int64) [][2]int64 {
 	var gaps [][2]int64
-	for i := 1; i < len(s); i++ {
-		gaps = append(gaps, [2]int64{s[i-1][1], s[i][0]})
+	for _, r := range s {
+		if from < r[0] {
+			gaps = append(gaps, [2]int64{from, r[0]})
+		}
+		from = r[1]
+	}
+	if from < next {
+		gaps = append(gaps, [2]int64{from, next})
 	}
 	return gaps
 }

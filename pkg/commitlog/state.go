@@ -49,6 +49,8 @@ type link struct {
 	id    string
 	sha   string
 	final bool // nothing comes behind it
+	// skipped: it could not be read, so that its hash is not known.
+	skipped bool
 }
 
 type partitionKey struct {
@@ -107,7 +109,20 @@ func (s *State) Add(e *Entry, sha string) error {
 	return nil
 }
 
-// Check tells whether e follows what the state has.
+// ErrRepeated is the error for an entry with the number of another one of its run.
+var ErrRepeated = fmt.Errorf("%w: there is another entry of this number", ErrCorrupt)
+
+// A ChangedError says that an entry is not what the next one of its run was written after.
+type ChangedError struct{ Before, ID string }
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("%v: entry %q is not what %q was written after: one of them was changed", ErrCorrupt, e.Before, e.ID)
+}
+
+func (e *ChangedError) Unwrap() error { return ErrCorrupt }
+
+// Check tells whether e follows what the state has. Where an entry before it was skipped
+// it can only go by its number.
 func (s *State) Check(e *Entry) error {
 	last := s.runs[e.Run]
 	switch {
@@ -116,11 +131,19 @@ func (s *State) Check(e *Entry) error {
 	case e.Seq > last.seq+2:
 		return fmt.Errorf("%w: entries %d to %d of run %s, before %q, are missing", ErrCorrupt, last.seq+1, e.Seq-1, e.Run, e.ID)
 	case e.Seq <= last.seq:
-		return fmt.Errorf("%w: entry %q repeats number %d of run %s", ErrCorrupt, e.ID, e.Seq, e.Run)
-	case e.Prev != last.sha:
-		return fmt.Errorf("%w: entry %q is not what %q was written after: one of them was changed", ErrCorrupt, last.id, e.ID)
+		return fmt.Errorf("entry %q, number %d of run %s: %w", e.ID, e.Seq, e.Run, ErrRepeated)
+	case e.Prev != last.sha && !last.skipped:
+		return &ChangedError{last.id, e.ID}
 	}
 	return nil
+}
+
+// Skip says that the entry with this id is there, and that it is damaged.
+func (s *State) Skip(id string) {
+	if run, seq, ok := splitID(id); ok && seq > s.runs[run].seq {
+		s.init()
+		s.runs[run] = link{seq: seq, id: id, skipped: true}
+	}
 }
 
 // Fold adds an entry without looking at what it follows.

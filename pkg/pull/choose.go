@@ -52,7 +52,11 @@ func open(ctx context.Context, cfg Config) (b *backup, err error) {
 
 // load reads the log. Segments of what is not selected need not be kept.
 func (b *backup) load(ctx context.Context) (*commitlog.State, error) {
-	return b.store.LoadLogWith(ctx, store.LogOptions{Keep: b.matcher.Matches})
+	log, err := b.store.ReadLog(ctx, store.LogOptions{Keep: b.matcher.Matches})
+	if err != nil {
+		return nil, err
+	}
+	return log.State, nil
 }
 
 func (b *backup) orClose(err error) error {

@@ -185,13 +185,14 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	state, err := st.LoadLogWith(ctx, store.LogOptions{Keep: func(string, int32) bool { return false }}) // what is covered is enough
+	backup, err := st.ReadLog(ctx, store.LogOptions{Keep: func(string, int32) bool { return false }}) // what is covered is enough
 	if store.IsDamage(err) {
 		return command.WithStatus(command.Corrupt, err)
 	}
 	if err != nil {
 		return err
 	}
+	state := backup.State
 	p := &pusher{
 		cfg: cfg, store: st, log: env.Log, state: state, receipts: receipts,
 		ids: make(map[string]string), position: make(map[key]int64),

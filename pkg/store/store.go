@@ -38,18 +38,23 @@ var (
 	ErrNotFound = errors.New("not found in the store")
 	ErrDamaged  = errors.New("damaged in the store")
 	ErrExists   = errors.New("exists in the store already")
+	ErrUnsigned = errors.New("not signed by one who may")
 )
 
 // IsDamage tells whether err says that the backup is not as it was written: an object
-// that a log entry lists is missing or altered, or the log itself is.
+// that a log entry lists is missing or altered, or the log itself is, or somebody else
+// has written it.
 func IsDamage(err error) bool {
-	return errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) || errors.Is(err, commitlog.ErrCorrupt)
+	return errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnsigned) || errors.Is(err, commitlog.ErrCorrupt)
 }
 
 // MaxSegment bounds the size of a segment, in bytes: it is read into memory whole.
 const MaxSegment = 1 << 30
 
-const maxEntry = 256 << 20 // bytes of a log entry
+const (
+	maxEntry     = 256 << 20 // bytes of a log entry
+	maxSignature = 1 << 20
+)
 
 // A Verify says how an upload is verified, beside its size.
 type Verify string
@@ -112,7 +117,7 @@ func OpenWith(ctx context.Context, remote string, opts Options) (s *Store, err e
 	}
 	// SFTP finds out by running commands there, and is not made for two at a time.
 	s.hashes = sync.OnceValue(s.fs.Hashes)
-	s.tmp = "." + commitlog.NewRun().Name() + ".tmp"
+	s.tmp = "." + commitlog.NewRun().Name() + commitlog.TemporarySuffix
 	opened.Add(1)
 	return s, nil
 }
@@ -211,7 +216,7 @@ func (s *Store) AppendEntry(ctx context.Context, e *commitlog.Entry) (sha string
 }
 
 // SignatureSuffix is what the name of a log entry's signature has behind the entry's.
-const SignatureSuffix = ".sig"
+const SignatureSuffix = commitlog.SignatureSuffix
 
 // append makes an object that must not be there yet, with other content at least.
 func (s *Store) append(ctx context.Context, path string, c content) error {

@@ -1,0 +1,416 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/kbkio/kbk/pkg/commitlog"
+
+	"github.com/rclone/rclone/fs"
+)
+
+// LogOptions say how a log is read. The zero value reads all of it, and takes any damage
+// for an error.
+type LogOptions struct {
+	// Keep tells the partitions whose segments are wanted one by one, as
+	// [commitlog.State.Keep]. The indexes of topics that have none are not read.
+	Keep func(topic string, partition int32) bool
+	// Signed checks the signature of a file that was written at a time. Nil: signatures
+	// are not looked at.
+	Signed func(data, signature []byte, at time.Time) error
+	// SkipDamaged goes on without what is damaged. [Log.Damage] says what that is.
+	SkipDamaged bool
+	// Begin is called before reading, and once more where it has to begin anew: somebody
+	// compacts the backup, or what was read turned out to be damaged.
+	Begin func()
+	// Snapshot and Entry are called for what becomes part of the state, in this order:
+	// snapshots, and then the entries that none of them stands for, by id.
+	Snapshot func(n *commitlog.Snapshot) error
+	Entry    func(e *commitlog.Entry, sha256 string) error
+}
+
+// A Log is what a backup's log says, and the files that say it.
+type Log struct {
+	*commitlog.State
+	Files  commitlog.Files // as they were listed when the log was read
+	Damage []Damage        // what was left out
+	Signed int             // files with a good signature
+}
+
+// A Damage is one thing in a log that is not as it was written.
+type Damage struct {
+	Kind DamageKind
+	Name string // of the file
+	Err  error
+}
+
+// A DamageKind says what is wrong.
+type DamageKind string
+
+// The kinds of damage.
+const (
+	DamageLog       DamageKind = "log"       // a file is missing, or is not what was written
+	DamageSignature DamageKind = "signature" // it is not signed by one who may
+)
+
+// LoadLog reads the commit log. Where there is no backup the state has no entries.
+func (s *Store) LoadLog(ctx context.Context) (*commitlog.State, error) {
+	log, err := s.ReadLog(ctx, LogOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return log.State, nil
+}
+
+var (
+	// errGone is the error for a file that was in the log when it was listed.
+	errGone = errors.New("it is being compacted again and again")
+	// errDistrusted says that a file was read that turned out to be damaged.
+	errDistrusted = errors.New("a file was used that is damaged")
+)
+
+// loadTries is how often reading the log begins anew because somebody compacts it.
+const loadTries = 10
+
+// ReadLog is [Store.LoadLog] with options.
+func (s *Store) ReadLog(ctx context.Context, opts LogOptions) (log *Log, err error) {
+	defer s.describe(&err, "read", commitlog.LogDir)
+	distrusted := make(map[string]error)
+	for try := 1; ; {
+		r := &logReader{store: s, opts: opts, last: try == loadTries, distrusted: distrusted}
+		err := r.read(ctx)
+		switch {
+		case errors.Is(err, errGone) && !r.last:
+			try++
+		case errors.Is(err, errDistrusted): // each time there is one more of them
+		case err != nil:
+			return nil, err
+		default:
+			return r.log, nil
+		}
+	}
+}
+
+// A logReader reads a log once, in steps: list, fold the snapshots, add their indexes,
+// fold the entries that no snapshot stands for, hold what was read against what it says of
+// other files, and look whether the log is still what was listed.
+//
+// Nothing is folded that is known to be damaged. Where a later file shows that one was
+// folded all the same, it goes into distrusted, and reading begins anew without it.
+type logReader struct {
+	store      *Store
+	opts       LogOptions
+	last       bool             // reading will not begin anew for what is gone
+	distrusted map[string]error // by name; outlives the reader
+
+	log     *Log
+	objects map[string]fs.Object // of the listing, by name
+}
+
+func (r *logReader) read(ctx context.Context) error {
+	if r.opts.Begin != nil {
+		r.opts.Begin()
+	}
+	objects, err := r.store.listLog(ctx)
+	if err != nil {
+		return err
+	}
+	r.objects = objects
+	r.log = &Log{State: &commitlog.State{Keep: r.opts.Keep}, Files: sortObjects(objects)}
+	snapshots, err := r.snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range snapshots {
+		if err := r.indexes(ctx, n); err != nil {
+			return err
+		}
+	}
+	before := len(r.distrusted)
+	if err := r.entries(ctx); err != nil {
+		return err
+	}
+	if len(r.distrusted) > before {
+		return errDistrusted
+	}
+	return r.unchanged(ctx)
+}
+
+// damage is what becomes of err, which came of a file: nil where the rest is wanted.
+func (r *logReader) damage(kind DamageKind, name string, err error) error {
+	switch {
+	case errors.Is(err, ErrNotFound) && !r.last:
+		return errGone
+	case !r.opts.SkipDamaged || !IsDamage(err):
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	r.log.Damage = append(r.log.Damage, Damage{kind, name, err})
+	return nil
+}
+
+// content returns the bytes of a file of the listing.
+func (r *logReader) content(ctx context.Context, name string) ([]byte, error) {
+	if err := r.distrusted[name]; err != nil {
+		return nil, err
+	}
+	return r.store.read(ctx, r.objects[name], maxEntry)
+}
+
+// signed checks the signature of a file. It fails with [ErrUnsigned].
+func (r *logReader) signed(ctx context.Context, name string, data []byte, at time.Time) error {
+	if r.opts.Signed == nil {
+		return nil
+	}
+	o := r.objects[name+SignatureSuffix]
+	if o == nil {
+		return fmt.Errorf("%w: there is no signature", ErrUnsigned)
+	}
+	sig, err := r.store.read(ctx, o, maxSignature)
+	if err != nil {
+		return err
+	}
+	if err := r.opts.Signed(data, sig, at); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsigned, err)
+	}
+	return nil
+}
+
+// snapshots folds the snapshots that no other one supersedes: there is one, or two when
+// two were made at the same time.
+func (r *logReader) snapshots(ctx context.Context) (newest []*commitlog.Snapshot, err error) {
+	superseded := make(map[string]bool)
+	for _, name := range slices.Backward(r.log.Files.Snapshots) {
+		id, _ := commitlog.SnapshotID(name)
+		if superseded[id] {
+			continue
+		}
+		n, kind, err := r.snapshot(ctx, name)
+		if err != nil {
+			if err := r.damage(kind, name, err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		for _, old := range n.Supersedes {
+			superseded[old] = true
+		}
+		newest = append(newest, n)
+	}
+	for _, n := range newest {
+		r.log.AddSnapshot(n)
+		if r.opts.Snapshot != nil {
+			if err := r.opts.Snapshot(n); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return newest, nil
+}
+
+func (r *logReader) snapshot(ctx context.Context, name string) (*commitlog.Snapshot, DamageKind, error) {
+	data, err := r.content(ctx, name)
+	if err != nil {
+		return nil, DamageLog, err
+	}
+	n, err := commitlog.DecodeSnapshot(name, data)
+	if err != nil {
+		return nil, DamageLog, err
+	}
+	if err := r.signed(ctx, name, data, n.Time); err != nil {
+		return nil, DamageSignature, err
+	}
+	if r.opts.Signed != nil {
+		r.log.Signed++
+	}
+	return n, "", nil
+}
+
+// indexes adds the segments of a snapshot that are wanted. What a damaged index lists is
+// not covered any more.
+func (r *logReader) indexes(ctx context.Context, n *commitlog.Snapshot) error {
+	for _, t := range n.Topics {
+		for _, f := range t.Index {
+			if !wanted(r.opts.Keep, t, f) {
+				continue
+			}
+			err := r.store.ReadFile(ctx, f.File, func(in io.Reader) error { return r.log.ReadIndex(in, t.Name, t.ID) })
+			if err == nil {
+				continue
+			}
+			if err := r.damage(DamageLog, f.Path, err); err != nil {
+				return err
+			}
+			r.log.LoseIndex(t.Name, t.ID, f)
+		}
+	}
+	return nil
+}
+
+func wanted(keep func(string, int32) bool, t commitlog.SnapshotTopic, f commitlog.IndexFile) bool {
+	return keep == nil || slices.ContainsFunc(t.Partitions, func(p commitlog.SnapshotPartition) bool {
+		return f.First <= p.Partition && p.Partition <= f.Last && keep(t.Name, p.Partition)
+	})
+}
+
+// A logFile is a file that is to be read, and then what came of it.
+type logFile struct {
+	name  string
+	entry *commitlog.Entry
+	sha   string
+	kind  DamageKind
+	err   error
+	done  chan struct{}
+}
+
+// entries folds the entries that no snapshot stands for. They are read ahead, a few at a
+// time, and folded in the order of their ids.
+func (r *logReader) entries(ctx context.Context) error {
+	readers := fs.GetConfig(ctx).Checkers
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	files := make(chan *logFile, readers)
+	slots := make(chan struct{}, readers)
+	go func() {
+		defer close(files)
+		for _, name := range r.log.Files.Entries {
+			id, _ := commitlog.EntryID(name)
+			if r.log.Folded(id) {
+				continue
+			}
+			f := &logFile{name: name, done: make(chan struct{})}
+			select {
+			case files <- f:
+			case <-ctx.Done():
+				return
+			}
+			slots <- struct{}{}
+			go func() {
+				defer func() { <-slots; close(f.done) }()
+				r.entry(ctx, f)
+			}()
+		}
+	}()
+	for f := range files {
+		<-f.done
+		if err := r.fold(f); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// entry reads one entry.
+func (r *logReader) entry(ctx context.Context, f *logFile) {
+	f.kind = DamageLog
+	data, err := r.content(ctx, f.name)
+	if err != nil {
+		f.err = err
+		return
+	}
+	if f.entry, f.sha, f.err = commitlog.Decode(f.name, data); f.err != nil {
+		return
+	}
+	if f.err = r.signed(ctx, f.name, data, f.entry.Time); f.err != nil {
+		f.kind = DamageSignature
+	}
+}
+
+// fold adds an entry to the state, if it is one.
+func (r *logReader) fold(f *logFile) error {
+	if f.err != nil {
+		if err := r.damage(f.kind, f.name, f.err); err != nil {
+			return err
+		}
+		id, _ := commitlog.EntryID(f.name)
+		r.log.Skip(id)
+		return nil
+	}
+	if err := r.log.Check(f.entry); err != nil {
+		name := f.name
+		if changed, ok := errors.AsType[*commitlog.ChangedError](err); ok && r.opts.SkipDamaged {
+			name = commitlog.EntryPath(changed.Before) // this one vouches for what that was
+			if r.objects[name] != nil && r.distrusted[name] == nil {
+				r.distrusted[name] = err
+			}
+		}
+		if err := r.damage(DamageLog, name, err); err != nil {
+			return err
+		}
+		if errors.Is(err, commitlog.ErrRepeated) {
+			return nil
+		}
+	}
+	if r.opts.Signed != nil {
+		r.log.Signed++
+	}
+	r.log.Fold(f.entry, f.sha)
+	if r.opts.Entry != nil {
+		return r.opts.Entry(f.entry, f.sha)
+	}
+	return nil
+}
+
+// unchanged tells whether the log is still as it was listed, but for new entries. A
+// listing is not one moment: it may have missed both the snapshot that was being deleted
+// and the one that was made in its place.
+func (r *logReader) unchanged(ctx context.Context) error {
+	if len(r.objects) == 0 {
+		return nil
+	}
+	objects, err := r.store.listLog(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range sortObjects(objects).Snapshots {
+		if r.objects[name] == nil {
+			return errGone
+		}
+	}
+	for _, name := range slices.Concat(r.log.Files.Snapshots, r.log.Files.Entries) {
+		if objects[name] == nil {
+			return errGone
+		}
+	}
+	return nil
+}
+
+// listLog returns the objects in the log's folder, by their paths.
+func (s *Store) listLog(ctx context.Context) (map[string]fs.Object, error) {
+	var entries fs.DirEntries
+	err := s.retry(ctx, func() (err error) {
+		entries, err = s.fs.List(ctx, commitlog.LogDir)
+		return err
+	})
+	if errors.Is(err, fs.ErrorDirNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	objects := make(map[string]fs.Object)
+	for _, e := range entries {
+		if o, ok := e.(fs.Object); ok {
+			objects[o.Remote()] = o
+		}
+	}
+	return objects, nil
+}
+
+func sortObjects(objects map[string]fs.Object) commitlog.Files {
+	paths := make([]string, 0, len(objects))
+	for path := range objects {
+		paths = append(paths, path)
+	}
+	return commitlog.SortFiles(paths)
+}
+
+// ListLog returns the files in the log's folder.
+func (s *Store) ListLog(ctx context.Context) (files commitlog.Files, err error) {
+	defer s.describe(&err, "list", commitlog.LogDir)
+	objects, err := s.listLog(ctx)
+	return sortObjects(objects), err
+}
