@@ -1,6 +1,7 @@
 // Package recordbatch reads Kafka's record batches, format 2 (KIP-98; the class
 // DefaultRecordBatch), as a Fetch response holds them, one after another. It
-// allocates nothing per record.
+// allocates nothing per record, and of a compressed batch it has no more in memory than
+// its largest record and a piece of the rest.
 package recordbatch
 
 import (
@@ -8,7 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"slices"
+	"unsafe"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -58,8 +63,26 @@ type Batch struct {
 	raw          []byte
 }
 
-// Cut takes the first batch off b. It returns ErrPartial where b ends inside it.
+// ErrTooLarge says that a batch holds more than [Decoder.MaxSize].
+var ErrTooLarge = errors.New("too large")
+
+// Cut takes the first batch off b, and checks its checksum: nothing that a batch says of
+// itself may be believed before. It returns ErrPartial where b ends inside it.
+//
+// The checksum does not cover the offset, the length and the leader epoch, which brokers
+// set. Whoever knows which offsets are due has to compare.
 func Cut(b []byte) (t Batch, rest []byte, err error) {
+	if t, rest, err = CutChecked(b); err != nil {
+		return t, nil, err
+	}
+	if want, got := binary.BigEndian.Uint32(t.raw[atCRC:]), crc32.Checksum(t.raw[atAttributes:], castagnoli); got != want {
+		return t, nil, fmt.Errorf("corrupt record batch at offset %d: checksum %08x, not %08x", t.First, got, want)
+	}
+	return t, rest, nil
+}
+
+// CutChecked is [Cut] for bytes that it has been through already.
+func CutChecked(b []byte) (t Batch, rest []byte, err error) {
 	if len(b) < atMagic+1 {
 		return t, nil, ErrPartial
 	}
@@ -96,11 +119,23 @@ func (t *Batch) Control() bool { return t.attributes&control != 0 }
 // Transactional says that the batch is part of a transaction.
 func (t *Batch) Transactional() bool { return t.attributes&transactional != 0 }
 
+// Size is how many bytes the batch takes, as it is stored.
+func (t *Batch) Size() int { return len(t.raw) }
+
+// DefaultMaxSize is the default of [Decoder.MaxSize].
+const DefaultMaxSize = 256 << 20
+
 // A Decoder decodes the records of batches, one batch at a time.
 type Decoder struct {
-	decompressor kgo.Decompressor
-	plain        []byte // the current batch's records, uncompressed
-	spare        []byte
+	// MaxSize is how many bytes a batch may decompress to. A larger one fails with
+	// ErrTooLarge where Next comes to the record that goes past it.
+	MaxSize int64
+
+	codecs codecs
+	in     io.Reader // the rest of the batch; nil where all of it is in plain
+	plain  []byte    // records, uncompressed, that are not decoded yet
+	own    []byte    // the memory that plain is in, unless it is the batch's own
+	size   int64     // what has been decompressed so far
 
 	batch   Batch
 	left    int32
@@ -108,61 +143,102 @@ type Decoder struct {
 }
 
 // NewDecoder returns a Decoder. Not for use by several goroutines.
-func NewDecoder() *Decoder {
-	d := new(Decoder)
-	d.decompressor = kgo.DefaultDecompressor((*pool)(d))
-	return d
-}
+func NewDecoder() *Decoder { return &Decoder{MaxSize: DefaultMaxSize} }
 
-// pool lends the decompressor the decoder's one buffer.
-type pool Decoder
-
-// GetDecompressBytes implements kgo.PoolDecompressBytes.
-func (p *pool) GetDecompressBytes([]byte, kgo.CompressionCodecType) []byte {
-	b := p.spare
-	p.spare = nil
-	return b
-}
-
-// PutDecompressBytes implements kgo.PoolDecompressBytes.
-func (p *pool) PutDecompressBytes(b []byte) { p.spare = b }
-
-// keepBuffer is the largest buffer that is kept from one batch to the next.
-const keepBuffer = 8 << 20
-
-// Open checks a batch's checksum and gets its records ready for [Decoder.Next].
+// Open gets a batch's records ready for [Decoder.Next].
 func (d *Decoder) Open(t Batch) error {
-	if want, got := binary.BigEndian.Uint32(t.raw[atCRC:]), crc32.Checksum(t.raw[atAttributes:], castagnoli); got != want {
-		return fmt.Errorf("corrupt record batch at offset %d: checksum %08x, not %08x", t.First, got, want)
-	}
 	d.batch, d.left = t, t.Records
-	d.plain = t.raw[headerSize:]
+	d.plain, d.in = t.raw[headerSize:], nil
+	if cap(d.own) > keepBuffer {
+		d.own = nil
+	}
+	if cap(d.headers) > keepHeaders {
+		d.headers = nil
+	}
 	codec := kgo.CompressionCodecType(t.attributes & codecMask)
 	if codec == kgo.CodecNone || t.Records == 0 {
+		d.size = int64(len(d.plain))
 		return nil
 	}
-	plain, err := d.decompressor.Decompress(d.plain, codec)
+	if cap(d.own) < atOnce {
+		d.own = make([]byte, 0, atOnce)
+	}
+	whole, in, err := d.codecs.open(d.plain, codec, d.own)
 	if err != nil {
-		return fmt.Errorf("record batch at offset %d: decompress: %w", t.First, err)
+		return d.failed(err)
 	}
-	d.plain = plain
-	if cap(plain) <= keepBuffer {
-		d.spare = plain[:0]
-	}
+	d.plain, d.in, d.size = whole, in, int64(len(whole))
 	return nil
 }
 
+// headerCost is what a record's header takes in memory.
+const headerCost = int64(unsafe.Sizeof(format.RecordHeader{}))
+
+// keepHeaders is how many headers of a record there is room for in the next one.
+const keepHeaders = 64 << 10
+
+// failed says that the batch cannot be decompressed.
+func (d *Decoder) failed(err error) error {
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		return fmt.Errorf("record batch at offset %d: %w: zstd with a window of more than %d bytes", d.batch.First, ErrTooLarge, maxWindow)
+	}
+	return fmt.Errorf("record batch at offset %d: decompress: %w", d.batch.First, err)
+}
+
+// fill decompresses until n bytes are there to decode, or all of the batch.
+func (d *Decoder) fill(n int) error {
+	if d.in == nil || len(d.plain) >= n {
+		return nil
+	}
+	d.own = append(d.own[:0], d.plain...)
+	for len(d.own) < n && d.in != nil {
+		if len(d.own) == cap(d.own) {
+			// By what has come, and not by what is claimed: a record of a few bytes may
+			// claim any length.
+			d.own = slices.Grow(d.own, min(n-len(d.own), 4*cap(d.own)))
+		}
+		got, err := d.in.Read(d.own[len(d.own):cap(d.own)])
+		d.own = d.own[:len(d.own)+got]
+		d.size += int64(got)
+		if errors.Is(err, io.EOF) {
+			d.in = nil
+		} else if err != nil {
+			return d.failed(err)
+		}
+	}
+	d.plain = d.own
+	return nil
+}
+
+// tooLarge says that the batch is over the limit.
+func (d *Decoder) tooLarge() error {
+	return fmt.Errorf("record batch at offset %d: %w: it holds more than %d bytes", d.batch.First, ErrTooLarge, d.MaxSize)
+}
+
 // Next decodes the next record of the open batch into r, all but its topic and
-// partition. Key, value and headers share the decoder's memory until the next
-// Open. It returns false after the last record.
+// partition. Key, value and headers share the decoder's memory until the next call. It
+// returns false after the last record.
 func (d *Decoder) Next(r *format.Record) (bool, error) {
 	if d.left == 0 {
 		return false, nil
 	}
 	d.left--
+	if err := d.fill(binary.MaxVarintLen64); err != nil {
+		return false, err
+	}
+	length, n := varint(d.plain)
+	if n <= 0 || length < 0 {
+		return false, d.corrupt()
+	}
+	// What was decompressed ahead does not count before it is decoded.
+	if decoded := d.size - int64(len(d.plain)); length > d.MaxSize-decoded-int64(n) {
+		return false, d.tooLarge()
+	}
+	if err := d.fill(n + int(length)); err != nil {
+		return false, err
+	}
 	b := d.plain
-	length, n := varint(b)
-	if n <= 0 || length < 0 || length > int64(len(b)-n) {
+	if length > int64(len(b)-n) {
 		return false, d.corrupt()
 	}
 	d.plain = b[n+int(length):]
@@ -198,6 +274,9 @@ func (d *Decoder) Next(r *format.Record) (bool, error) {
 		return false, d.corrupt()
 	}
 	b = b[n:]
+	if count > d.MaxSize/headerCost { // each takes two bytes of the batch, and more here
+		return false, d.tooLarge()
+	}
 	r.Headers = d.headers[:0]
 	for range count {
 		var h format.RecordHeader
