@@ -3,8 +3,8 @@ package fetch
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -46,18 +46,26 @@ const fetchedBytes = 64 << 20
 type encoder struct {
 	*ordered.Queue
 	wanted   window
+	strict   bool // fail on a loss
+	lost     *losses
 	stop     <-chan struct{}
 	skipped  atomic.Bool // a job was left out, because of stop
 	decoders sync.Pool
 	records  atomic.Int64
 }
 
-func newEncoder(wanted window, stop <-chan struct{}) *encoder {
+func newEncoder(cfg Config, stop <-chan struct{}, lost *losses) *encoder {
 	return &encoder{
-		wanted:   wanted,
-		stop:     stop,
-		Queue:    ordered.NewQueue(fetchedBytes, fetchedBytes),
-		decoders: sync.Pool{New: func() any { return recordbatch.NewDecoder() }},
+		wanted: timeWindow(cfg.From, cfg.To),
+		strict: cfg.FailOnLoss,
+		lost:   lost,
+		stop:   stop,
+		Queue:  ordered.NewQueue(fetchedBytes, fetchedBytes),
+		decoders: sync.Pool{New: func() any {
+			d := recordbatch.NewDecoder()
+			d.MaxSize = cmp.Or(cfg.MaxBatch, d.MaxSize)
+			return d
+		}},
 	}
 }
 
@@ -81,73 +89,106 @@ func (e *encoder) encode(d *recordbatch.Decoder, j *job, out *ordered.Output) er
 		e.skipped.Store(true)
 		return nil
 	}
-	buf := append(out.Buffer(), j.head...)
-	rec := format.Record{Topic: j.p.topic, Partition: j.p.num}
-	var records int64
-	slices.SortFunc(j.aborted, func(a, b kmsg.FetchResponseTopicPartitionAbortedTransaction) int {
-		return cmp.Compare(a.FirstOffset, b.FirstOffset)
-	})
-	aborting := make(map[int64]bool) // producer ids with an aborted transaction here
-	for b := j.batches; len(b) > 0; {
-		t, rest, err := recordbatch.Cut(b)
+	w := &frames{encoder: e, d: d, j: j, out: out, buf: append(out.Buffer(), j.head...)}
+	if err := w.batches(); err != nil {
+		return err
+	}
+	e.records.Add(w.records)
+	if j.role == marking || j.role == closing {
+		var err error
+		if w.buf, err = j.p.markHere(w.buf, j.role == closing); err != nil {
+			return err
+		}
+	}
+	return out.Emit(append(w.buf, j.tail...))
+}
+
+// frames writes what one job comes to.
+type frames struct {
+	*encoder
+	d       *recordbatch.Decoder
+	j       *job
+	out     *ordered.Output
+	buf     []byte
+	records int64
+}
+
+// batches writes the job's committed records.
+func (w *frames) batches() error {
+	aborted := newAborted(w.j.aborted)
+	for b := w.j.batches; len(b) > 0; {
+		t, rest, err := recordbatch.CutChecked(b) // by the source
 		if err != nil {
 			return err
 		}
 		b = rest
-		// As the Java client does it (CompletedFetch.nextFetchedRecord).
-		for len(j.aborted) > 0 && j.aborted[0].FirstOffset <= t.Last {
-			aborting[j.aborted[0].ProducerID] = true
-			j.aborted = j.aborted[1:]
-		}
-		if !t.Control() && t.Transactional() && aborting[t.ProducerID] {
-			continue
-		}
-		if t.Control() && !aborting[t.ProducerID] {
-			continue
-		}
-		if !t.Control() && t.MaxTimestamp < e.wanted.since {
-			continue
-		}
-		if err := d.Open(t); err != nil {
-			return err
-		}
-		if t.Control() {
-			if aborts, err := d.Aborts(); err != nil {
-				return err
-			} else if aborts {
-				delete(aborting, t.ProducerID)
+		switch aborted.meaning(&t) {
+		case isData:
+			if t.MaxTimestamp >= w.wanted.since {
+				err = w.batch(t)
 			}
-			continue
-		}
-		for {
-			ok, err := d.Next(&rec)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			if rec.Offset < j.from || rec.Offset >= j.next || !e.wanted.holds(rec.Timestamp) {
-				continue
-			}
-			buf = format.AppendRecord(buf, &rec)
-			records++
-			if len(buf) >= ordered.ChunkSize {
-				if err := out.Emit(buf); err != nil {
-					return err
-				}
-				buf = out.Buffer()
+		case isMarker:
+			if err = w.d.Open(t); err == nil {
+				err = aborted.marker(w.d, &t)
 			}
 		}
-	}
-	e.records.Add(records)
-	if j.role == marking || j.role == closing {
-		var err error
-		if buf, err = j.p.markHere(buf, j.role == closing); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	return out.Emit(append(buf, j.tail...))
+	return nil
+}
+
+// batch writes the records of a batch. Of one that is too large it writes the records up
+// to where it is, and says that the others are lost.
+func (w *frames) batch(t recordbatch.Batch) error {
+	next := max(t.First, w.j.from)
+	err := w.d.Open(t)
+	for err == nil {
+		rec := format.Record{Topic: w.j.p.topic, Partition: w.j.p.num}
+		var ok bool
+		if ok, err = w.d.Next(&rec); err != nil {
+			break
+		}
+		if !ok {
+			return nil
+		}
+		next = max(next, rec.Offset+1)
+		if rec.Offset >= w.j.from && rec.Offset < w.j.next && w.wanted.holds(rec.Timestamp) {
+			err = w.record(&rec)
+		}
+	}
+	if errors.Is(err, recordbatch.ErrTooLarge) {
+		return w.tooLarge(next, min(t.Last+1, w.j.next), err)
+	}
+	return err
+}
+
+// record writes one record.
+func (w *frames) record(rec *format.Record) error {
+	w.buf = format.AppendRecord(w.buf, rec)
+	w.records++
+	if len(w.buf) < ordered.ChunkSize {
+		return nil
+	}
+	full := w.buf
+	w.buf = w.out.Buffer()
+	return w.out.Emit(full)
+}
+
+// tooLarge marks offsets [from, next) as lost.
+func (w *frames) tooLarge(from, next int64, why error) error {
+	if from >= next { // they are not wanted
+		return nil
+	}
+	what := fmt.Sprintf("%s: offsets %d to %d cannot be read: %v", w.j.p, from, next-1, why)
+	if w.strict {
+		return lossError(what)
+	}
+	w.lost.add(what)
+	var err error
+	w.buf, err = w.j.p.mark(w.buf, next, w.j.epoch, [][2]int64{{from, next}})
+	return err
 }
 
 // frames queues frames that belong to no partition.

@@ -25,6 +25,7 @@ import (
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pattern"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
 // Config says what to read.
@@ -40,7 +41,8 @@ type Config struct {
 	To          Bound            // where to end; zero: at the end
 	Uncommitted bool             // read what may yet be aborted, to the high watermark
 	NoConfigs   bool             // leave topic configs out
-	FailOnLoss  bool             // stop where records were deleted before they were read
+	FailOnLoss  bool             // stop where records cannot be had: deleted before they were read, say
+	MaxBatch    int64            // bytes that a batch may decompress to
 	Concurrency int              // partitions read at once, unless they are followed
 	Timeout     time.Duration    // how long a partition may make no progress
 
@@ -70,6 +72,10 @@ func (c *Config) isolation() string {
 	return "read_committed"
 }
 
+// maxBatch is the most that --max-batch may be: a record is a frame, and frames end at
+// 1 GiB.
+const maxBatch = 512 << 20
+
 // App is the command kbk-fetch.
 func App() *cli.App {
 	return command.App(command.Spec{
@@ -91,7 +97,7 @@ what there is.
 			&cli.StringFlag{Name: "to", DefaultText: "end", Usage: "end at `WHERE`, likewise; an offset is not read itself, a time is"},
 			&cli.StringSliceFlag{Name: "offset", Aliases: []string{"o"}, Usage: "begin and end at `WHERE` as kcat and kcl have it: beginning, end, N, -N, N:M, s@TIME, e@TIME, @TIME:TIME; repeatable"},
 			&cli.StringFlag{Name: "isolation", Value: "read_committed", Usage: "read_committed, or read_uncommitted for what may yet be aborted"},
-			&cli.StringFlag{Name: "on-loss", Value: "record", Usage: "`WHAT` to do when records were deleted before they were read: record it and go on, or fail"},
+			&cli.StringFlag{Name: "on-loss", Value: "record", Usage: "`WHAT` to do about records that cannot be read, deleted before, say: record the loss and go on, or fail"},
 			&cli.StringSliceFlag{Name: "groups", Usage: "put the committed offsets of consumer group `GROUP` into the stream: a name, or a regular expression that begins with ^; repeatable"},
 			&cli.StringSliceFlag{Name: "exclude-groups", Usage: "leave out `GROUP`, likewise; repeatable"},
 			&cli.BoolFlag{Name: "follow", Usage: "go on at the end, until interrupted"},
@@ -105,6 +111,7 @@ what there is.
 			&cli.BoolFlag{Name: "json", Usage: "with --list: print JSON"},
 			&cli.IntFlag{Name: "concurrency", Value: 64, Usage: "read `N` partitions at once"},
 			&cli.DurationFlag{Name: "timeout", Value: 2 * time.Minute, Usage: "give up when a partition makes no progress for this long"},
+			command.SizeFlag("max-batch", recordbatch.DefaultMaxSize, "leave out what a batch holds behind its first `SIZE`, decompressed, and say so"),
 			command.SizeFlag("fetch-max-bytes", 16<<20, "ask a broker for no more than `SIZE` at once"),
 			command.SizeFlag("fetch-partition-bytes", 256<<10, "and for up to `SIZE` of each partition, or more where there is room"),
 			&cli.DurationFlag{Name: "fetch-max-wait", Value: 500 * time.Millisecond, Usage: "let a broker wait for new records for up to `TIME`"},
@@ -136,6 +143,7 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		FetchWait: c.Duration("fetch-max-wait"),
 	}
 	cfg.MaxRate, cfg.MaxRecords = command.Rates(c)
+	cfg.MaxBatch = command.SizeOf(c, "max-batch")
 	var err error
 	if cfg.FetchBytes, err = fetchSize(c, "fetch-max-bytes"); err != nil {
 		return err
@@ -154,6 +162,8 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.WithHint(command.Usagef("no topics"), "give -t NAME, or -t '^' for all")
 	case cfg.Concurrency < 1:
 		return command.Usagef("--concurrency %d is below 1", cfg.Concurrency)
+	case cfg.MaxBatch < 1 || cfg.MaxBatch > maxBatch:
+		return command.Usagef("--max-batch %s is not from 1B to 512MiB", c.Generic("max-batch"))
 	case cfg.Timeout <= 0:
 		return command.Usagef("--timeout %s is not above 0", cfg.Timeout)
 	case isolation == "read_uncommitted":
@@ -299,7 +309,8 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		}
 		defer m.leave()
 	}
-	p, err := makePlan(ctx, adm, cfg, meta, selected, env.Log)
+	lost := &losses{log: env.Log}
+	p, err := makePlan(ctx, adm, cfg, meta, selected, env.Log, lost)
 	if err != nil {
 		return err
 	}
@@ -319,7 +330,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	e := newEncoder(timeWindow(cfg.From, cfg.To), env.Stop)
+	e := newEncoder(cfg, env.Stop, lost)
 	s := newSource(cl, cfg, env, p.parts, e)
 	total := int64(-1)
 	if cfg.Follow {
@@ -375,7 +386,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 			return err
 		}
 	}
-	if err := w.Close(&format.End{Records: e.records.Load(), Interrupted: stopped, Lost: p.lost || s.lost}); err != nil {
+	end := &format.End{Records: e.records.Load(), Interrupted: stopped}
+	lost.into(end)
+	if err := w.Close(end); err != nil {
 		return err
 	}
 	if m != nil {
@@ -386,13 +399,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	}
 	env.Log.Info(fmt.Sprintf("read %s of %s", command.Count(e.records.Load(), "record"), command.Count(int64(s.topics()), "topic")),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	switch {
-	case stopped:
-		return command.Stopped("the stream was ended properly, and what was read is whole")
-	case p.lost || s.lost:
-		return command.WithStatus(command.Loss, fmt.Errorf("done, but records had been deleted before they were read"))
-	}
-	return nil
+	return command.EndStatus(end, "the stream was ended properly, and what was read is whole")
 }
 
 // settleReceipts ends the output, so that the stages downstream come to their ends, and

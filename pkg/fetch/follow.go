@@ -174,7 +174,7 @@ func (f *follower) look(ctx, fetching context.Context, s *source) error {
 	if len(selected) > 0 {
 		// All of what is new came after the start.
 		cfg.From, cfg.To, cfg.Cursor, cfg.Groups = Bound{}, Bound{}, nil, nil
-		more, err := makePlan(fetching, s.adm, cfg, meta, selected, s.log)
+		more, err := makePlan(fetching, s.adm, cfg, meta, selected, s.log, s.lost)
 		if err != nil {
 			return err
 		}

@@ -351,7 +351,7 @@ func (s *source) take(ctx, fetching context.Context, given map[string][]int32) e
 	if cfg.Cursor, err = s.member.cursor(fetching, s.cfg.Cursor, names); err != nil {
 		return err
 	}
-	plan, err := makePlan(fetching, s.adm, cfg, meta, selected, s.log)
+	plan, err := makePlan(fetching, s.adm, cfg, meta, selected, s.log, s.lost)
 	if err != nil {
 		return err
 	}
@@ -360,9 +360,6 @@ func (s *source) take(ctx, fetching context.Context, given map[string][]int32) e
 		s.member.hold(p, max(p.pos, p.lost[1]))
 	}
 	s.log.Info(fmt.Sprintf("group %s gives %s to this process", s.member.group, command.Count(int64(len(plan.parts)), "partition")))
-	s.mu.Lock()
-	s.lost = s.lost || plan.lost
-	s.mu.Unlock()
 	return s.add(ctx, plan)
 }
 

@@ -30,7 +30,6 @@ type plan struct {
 	topics  []format.Topic
 	groups  []format.Group
 	parts   []*partition
-	lost    bool
 }
 
 // offsets is how many offsets there are to scan.
@@ -43,7 +42,7 @@ func (p *plan) offsets() int64 {
 }
 
 // makePlan plans to read the selected partitions.
-func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, meta kadm.Metadata, selected selection, log *slog.Logger) (*plan, error) {
+func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, meta kadm.Metadata, selected selection, log *slog.Logger, lost *losses) (*plan, error) {
 	names := slices.Sorted(maps.Keys(selected))
 	p := &plan{cluster: meta.Cluster}
 	if len(names) == 0 { // kadm would take it as all
@@ -95,11 +94,11 @@ func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, meta kadm.Metad
 			}
 			if part.pos < start.Offset {
 				part.lost = [2]int64{part.pos, min(start.Offset, part.end)}
-				p.lost = true
+				what := deleted(part, part.lost[0], part.lost[1])
 				if cfg.FailOnLoss {
-					return nil, lossError(part, part.lost[0], part.lost[1])
+					return nil, lossError(what)
 				}
-				log.Warn(fmt.Sprintf("%s/%d: offsets %d to %d were deleted before they were read", name, num, part.lost[0], part.lost[1]-1))
+				lost.add(what)
 			}
 			if cfg.Follow {
 				part.end = openEnd
@@ -125,11 +124,6 @@ func readGroups(ctx context.Context, adm *kadm.Client, cfg Config, selected sele
 		return nil, err
 	}
 	return groups.Read(ctx, adm, func(id string) bool { return included(id) && !excluded(id) }, func(topic string) bool { return selected[topic] != nil })
-}
-
-// lossError is what --on-loss fail makes of deleted records.
-func lossError(p *partition, from, next int64) error {
-	return command.WithStatus(command.Loss, fmt.Errorf("%s: offsets %d to %d were deleted before they were read", p, from, next-1))
 }
 
 // bound narrows what is read of a partition from all that it holds.

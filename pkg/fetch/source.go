@@ -43,6 +43,7 @@ type partition struct {
 	epoch    int32 // the leader's, or -1
 	pos      int64 // the next offset to fetch
 	lastSeen int32 // leader epoch of the last batch, -1 before it
+	aligned  bool  // a batch ended at pos
 	state    state
 	empty    int           // fetches of it alone that brought nothing, in a row
 	moved    time.Duration // on the source's clock, when pos last went on, or a broker said that there is no more
@@ -128,6 +129,7 @@ type source struct {
 	log      *slog.Logger
 	stop     <-chan struct{}
 	e        *encoder
+	lost     *losses
 	parts    []*partition
 	limit    int  // partitions read at once
 	isolated int8 // read_committed is 1 (IsolationLevel)
@@ -156,13 +158,12 @@ type source struct {
 	began   time.Time
 	pausing bool // nothing more is claimed
 	stopped bool // by the stop channel
-	lost    bool
 	failed  bool
 }
 
 func newSource(cl *kgo.Client, cfg Config, env *command.Env, parts []*partition, e *encoder) *source {
 	s := &source{
-		cl: cl, adm: kadm.NewClient(cl), cfg: cfg, log: env.Log, stop: env.Stop, e: e, parts: parts,
+		cl: cl, adm: kadm.NewClient(cl), cfg: cfg, log: env.Log, stop: env.Stop, e: e, lost: e.lost, parts: parts,
 		limit: cfg.Concurrency, left: len(parts), brokers: make(map[int32]bool),
 		bytes: throttle.New(cfg.MaxRate), records: throttle.New(cfg.MaxRecords),
 		over: make(chan struct{}, 1), began: time.Now(),
@@ -506,31 +507,19 @@ func (s *source) handlePartition(ctx context.Context, p *partition, rp *kmsg.Fet
 		}
 		return err
 	}
-	next, lastSeen := p.pos, p.lastSeen
-	rest := rp.RecordBatches
-	for len(rest) > 0 {
-		t, more, err := recordbatch.Cut(rest)
-		if errors.Is(err, recordbatch.ErrPartial) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		next, lastSeen, rest = max(next, t.Last+1), t.LeaderEpoch, more
-		if next >= p.end {
-			break
-		}
+	got, err := scan(rp.RecordBatches, place{p.pos, p.aligned}, p.end, rp.HighWatermark)
+	if err != nil {
+		return err
 	}
-	if next == p.pos {
+	next := got.next
+	if got.size == 0 {
 		if next = s.settle(p, rp, alone); next == p.pos {
 			return nil
 		}
+	} else {
+		p.lastSeen, p.aligned = got.epoch, true
 	}
-	j := &job{
-		p: p, from: p.pos, epoch: lastSeen,
-		batches: rp.RecordBatches[:len(rp.RecordBatches)-len(rest)], aborted: rp.AbortedTransactions,
-	}
-	p.lastSeen = lastSeen
+	j := &job{p: p, from: p.pos, epoch: p.lastSeen, batches: rp.RecordBatches[:got.size], aborted: rp.AbortedTransactions}
 	return s.advance(ctx, p, min(next, p.end), j)
 }
 
@@ -610,7 +599,7 @@ func (s *source) throttle(ctx context.Context, resp *kmsg.FetchResponse) error {
 			rest := resp.Topics[i].Partitions[j].RecordBatches
 			bytes += int64(len(rest))
 			for len(rest) > 0 && s.records != nil {
-				t, more, err := recordbatch.Cut(rest)
+				t, more, err := recordbatch.CutChecked(rest)
 				if err != nil {
 					break // handled before
 				}
@@ -647,6 +636,9 @@ func (s *source) settle(p *partition, rp *kmsg.FetchResponseTopicPartition, alon
 	}
 	if len(rp.RecordBatches) > 0 || stable < end || rp.HighWatermark < end {
 		p.empty = 0
+		if len(rp.RecordBatches) > 0 && alone {
+			p.trouble = fmt.Errorf("the record batch at offset %d is cut short, or says that it is longer than it is", p.pos)
+		}
 		if rp.HighWatermark < end {
 			p.trouble = fmt.Errorf("the partition ended at offset %d before and ends at %d now", end, rp.HighWatermark)
 		}
@@ -677,17 +669,16 @@ func (s *source) outOfRange(ctx context.Context, p *partition) error {
 		return nil
 	}
 	to := min(start.Offset, p.end)
+	what := deleted(p, p.pos, to)
 	if s.cfg.FailOnLoss {
-		return lossError(p, p.pos, to)
+		return lossError(what)
 	}
-	s.log.Warn(fmt.Sprintf("%s: offsets %d to %d were deleted before they were read", p, p.pos, to-1))
+	s.lost.add(what)
+	p.aligned = false
 	j := &job{p: p, epoch: p.lastSeen}
 	if j.head, err = p.mark(nil, to, p.lastSeen, [][2]int64{{p.pos, to}}); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.lost = true
-	s.mu.Unlock()
 	return s.advance(ctx, p, to, j)
 }
 

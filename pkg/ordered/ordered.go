@@ -5,6 +5,7 @@ package ordered
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -171,7 +172,21 @@ type Output struct {
 func (o *Output) Buffer() []byte { return *o.queue.chunks.Get().(*[]byte) }
 
 // Emit hands b, which came from Buffer, to the writer. It belongs to the task no more.
+// What has grown large is handed on in pieces, so that what is ahead of the writer is
+// counted in bytes.
 func (o *Output) Emit(b []byte) error {
+	if len(b) <= 2*ChunkSize {
+		return o.emit(b)
+	}
+	for piece := range slices.Chunk(b, ChunkSize) {
+		if err := o.emit(append(o.Buffer(), piece...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *Output) emit(b []byte) error {
 	q, t := o.queue, o.entry
 	c := chunk{b, q.ahead}
 	select {

@@ -1,0 +1,50 @@
+package fetch
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/kbkio/kbk/pkg/recordbatch"
+)
+
+// A place is where a fetch of a partition began.
+type place struct {
+	offset int64
+	// aligned says that a batch ended there, so that the next one cannot begin before.
+	aligned bool
+}
+
+// A span is what the whole batches of a response cover.
+type span struct {
+	next  int64 // the offset behind the last of them; place.offset where there is none
+	epoch int32 // leader epoch of the last of them
+	size  int   // bytes
+}
+
+// scan looks at the batches of a response, up to the one that takes it to the offset
+// end. Every checksum is right then, and every offset is one that can be there:
+// the checksums do not cover the offsets, which have to ascend, and are below the high
+// watermark.
+func scan(b []byte, from place, end, highWatermark int64) (span, error) {
+	s := span{next: from.offset, epoch: -1}
+	for s.size < len(b) {
+		t, _, err := recordbatch.Cut(b[s.size:])
+		if errors.Is(err, recordbatch.ErrPartial) {
+			return s, nil
+		}
+		if err != nil {
+			return s, err
+		}
+		switch before := from.aligned || s.size > 0; {
+		case t.Last < s.next, before && t.First < s.next:
+			return s, fmt.Errorf("corrupt record batch at offset %d: it ends at %d, and one from offset %d on was due", t.First, t.Last, s.next)
+		case highWatermark >= 0 && t.Last >= highWatermark:
+			return s, fmt.Errorf("corrupt record batch at offset %d: it ends at %d, and the partition before that, at %d", t.First, t.Last, highWatermark)
+		}
+		if s.next >= end { // the batch behind the last one has told that the last one may be so
+			break
+		}
+		s.next, s.epoch, s.size = t.Last+1, t.LeaderEpoch, s.size+t.Size()
+	}
+	return s, nil
+}
