@@ -271,7 +271,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		}
 		return errors.Join(err, w.Flush())
 	}
-	if err := p.writeBecame(ctx); err != nil {
+	if err := p.writeBecame(context.WithoutCancel(ctx)); err != nil { // ctx has ended, with the lanes
 		return err
 	}
 	if err := w.Close(&format.End{Records: p.acked + p.there, Interrupted: end.Interrupted, Lost: end.Lost, Losses: end.Losses}); err != nil {
