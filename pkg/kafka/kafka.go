@@ -114,7 +114,7 @@ func NewClient(ctx context.Context, cfg Config, opts ...kgo.Opt) (*kgo.Client, e
 // before has failed, or takes long: a broker that hangs holds nobody up. If all fail, the
 // error is the first one.
 func firstContact(ctx context.Context, cl *kgo.Client, brokers []string) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ping, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	seeds := cl.SeedBrokers()
 	type answer struct {
@@ -129,7 +129,9 @@ func firstContact(ctx context.Context, cl *kgo.Client, brokers []string) error {
 			go func() {
 				req := kmsg.NewPtrMetadataRequest()
 				req.Topics = []kmsg.MetadataRequestTopic{} // of the brokers alone
-				_, err := seeds[seed].Request(ctx, req)
+				// Not one that may be cancelled: franz-go would fail whatever else is on its
+				// way in that connection. Closing the client ends it.
+				_, err := seeds[seed].Request(context.WithoutCancel(ctx), req)
 				answers <- answer{seed, err}
 			}()
 			asked++
@@ -150,8 +152,10 @@ func firstContact(ctx context.Context, cl *kgo.Client, brokers []string) error {
 					return err
 				}
 			}
-			return cl.Ping(ctx)
+			return cl.Ping(ping)
 		case <-next:
+		case <-ping.Done():
+			return ping.Err()
 		}
 	}
 	return slices.MinFunc(failed, func(a, b answer) int { return cmp.Compare(a.seed, b.seed) }).err
