@@ -40,10 +40,10 @@ func becameFrames(cfg *Config, all spoken, ids map[string]string) []format.Targe
 	return out
 }
 
-// writeBecame puts the target frames into the map.
-func (p *producer) writeBecame(ctx context.Context) error {
+// became looks up the topics that the stream's partitions went to.
+func (p *producer) became(ctx context.Context) ([]format.Target, error) {
 	if p.cfg.DryRun || len(p.spoken) == 0 { // of a dry run there is no map
-		return nil
+		return nil, nil
 	}
 	names := make(map[string]bool)
 	for topic := range p.spoken {
@@ -51,16 +51,11 @@ func (p *producer) writeBecame(ctx context.Context) error {
 	}
 	meta, err := p.targets.adm.Metadata(ctx, slices.Sorted(maps.Keys(names))...)
 	if err != nil {
-		return fmt.Errorf("look at the target topics: %w", err)
+		return nil, fmt.Errorf("look at the target topics: %w", err)
 	}
 	ids := make(map[string]string)
 	for name, t := range meta.Topics {
 		ids[name] = kafka.FormatTopicID(t.ID)
 	}
-	for _, f := range becameFrames(&p.cfg, p.spoken, ids) {
-		if err := p.maps.Write(&f); err != nil {
-			return fmt.Errorf("write the map: %w", err)
-		}
-	}
-	return nil
+	return becameFrames(&p.cfg, p.spoken, ids), nil
 }

@@ -250,8 +250,11 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	p.connect, p.fail = connect, cancel
 	defer p.close()
 	end, err := p.follow(ctx, r)
+	var became []format.Target
 	if err == nil {
-		err = p.finish(ctx, end)
+		if err = p.finish(ctx, end); err == nil {
+			became, err = p.became(ctx)
+		}
 	} else {
 		err = errors.Join(err, p.keep(ctx))
 	}
@@ -271,8 +274,10 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		}
 		return errors.Join(err, w.Flush())
 	}
-	if err := p.writeBecame(context.WithoutCancel(ctx)); err != nil { // ctx has ended, with the lanes
-		return err
+	for i := range became {
+		if err := w.Write(&became[i]); err != nil {
+			return fmt.Errorf("write the map: %w", err)
+		}
 	}
 	if err := w.Close(&format.End{Records: p.acked + p.there, Interrupted: end.Interrupted, Lost: end.Lost, Losses: end.Losses}); err != nil {
 		return fmt.Errorf("write the map: %w", err)

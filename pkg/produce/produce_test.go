@@ -3,6 +3,7 @@ package produce
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -65,7 +66,7 @@ func TestBecame(t *testing.T) {
 			{Topic: "b", Partition: 1, TargetTopic: "copy.b", TargetPartition: -1, TargetInfo: format.TargetInfo{TargetID: "id-b"}},
 		}},
 	} {
-		if got := becameFrames(&c.cfg, all, ids); !slices.Equal(got, c.want) {
+		if got := becameFrames(&c.cfg, all, ids); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
