@@ -356,6 +356,9 @@ type Target struct {
 // TargetInfo is the part of a [Target] that may be missing.
 type TargetInfo struct {
 	TargetID string `cbor:"target_id,omitempty" json:"target_id,omitempty"` // topic id
+	// Offsets, where there are any, are the only committed offsets that the map's runs
+	// of this partition place: it was made for these, and not of all records.
+	Offsets []int64 `cbor:"offsets,omitempty" json:"offsets,omitempty"`
 }
 
 // End is the last frame, and the proof that the upstream finished.
@@ -722,6 +725,11 @@ func DecodeTarget(b []byte) (*Target, error) {
 	}
 	if t.Partition < 0 || t.TargetPartition < -1 {
 		return nil, corrupt("target of partition %d: partition %d", t.Partition, t.TargetPartition)
+	}
+	for _, o := range t.Offsets {
+		if o < 0 {
+			return nil, corrupt("target of partition %d with offset %d", t.Partition, o)
+		}
 	}
 	return t, nil
 }

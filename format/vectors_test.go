@@ -124,7 +124,7 @@ func goodVectors(t testing.TB) []vector {
 			&Groups{[]string{"billing"}, GroupsInfo{[]string{"^b"}, []string{"basket"}, map[string]string{"orders": "vPeOCWypqUOSepEvx0cbog", "audit": ""}}},
 			&Groups{},
 			&Point{1_700_000_000_000, map[string][]int32{"audit": {3}}},
-			&Target{"orders", 0, "orders-2", 7, TargetInfo{"vPeOCWypqUOSepEvx0cbog"}},
+			&Target{"orders", 0, "orders-2", 7, TargetInfo{"vPeOCWypqUOSepEvx0cbog", []int64{0, 1000}}},
 			&Target{"orders", 1, "orders-2", -1, TargetInfo{}},
 			&End{Lost: true, Losses: []string{"audit/3: the topic was deleted while it was read"}}))},
 		{name: "later", about: "what a later version may add: keys of maps, elements behind the known ones, an unknown kind", bytes: cat(

@@ -54,12 +54,13 @@ type line struct {
 	Branch      bool       `json:"branch,omitempty"`
 	Deleted     bool       `json:"deleted,omitempty"`
 
-	SourceFirst     *int64 `json:"source_first,omitempty"`
-	TargetTopic     string `json:"target_topic,omitempty"`
-	TargetPartition *int32 `json:"target_partition,omitempty"`
-	TargetFirst     *int64 `json:"target_first,omitempty"`
-	Count           *int64 `json:"count,omitempty"`
-	TargetID        string `json:"target_id,omitempty"`
+	SourceFirst     *int64  `json:"source_first,omitempty"`
+	TargetTopic     string  `json:"target_topic,omitempty"`
+	TargetPartition *int32  `json:"target_partition,omitempty"`
+	TargetFirst     *int64  `json:"target_first,omitempty"`
+	Count           *int64  `json:"count,omitempty"`
+	TargetID        string  `json:"target_id,omitempty"`
+	SourceOffsets   []int64 `json:"source_offsets,omitempty"` // of a target
 
 	// group
 	Offsets map[string]map[int32]offset `json:"offsets,omitempty"`
@@ -193,6 +194,7 @@ func describe(f *format.Frame) (*line, error) {
 			return nil, err
 		}
 		l.Topic, l.Partition, l.TargetTopic, l.TargetPartition, l.TargetID = t.Topic, &t.Partition, t.TargetTopic, &t.TargetPartition, t.TargetID
+		l.SourceOffsets = t.Offsets
 	case format.KindMap:
 		m, err := format.DecodeMap(f.Raw)
 		if err != nil {
@@ -385,7 +387,7 @@ func (l *line) encode() (format.Encoder, error) {
 		}
 		return &format.Target{
 			Topic: l.Topic, Partition: *l.Partition, TargetTopic: l.TargetTopic, TargetPartition: *l.TargetPartition,
-			TargetInfo: format.TargetInfo{TargetID: l.TargetID},
+			TargetInfo: format.TargetInfo{TargetID: l.TargetID, Offsets: l.SourceOffsets},
 		}, nil
 	case "map":
 		if l.Partition == nil || l.SourceFirst == nil || l.TargetPartition == nil || l.TargetFirst == nil || l.Count == nil {

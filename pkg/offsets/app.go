@@ -44,12 +44,20 @@ The groups may also be those in the backup; kbk-produce passes them on:
 				Action: snapshot,
 			},
 			{
+				Name: "map", Usage: "look for the records in the target, where there is no map of kbk-produce",
+				Flags: append(append(kafka.Flags(), groupFlags()...),
+					&cli.StringFlag{Name: "by", Usage: "find them `HOW`: by the headers of kbk-produce --offset-headers, or by their content"},
+					recordsFlag(), renameFlag(), command.MaxFrameFlag(),
+				),
+				Action: mapRecords,
+			},
+			{
 				Name: "translate", Usage: "find where the offsets are in the target",
 				Flags: append(append(kafka.Flags(), groupFlags()...),
-					&cli.StringFlag{Name: "by", Value: byMap, Usage: "find them `HOW`: map, headers, content, timestamp or identity"},
-					&cli.StringSliceFlag{Name: "map", Usage: "read what kbk-produce has written from `FILE`; repeatable"},
-					&cli.StringSliceFlag{Name: "records", Usage: "read the backup's records, a stream as kbk-pack -d writes it, from `FILE`; repeatable"},
-					&cli.StringSliceFlag{Name: "rename", Usage: "topic OLD is NEW in the target, as `OLD=NEW`, or ^REGEXP=NEW with $1 for its first group; where a map does not say; repeatable"},
+					&cli.StringFlag{Name: "by", Value: byMap, Usage: "find them `HOW`: by a map, by timestamp, or by identity, after an exact restore"},
+					&cli.StringSliceFlag{Name: "map", Usage: "read what kbk-produce or kbk-offsets map has written from `FILE`; repeatable"},
+					&cli.BoolFlag{Name: "may-skip", Usage: "by timestamp: do without the backup's records, and accept that records are skipped whose times are not in order"},
+					recordsFlag(), renameFlag(),
 					&cli.StringSliceFlag{Name: "rename-group", Usage: "group OLD is to be NEW in the target, as `OLD=NEW`, likewise; repeatable"},
 					command.MaxFrameFlag(),
 				),
@@ -79,8 +87,7 @@ The groups may also be those in the backup; kbk-produce passes them on:
 			{
 				Name: "verify", Usage: "hold what is committed, and the next records, against the plan",
 				Flags: append(kafka.Flags(), skipFlag(),
-					&cli.StringSliceFlag{Name: "records", Usage: "read the backup's records, a stream as kbk-pack -d writes it, from `FILE`; repeatable"},
-					command.MaxFrameFlag(),
+					recordsFlag(), command.MaxFrameFlag(),
 				),
 				Action: verify,
 			},
@@ -98,6 +105,14 @@ func groupFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "groups", Usage: "only consumer group `GROUP`: a name, or a regular expression that begins with ^; repeatable", DefaultText: "all groups"},
 		&cli.StringSliceFlag{Name: "exclude-groups", Usage: "leave out `GROUP`, likewise; repeatable"},
 	}
+}
+
+func recordsFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "records", Usage: "read the backup's records, a stream as kbk-pack -d writes it, from `FILE`; repeatable"}
+}
+
+func renameFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "rename", Usage: "topic OLD is NEW in the target, as `OLD=NEW`, or ^REGEXP=NEW with $1 for its first group; where a map does not say; repeatable"}
 }
 
 func skipFlag() cli.Flag {
@@ -159,38 +174,79 @@ func snapshot(ctx context.Context, c *cli.Context, env *command.Env) error {
 }
 
 func translate(ctx context.Context, c *cli.Context, env *command.Env) error {
-	cfg := TranslateConfig{By: c.String("by"), Maps: c.StringSlice("map"), Records: c.StringSlice("records"), MaxFrame: command.SizeOf(c, "max-frame")}
-	if !slices.Contains(methods, cfg.By) {
+	cfg := TranslateConfig{By: c.String("by"), Maps: c.StringSlice("map"), Records: c.StringSlice("records"), MaySkip: c.Bool("may-skip"), MaxFrame: command.SizeOf(c, "max-frame")}
+	switch {
+	case cfg.By == byHeaders || cfg.By == byContent:
+		return command.WithHint(command.Usagef("translate does not look for records by %s", cfg.By), "put kbk-offsets map --by "+cfg.By+" before it")
+	case !slices.Contains(methods, cfg.By):
 		return command.Usagef("--by %q is none of %s", cfg.By, strings.Join(methods, ", "))
+	case cfg.MaySkip && cfg.By != byTimestamp:
+		return command.Usagef("--may-skip is only for --by timestamp")
 	}
 	var err error
 	if cfg.Groups, err = chosenGroups(c); err != nil {
 		return err
 	}
-	if cfg.Topics, err = pattern.CompileRenames(c.StringSlice("rename")); err != nil {
-		return command.Usagef("--rename %v", err)
+	if cfg.Topics, err = renames(c, "rename"); err != nil {
+		return err
 	}
-	if cfg.RenameGroups, err = pattern.CompileRenames(c.StringSlice("rename-group")); err != nil {
-		return command.Usagef("--rename-group %v", err)
+	if cfg.RenameGroups, err = renames(c, "rename-group"); err != nil {
+		return err
 	}
-	if cfg.By != byMap && cfg.By != byIdentity {
+	if cfg.By == byTimestamp {
 		if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
 			return err
 		}
 	}
-	var in io.Reader
-	if piped() {
-		if in, err = command.Stdin(); err != nil {
-			return err
-		}
-	} else if len(cfg.Maps)+len(cfg.Records) == 0 {
-		return command.WithHint(command.Usagef("there is nothing to read"), "put kbk-offsets snapshot before this command, or redirect what kbk-produce has written into it")
-	}
-	out, err := command.Stdout()
+	in, out, err := streams(len(cfg.Maps) + len(cfg.Records))
 	if err != nil {
 		return err
 	}
 	return Translate(ctx, cfg, env, in, out)
+}
+
+func mapRecords(ctx context.Context, c *cli.Context, env *command.Env) error {
+	cfg := MapConfig{By: c.String("by"), Records: c.StringSlice("records"), MaxFrame: command.SizeOf(c, "max-frame")}
+	if cfg.By != byHeaders && cfg.By != byContent {
+		return command.Usagef("--by %q is neither headers nor content", cfg.By)
+	}
+	var err error
+	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
+		return err
+	}
+	if cfg.Groups, err = chosenGroups(c); err != nil {
+		return err
+	}
+	if cfg.Topics, err = renames(c, "rename"); err != nil {
+		return err
+	}
+	in, out, err := streams(len(cfg.Records))
+	if err != nil {
+		return err
+	}
+	return Map(ctx, cfg, env, in, out)
+}
+
+func renames(c *cli.Context, flag string) (*pattern.Renames, error) {
+	r, err := pattern.CompileRenames(c.StringSlice(flag))
+	if err != nil {
+		return nil, command.Usagef("--%s %v", flag, err)
+	}
+	return r, nil
+}
+
+// streams are standard input, nil where it is neither a pipe nor a file, and standard
+// output.
+func streams(files int) (in io.Reader, out io.Writer, err error) {
+	if piped() {
+		if in, err = command.Stdin(); err != nil {
+			return nil, nil, err
+		}
+	} else if files == 0 {
+		return nil, nil, command.WithHint(command.Usagef("there is nothing to read"), "put kbk-offsets snapshot before this command, or redirect what kbk-produce has written into it")
+	}
+	out, err = command.Stdout()
+	return in, out, err
 }
 
 func plan(ctx context.Context, c *cli.Context, _ *command.Env) error {

@@ -50,7 +50,7 @@ func original(g *format.Group) string { return cmp.Or(g.Source, g.ID) }
 // an earlier one.
 func readGroups(ctx context.Context, in io.Reader, maxFrame int64) ([]*format.Group, *format.End, error) {
 	r := format.NewReader(command.Interruptible(ctx, in), int(maxFrame))
-	groups := make(map[string]*format.Group)
+	groups := make(merged)
 	for {
 		f, err := r.Next()
 		if err != nil {
@@ -65,7 +65,7 @@ func readGroups(ctx context.Context, in io.Reader, maxFrame int64) ([]*format.Gr
 			groups[g.ID] = g
 		case format.KindEnd:
 			end, err := format.DecodeEnd(f.Raw)
-			return sorted(groups), end, err
+			return groups.sorted(), end, err
 		}
 	}
 }

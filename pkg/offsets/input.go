@@ -6,9 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
+	"log/slog"
 	"os"
-	"slices"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
@@ -18,15 +17,18 @@ import (
 // the map and the records that they are translated by, so these wait in temporary files:
 // of both there may be more than fit in memory.
 type input struct {
-	groups   map[string]*format.Group
+	groups   merged
 	coverage coverage
-	maps     spool // map frames, as a stream
-	records  spool // see appendRecord
+	targets  map[place]*format.Target   // what partitions became, where a map says so
+	ids      map[string]map[string]bool // topic ids of what was backed up, by topic
+	maps     spool                      // map frames, as a stream
+	records  spool                      // see appendRecord
 	parts    []place
 	numbers  map[place]uint32 // index in parts
-	others   [][]byte         // frames to pass on
 
-	interrupted, lost bool
+	// pass takes the frames that are neither groups, maps nor records.
+	pass func(*format.Frame) error
+	end  format.End // what the ends of all streams say together
 }
 
 // A spool is a temporary file without a name.
@@ -57,7 +59,50 @@ func (in *input) close() {
 }
 
 func newInput() *input {
-	return &input{groups: make(map[string]*format.Group), coverage: make(coverage), numbers: make(map[place]uint32)}
+	return &input{
+		groups: make(merged), coverage: make(coverage), numbers: make(map[place]uint32),
+		targets: make(map[place]*format.Target), ids: make(map[string]map[string]bool),
+		pass: func(*format.Frame) error { return nil },
+	}
+}
+
+// identify notes the id of a topic that was backed up.
+func (in *input) identify(topic, id string) {
+	if id == "" {
+		return
+	}
+	if in.ids[topic] == nil {
+		in.ids[topic] = make(map[string]bool)
+	}
+	in.ids[topic][id] = true
+}
+
+// readAll reads standard input, which may be nil, and then files. Groups in files count
+// where standard input has none: where it is nil, or without a byte. An empty one alone
+// is an error.
+func (in *input) readAll(ctx context.Context, stdin io.Reader, maxFrame int64, log *slog.Logger, files ...string) error {
+	if stdin != nil {
+		err := in.read(ctx, stdin, "standard input", maxFrame, true)
+		switch {
+		case errors.Is(err, format.ErrEmpty) && len(files) > 0:
+			log.Warn("standard input is empty: the groups are those in the files")
+			stdin = nil
+		case err != nil:
+			return err
+		}
+	}
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		err = in.read(ctx, f, name, maxFrame, stdin == nil)
+		_ = f.Close() // it was only read
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // read takes in one stream, whatever of groups, maps, marks and records is in it.
@@ -70,85 +115,135 @@ func (in *input) read(ctx context.Context, src io.Reader, name string, maxFrame 
 	if h.Content != format.ContentRecords {
 		return command.WithHint(command.Usagef("%s is a stream of segments", name), "put kbk-pack -d before this command")
 	}
-	marks := in.coverage.marker()
-	buffered := make([]byte, 0, 1<<18)
-	var rec format.Record
-	var run format.Map
-	flush := func() error {
-		if len(buffered) == 0 {
-			return nil
-		}
-		_, err := in.records.f.Write(buffered)
-		buffered = buffered[:0]
-		return err
-	}
+	t := &taking{input: in, name: name, withGroups: withGroups, marks: in.coverage.marker(), buffered: make([]byte, 0, 1<<18)}
 	for {
 		f, err := r.Next()
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		switch f.Kind {
-		case format.KindGroup:
-			if !withGroups {
-				continue
-			}
-			g, err := format.DecodeGroup(f.Raw)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			if g.By != "" {
-				return command.Usagef("%s: the offsets of group %s have been translated already", name, g.ID)
-			}
-			in.groups[g.ID] = g // a later one replaces it
-		case format.KindMark:
-			m, err := format.DecodeMark(f.Raw)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			marks.mark(m)
-		case format.KindMap:
-			if err := run.Decode(f.Raw); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			in.coverage.restored(place{run.Topic, run.Partition}, run.SourceFirst+run.Count)
-			if in.maps.f == nil {
-				if err := in.maps.open(); err != nil {
-					return err
-				}
-				in.maps.w = format.NewWriter(in.maps.f)
-				if err := in.maps.w.WriteHeader(&format.Header{Content: format.ContentRecords}); err != nil {
-					return err
-				}
-			}
-			if err := in.maps.w.WriteRaw(f.Raw); err != nil {
-				return fmt.Errorf("write a temporary file: %w", err)
-			}
-		case format.KindRec:
-			if err := f.Record(&rec); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			if err := in.records.open(); err != nil {
-				return err
-			}
-			in.records.n++
-			if buffered = in.appendRecord(buffered, &rec); len(buffered)+recordSize > cap(buffered) {
-				if err := flush(); err != nil {
-					return fmt.Errorf("write a temporary file: %w", err)
-				}
-			}
-		case format.KindSeg, format.KindBatch:
-			return command.WithStatus(command.Corrupt, fmt.Errorf("%s: a %s frame in a stream of records", name, f.Name))
-		case format.KindUnknown, format.KindPoint:
-			in.others = append(in.others, slices.Clone(f.Raw))
-		case format.KindEnd:
-			end, err := format.DecodeEnd(f.Raw)
-			if err != nil {
-				return err
-			}
-			in.interrupted, in.lost = in.interrupted || end.Interrupted, in.lost || end.Lost
-			return flush()
+		if err := t.frame(f); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if f.Kind == format.KindEnd {
+			return t.flush()
 		}
 	}
+}
+
+// taking is the reading of one stream.
+type taking struct {
+	*input
+	name       string
+	withGroups bool
+	marks      *marker
+	buffered   []byte // records, for the spool
+	rec        format.Record
+	run        format.Map
+}
+
+func (t *taking) frame(f *format.Frame) error {
+	switch f.Kind {
+	case format.KindGroup:
+		g, err := format.DecodeGroup(f.Raw)
+		if err != nil || !t.withGroups {
+			return err
+		}
+		if g.By != "" {
+			return command.WithStatus(command.Usage, fmt.Errorf("the offsets of group %q have been translated already", g.ID))
+		}
+		t.groups.add(g)
+	case format.KindGroups:
+		g, err := format.DecodeGroups(f.Raw)
+		if err != nil || !t.withGroups {
+			return err
+		}
+		return t.groups.asked(g)
+	case format.KindTopic:
+		topic, err := format.DecodeTopic(f.Raw)
+		if err != nil {
+			return err
+		}
+		t.identify(topic.Name, topic.ID)
+		return t.pass(f)
+	case format.KindMark:
+		m, err := format.DecodeMark(f.Raw)
+		if err != nil {
+			return err
+		}
+		t.identify(m.Topic, m.TopicID)
+		t.marks.mark(m)
+		return t.pass(f)
+	case format.KindTarget:
+		to, err := format.DecodeTarget(f.Raw)
+		if err != nil {
+			return err
+		}
+		t.targets[place{to.Topic, to.Partition}] = to
+	case format.KindMap:
+		return t.takeRun(f.Raw)
+	case format.KindRec:
+		return t.takeRecord(f)
+	case format.KindSeg, format.KindBatch:
+		return command.WithStatus(command.Corrupt, fmt.Errorf("a %s frame in a stream of records", f.Name))
+	case format.KindUnknown, format.KindPoint:
+		return t.pass(f)
+	case format.KindEnd:
+		end, err := format.DecodeEnd(f.Raw)
+		if err != nil {
+			return err
+		}
+		t.end.Interrupted, t.end.Lost = t.end.Interrupted || end.Interrupted, t.end.Lost || end.Lost
+		for _, l := range end.Losses {
+			t.end.Lose(l)
+		}
+	}
+	return nil
+}
+
+func (t *taking) takeRun(raw []byte) error {
+	if err := t.run.Decode(raw); err != nil {
+		return err
+	}
+	t.coverage.restored(place{t.run.Topic, t.run.Partition}, t.run.SourceFirst+t.run.Count)
+	if t.maps.f == nil {
+		if err := t.maps.open(); err != nil {
+			return err
+		}
+		t.maps.w = format.NewWriter(t.maps.f)
+		if err := t.maps.w.WriteHeader(&format.Header{Content: format.ContentRecords}); err != nil {
+			return err
+		}
+	}
+	if err := t.maps.w.WriteRaw(raw); err != nil {
+		return fmt.Errorf("write a temporary file: %w", err)
+	}
+	return nil
+}
+
+func (t *taking) takeRecord(f *format.Frame) error {
+	if err := f.Record(&t.rec); err != nil {
+		return err
+	}
+	if err := t.records.open(); err != nil {
+		return err
+	}
+	t.records.n++
+	if t.buffered = t.appendRecord(t.buffered, &t.rec); len(t.buffered)+recordSize > cap(t.buffered) {
+		return t.flush()
+	}
+	return nil
+}
+
+func (t *taking) flush() error {
+	if len(t.buffered) == 0 {
+		return nil
+	}
+	_, err := t.records.f.Write(t.buffered)
+	t.buffered = t.buffered[:0]
+	if err != nil {
+		return fmt.Errorf("write a temporary file: %w", err)
+	}
+	return nil
 }
 
 // recordSize is what a record takes in its spool: its partition's number (4 bytes),
@@ -222,15 +317,6 @@ func (in *input) eachMap(do func(*format.Map)) error {
 		}
 		do(&run)
 	}
-}
-
-// sorted returns the groups by id.
-func sorted(groups map[string]*format.Group) []*format.Group {
-	var out []*format.Group
-	for _, id := range slices.Sorted(maps.Keys(groups)) {
-		out = append(out, groups[id])
-	}
-	return out
 }
 
 // open opens what a flag names; - is standard input.

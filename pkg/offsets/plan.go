@@ -81,6 +81,8 @@ func settle(ctx context.Context, cl *kgo.Client, groups []*format.Group) (map[pl
 			switch {
 			case !ok:
 				why = fmt.Sprintf("the target has no partition %s", p)
+			case g.Topics[p.topic] != "" && r.id(p.topic) != "" && g.Topics[p.topic] != r.id(p.topic):
+				why = fmt.Sprintf("topic %s was deleted and created again since the restore", p.topic)
 			case o.AtEnd:
 				o.Offset = b[1]
 			case o.Offset < b[0]:

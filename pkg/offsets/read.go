@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
@@ -62,6 +63,13 @@ func (r *reader) look(ctx context.Context, topics []string) error {
 		}
 	}
 	return nil
+}
+
+// id returns the topic id of a topic, "" where there is none.
+func (r *reader) id(topic string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return kafka.FormatTopicID(r.topics[topic].ID)
 }
 
 // committed returns where the partitions that exist begin, and where what is committed

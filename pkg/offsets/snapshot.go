@@ -3,6 +3,7 @@ package offsets
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -28,6 +29,15 @@ type SnapshotConfig struct {
 // Snapshot writes the committed offsets of consumer groups as a stream, or as one JSON
 // object a group and line.
 func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.Writer) error {
+	// The header first: a pipe without a byte would tell the next command that nobody
+	// writes to it, and not that this one has failed.
+	w := format.NewWriter(out)
+	if !cfg.JSON {
+		err := w.WriteHeader(&format.Header{Created: time.Now().UnixMilli(), Content: format.ContentRecords})
+		if err = errors.Join(err, w.Flush()); err != nil {
+			return err
+		}
+	}
 	cl, err := kafka.NewClient(ctx, cfg.Kafka)
 	if err != nil {
 		return err
@@ -89,10 +99,6 @@ func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.
 			}
 		}
 		return nil
-	}
-	w := format.NewWriter(out)
-	if err := w.WriteHeader(&format.Header{Created: time.Now().UnixMilli(), Content: format.ContentRecords}); err != nil {
-		return err
 	}
 	for i := range all {
 		if err := w.Write(&all[i]); err != nil {

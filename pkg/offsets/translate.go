@@ -9,8 +9,8 @@ import (
 	"log/slog"
 	"maps"
 	"math"
-	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kbkio/kbk/format"
@@ -22,18 +22,17 @@ import (
 // How a translation finds the target offsets.
 const (
 	byMap       = "map"
-	byHeaders   = "headers"
-	byContent   = "content"
 	byTimestamp = "timestamp"
 	byIdentity  = "identity"
 )
 
-var methods = []string{byMap, byHeaders, byContent, byTimestamp, byIdentity}
+var methods = []string{byMap, byTimestamp, byIdentity}
 
 // TranslateConfig says how offsets are translated.
 type TranslateConfig struct {
-	Kafka        kafka.Config // the target; for headers, content and timestamp only
+	Kafka        kafka.Config // the target; for timestamp only
 	By           string
+	MaySkip      bool     // by timestamp, without the backup's records
 	Maps         []string // files of map streams
 	Records      []string // files of record streams
 	Topics       *pattern.Renames
@@ -47,244 +46,307 @@ type translation struct {
 	cfg TranslateConfig
 	log *slog.Logger
 	*input
-	rule   *rule
-	failed map[place]map[int64]string // offsets that cannot be placed, and why
-	direct map[place]map[int64]int64  // what the method says without runs
-	bounds map[place][2]int64         // of the target's partitions, where it is asked
+	rule  *rule
+	times times // of a translation by timestamp
 }
 
 // Translate reads consumer groups, from in or, where that is nil, from the maps, and
 // writes them to out as they are to be in the target.
 func Translate(ctx context.Context, cfg TranslateConfig, env *command.Env, in io.Reader, out io.Writer) error {
 	began := time.Now()
-	t := &translation{cfg: cfg, log: env.Log, input: newInput(), rule: newRule(),
-		failed: make(map[place]map[int64]string), direct: make(map[place]map[int64]int64)}
+	t := &translation{cfg: cfg, log: env.Log, input: newInput(), rule: newRule()}
 	defer t.close()
-	if in != nil {
-		if err := t.read(ctx, in, "standard input", cfg.MaxFrame, true); err != nil {
-			return err
+	var others [][]byte // frames of kinds that this version does not know, and points
+	t.pass = func(f *format.Frame) error {
+		if f.Kind == format.KindUnknown || f.Kind == format.KindPoint {
+			others = append(others, slices.Clone(f.Raw))
 		}
+		return nil
 	}
-	for _, files := range [][]string{cfg.Maps, cfg.Records} {
-		for _, name := range files {
-			if err := t.readFile(ctx, name, in == nil); err != nil {
-				return err
-			}
-		}
+	if err := t.readAll(ctx, in, cfg.MaxFrame, env.Log, slices.Concat(cfg.Maps, cfg.Records)...); err != nil {
+		return err
 	}
-	maps.DeleteFunc(t.groups, func(id string, _ *format.Group) bool { return !cfg.Groups(id) })
-	if len(t.groups) == 0 {
-		return command.WithHint(errors.New("no consumer group to translate"), "is there one in what was read? kbk-fetch --groups puts them into a backup, kbk-offsets snapshot reads them from a cluster")
+	if err := t.choose(cfg.Groups); err != nil {
+		return err
 	}
-	if cfg.By == byMap && t.maps.f == nil && (len(t.coverage) == 0 || t.records.n > 0) { // marks alone are the map of empty topics
-		return command.WithHint(command.Usagef("there is no map to translate by"), "give what kbk-produce wrote with --map FILE, or choose another way with --by")
-	}
-	for _, g := range t.groups {
-		for p, o := range each(g) {
-			t.rule.ask(p, o.Offset)
-		}
-	}
-	t.rule.ready()
 	if err := t.find(ctx); err != nil {
 		return err
 	}
-	t.rule.settle()
-	var done []*format.Group
-	for _, g := range sorted(t.groups) {
-		done = append(done, t.group(g))
-	}
-	slices.SortStableFunc(done, func(a, b *format.Group) int { return cmp.Compare(a.ID, b.ID) })
-	for i := 1; i < len(done); i++ {
-		if done[i].ID == done[i-1].ID {
-			return command.Usagef("groups %s and %s would both become %s", original(done[i-1]), original(done[i]), done[i].ID)
-		}
+	done, err := t.all()
+	if err != nil {
+		return err
 	}
 	if err := t.tellRecords(done); err != nil {
 		return err
 	}
-	w := format.NewWriter(out)
-	if err := w.WriteHeader(&format.Header{Created: time.Now().UnixMilli(), Content: format.ContentRecords}); err != nil {
-		return err
-	}
-	for _, raw := range t.others {
-		if err := w.WriteRaw(raw); err != nil {
-			return err
-		}
-	}
-	n := int64(0)
-	for _, g := range done {
-		if err := w.Write(g); err != nil {
-			return fmt.Errorf("group %s: %w", g.ID, err)
-		}
-		for range each(g) {
-			n++
-		}
-	}
-	if err := w.Close(&format.End{Interrupted: t.interrupted, Lost: t.lost}); err != nil {
+	n, err := t.write(out, others, done)
+	if err != nil {
 		return err
 	}
 	env.Log.Info(fmt.Sprintf("translated %s of %s", command.Count(n, "offset"), command.Count(int64(len(done)), "group")),
 		slog.String("by", cfg.By), slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	if t.interrupted {
+	if t.end.Interrupted {
 		tell(env.Log, done)
-		return command.Stopped("what is translated by was stopped before its end, and is not all")
-	}
-	return loss(env.Log, done)
-}
-
-func (t *translation) readFile(ctx context.Context, name string, withGroups bool) error {
-	f, err := os.Open(name)
-	if err != nil {
+	} else if err := loss(env.Log, done); err != nil {
 		return err
 	}
-	defer f.Close()
-	return t.read(ctx, f, name, t.cfg.MaxFrame, withGroups)
+	return command.EndStatus(&t.end, "what is translated by was stopped before its end, and is not all")
+}
+
+// choose leaves the groups that are wanted.
+func (in *input) choose(wanted func(id string) bool) error {
+	maps.DeleteFunc(in.groups, func(id string, _ *format.Group) bool { return !wanted(id) })
+	if len(in.groups) == 0 {
+		return command.WithHint(errors.New("no consumer group to translate"), "is there one in what was read? kbk-fetch --groups puts them into a backup, kbk-offsets snapshot reads them from a cluster")
+	}
+	return nil
+}
+
+// askFor tells the rule which offsets it is going to place.
+func (r *rule) askFor(groups merged) {
+	for _, g := range groups {
+		for p, o := range each(g) {
+			r.ask(p, o.Offset)
+		}
+	}
+	r.ready()
 }
 
 // find looks for what the method takes the target offsets from.
 func (t *translation) find(ctx context.Context) error {
 	switch t.cfg.By {
 	case byMap:
-		return t.eachMap(t.rule.add)
-	case byIdentity:
-		return nil
-	}
-	cl, err := kafka.NewClient(ctx, t.cfg.Kafka)
-	if err != nil {
+		if t.maps.f == nil && len(t.targets) == 0 && (len(t.coverage) == 0 || t.records.n > 0) { // marks alone are the map of empty topics
+			return command.WithHint(command.Usagef("there is no map to translate by"), "give what kbk-produce or kbk-offsets map wrote with --map FILE, or choose another way with --by")
+		}
+		t.rule.askFor(t.groups)
+		if err := t.eachMap(t.rule.add); err != nil {
+			return err
+		}
+		t.rule.settle()
+	case byTimestamp:
+		var err error
+		t.times, err = t.findTimes(ctx)
 		return err
 	}
-	defer cl.Close()
-	topics := make(map[string]bool)
-	for _, g := range t.groups {
-		for topic := range g.Offsets {
-			topics[t.cfg.Topics.Name(topic)] = true
+	return nil
+}
+
+// all translates the groups, and returns them by the ids that they are to have.
+func (t *translation) all() ([]*format.Group, error) {
+	var done []*format.Group
+	for _, g := range t.groups.sorted() {
+		done = append(done, t.group(g))
+	}
+	slices.SortStableFunc(done, func(a, b *format.Group) int { return cmp.Compare(a.ID, b.ID) })
+	for i := 1; i < len(done); i++ {
+		if done[i].ID == done[i-1].ID {
+			return nil, command.Usagef("groups %s and %s would both become %s", original(done[i-1]), original(done[i]), done[i].ID)
 		}
 	}
-	r, err := newReader(ctx, cl, slices.Collect(maps.Keys(topics)))
-	if err != nil {
-		return err
+	return done, nil
+}
+
+// write writes the translated groups, and returns how many offsets they have.
+func (t *translation) write(out io.Writer, others [][]byte, done []*format.Group) (n int64, err error) {
+	w := format.NewWriter(out)
+	if err := w.WriteHeader(&format.Header{Created: time.Now().UnixMilli(), Content: format.ContentRecords}); err != nil {
+		return 0, err
 	}
-	if t.bounds, err = r.committed(ctx); err != nil {
-		return err
+	for _, raw := range others {
+		if err := w.WriteRaw(raw); err != nil {
+			return 0, err
+		}
 	}
-	switch t.cfg.By {
-	case byHeaders:
-		return t.scanHeaders(ctx, r)
-	case byContent:
-		return t.scanContent(ctx, r)
-	default:
-		return t.searchTimestamps(ctx, r)
+	for _, g := range done {
+		if err := w.Write(g); err != nil {
+			return 0, fmt.Errorf("group %s: %w", g.ID, err)
+		}
+		for range each(g) {
+			n++
+		}
 	}
+	t.end.Records = 0
+	return n, w.Close(&t.end)
+}
+
+// A plannedGroup is a group on its way to the target.
+type plannedGroup struct{ *format.Group }
+
+func (g plannedGroup) put(p place, o format.GroupOffset) {
+	if g.Offsets[p.topic] == nil {
+		g.Offsets[p.topic] = make(map[int32]format.GroupOffset)
+	}
+	g.Offsets[p.topic][p.num] = o
+}
+
+// putLowest is put where several partitions of the source became one: the group goes on
+// at the lowest of the places, so that it skips nothing.
+func (g plannedGroup) putLowest(p place, o format.GroupOffset) {
+	if had, ok := g.Offsets[p.topic][p.num]; ok {
+		from := append(had.From, o.From...)
+		if o.AtEnd || !had.AtEnd && had.Offset < o.Offset {
+			o = had
+		}
+		o.From = from
+	}
+	g.put(p, o)
+}
+
+func (g plannedGroup) leaveOut(p place, offset int64, why string) {
+	g.Unplaced = append(g.Unplaced, format.Unplaced{Topic: p.topic, Partition: p.num, Offset: offset, Why: why})
 }
 
 // group translates one group.
 func (t *translation) group(g *format.Group) *format.Group {
-	out := &format.Group{ID: t.cfg.RenameGroups.Name(g.ID), Offsets: make(map[string]map[int32]format.GroupOffset)}
-	out.By = t.cfg.By
+	out := plannedGroup{&format.Group{ID: t.cfg.RenameGroups.Name(g.ID), Offsets: make(map[string]map[int32]format.GroupOffset)}}
+	out.By, out.Unplaced = t.cfg.By, slices.Clone(g.Unplaced)
 	if out.ID != g.ID {
 		out.Source = g.ID
 	}
-	put := func(p place, o format.GroupOffset) {
-		if out.Offsets[p.topic] == nil {
-			out.Offsets[p.topic] = make(map[int32]format.GroupOffset)
-		}
-		out.Offsets[p.topic][p.num] = o
-	}
-	unplaced := func(p place, offset int64, why string) {
-		out.Unplaced = append(out.Unplaced, format.Unplaced{Topic: p.topic, Partition: p.num, Offset: offset, Why: why})
-	}
 	for _, topic := range slices.Sorted(maps.Keys(g.Offsets)) {
-		placed, committed := make(map[int32]bool), make(map[int32]int64)
-		for _, num := range slices.Sorted(maps.Keys(g.Offsets[topic])) {
-			p, o := place{topic, num}, g.Offsets[topic][num]
-			committed[num] = o.Offset
-			why, known := t.failed[p][o.Offset]
-			if !known {
-				why = t.beyond(p, o)
-			}
-			if why != "" {
-				unplaced(p, o.Offset, why)
-				continue
-			}
-			switch t.cfg.By {
-			case byIdentity:
-				put(place{t.cfg.Topics.Name(topic), num}, t.alone(p, o, o.Offset))
-			case byTimestamp:
-				to := place{t.cfg.Topics.Name(topic), num}
-				if at, ok := t.direct[p][o.Offset]; ok {
-					put(to, t.alone(p, o, at))
-				} else {
-					put(to, t.atEnd(p, o))
-				}
-			default:
-				placed[num] = true
+		offsets := make(map[int32]format.GroupOffset) // that may have a place
+		for num, o := range g.Offsets[topic] {
+			if why := t.refusal(g, place{topic, num}, o); why != "" {
+				out.leaveOut(place{topic, num}, o.Offset, why)
+			} else {
+				offsets[num] = o
 			}
 		}
-		if len(placed) == 0 {
-			continue
-		}
-		targets := t.rule.targets(topic, committed, placed)
-		with := make(map[int32]bool) // partitions with a record that was restored
-		for _, to := range slices.SortedFunc(maps.Keys(targets), place.compare) {
-			f := targets[to]
-			var all format.GroupOffset
-			for _, num := range slices.Sorted(maps.Keys(f.next)) {
-				o, ok := g.Offsets[topic][num] // none: as 0
-				s := t.source(place{topic, num}, o, f.next[num])
-				if !ok {
-					s.Missing = 0
-				}
-				all.From = append(all.From, s)
-				if all.Metadata == nil {
-					all.Metadata = o.Metadata
-				}
-				with[num] = true
+		switch t.cfg.By {
+		case byIdentity:
+			for num, o := range offsets {
+				out.put(t.namesake(place{topic, num}), t.alone(place{topic, num}, o, o.Offset))
 			}
-			all.Offset, all.Again = f.offset, f.again
-			put(to, all)
-		}
-		// Of what is left, nothing was restored, and nothing was there to be restored.
-		name, moved := t.nameOf(topic)
-		for num := range placed {
-			p := place{topic, num}
-			switch {
-			case with[num]:
-			case moved: // the group has nothing to read from it, wherever it would be
-				t.log.Debug(fmt.Sprintf("group %s: offset %d of %s needs no place: it had no records, and the topic is partitioned anew", g.ID, committed[num], p))
-			default:
-				put(place{name, num}, t.atEnd(p, g.Offsets[topic][num]))
-			}
+		case byTimestamp:
+			t.placeByTime(out, topic, offsets)
+		default:
+			t.placeByRuns(out, g, topic, offsets)
 		}
 	}
 	slices.SortFunc(out.Unplaced, func(a, b format.Unplaced) int {
 		return place{a.Topic, a.Partition}.compare(place{b.Topic, b.Partition})
 	})
-	return out
+	out.Topics = t.targetIDs(out.Offsets)
+	return out.Group
 }
 
-// beyond says why an offset is not in the backup, if it is not. An exact restore, and
+// refusal says why an offset cannot have a place, if it cannot. An exact restore, and
 // timestamps, need no word of it where there are no marks.
-func (t *translation) beyond(p place, o format.GroupOffset) string {
-	c := t.coverage[p]
-	switch {
+func (t *translation) refusal(g *format.Group, p place, o format.GroupOffset) string {
+	c, to, ids := t.coverage[p], t.targets[p], t.ids[p.topic]
+	switch id := g.Topics[p.topic]; {
+	case id != "" && len(ids) > 0 && !ids[id]:
+		return fmt.Sprintf("it is of another topic of this name (topic id %s) than the one that was restored (%s)", id, strings.Join(names(ids), ", "))
 	case c != nil && o.Offset > c.through:
 		return fmt.Sprintf("the backup ends at offset %d", c.through)
-	case c == nil && t.cfg.By != byIdentity && t.cfg.By != byTimestamp:
+	case c == nil && t.cfg.By == byMap:
 		return "it is not in the backup, or was not restored"
+	case t.cfg.By == byMap && to != nil && len(to.Offsets) > 0 && !slices.Contains(to.Offsets, o.Offset):
+		return "the map was made for other offsets: make it again with this group"
 	}
 	return ""
 }
 
-// nameOf returns the target topic that records of a topic went to, and whether any
-// changed its partition.
-func (t *translation) nameOf(topic string) (name string, moved bool) {
-	name = t.cfg.Topics.Name(topic)
-	for _, p := range t.rule.topics[topic] {
-		for to := range t.rule.asked[p].to {
-			name, moved = to.topic, moved || to.num != p.num
+// placeByRuns goes by the rule.
+func (t *translation) placeByRuns(out plannedGroup, g *format.Group, topic string, offsets map[int32]format.GroupOffset) {
+	if len(offsets) == 0 {
+		return
+	}
+	committed, placed := make(map[int32]int64), make(map[int32]bool)
+	for num, o := range g.Offsets[topic] {
+		committed[num] = o.Offset
+	}
+	for num := range offsets {
+		placed[num] = true
+	}
+	with := make(map[int32]bool) // partitions with a record that was restored
+	for to, f := range t.rule.targets(topic, committed, placed) {
+		var all format.GroupOffset
+		for _, num := range slices.Sorted(maps.Keys(f.next)) {
+			o, ok := g.Offsets[topic][num] // none: as 0
+			s := t.source(place{topic, num}, o, f.next[num])
+			if !ok {
+				s.Missing = 0
+			}
+			all.From = append(all.From, s)
+			if all.Metadata == nil {
+				all.Metadata = o.Metadata
+			}
+			with[num] = true
+		}
+		all.Offset, all.Again = f.offset, f.again
+		out.put(to, all)
+	}
+	// Of what is left, nothing was restored, and nothing was there to be restored.
+	for num, o := range offsets {
+		p := place{topic, num}
+		if with[num] {
+			continue
+		}
+		switch to, found := t.became(p); found {
+		case inPartition:
+			out.put(to, t.atEnd(p, o))
+		case spread: // the group has nothing to read from it, wherever it would be
+			t.log.Debug(fmt.Sprintf("group %s: offset %d of %s needs no place: it had no records, and the topic is partitioned anew", g.ID, o.Offset, p))
+		default:
+			out.leaveOut(p, o.Offset, "it had no records, and the map does not say what became of it: --rename says what its topic is in the target")
 		}
 	}
-	return name, moved
+}
+
+type fate uint8
+
+const (
+	unknown     fate = iota
+	inPartition      // of the target
+	spread           // over the partitions of the target
+)
+
+// became says what became of a partition without restored records: by the map, by what
+// the user says, or by what became of the topic's records where these changed their
+// partition. It does not guess.
+func (t *translation) became(p place) (place, fate) {
+	if to := t.targets[p]; to != nil {
+		if to.TargetPartition < 0 {
+			return place{}, spread
+		}
+		return place{to.TargetTopic, to.TargetPartition}, inPartition
+	}
+	if name, ok := t.cfg.Topics.Lookup(p.topic); ok {
+		return place{name, p.num}, inPartition
+	}
+	for _, o := range t.rule.topics[p.topic] {
+		for to := range t.rule.asked[o].to {
+			if to.num != o.num {
+				return place{}, spread
+			}
+		}
+	}
+	return place{}, unknown
+}
+
+// namesake is the partition of the target that is to be like one of the source: as the
+// map says, or as the user does, or else of the same name.
+func (t *translation) namesake(p place) place {
+	if to := t.targets[p]; to != nil && to.TargetPartition >= 0 {
+		return place{to.TargetTopic, to.TargetPartition}
+	}
+	return place{t.cfg.Topics.Name(p.topic), p.num}
+}
+
+// targetIDs returns the topic ids, as far as the map has them, of topics in the target.
+func (t *translation) targetIDs(offsets map[string]map[int32]format.GroupOffset) map[string]string {
+	ids := make(map[string]string)
+	for topic := range offsets {
+		ids[topic] = ""
+	}
+	for _, to := range t.targets {
+		if _, ok := ids[to.TargetTopic]; ok {
+			ids[to.TargetTopic] = to.TargetID
+		}
+	}
+	return ids
 }
 
 // source says where an offset in the target is from. next is the offset of the first
@@ -295,7 +357,7 @@ func (t *translation) source(p place, o format.GroupOffset, next int64) format.G
 	if s.End == nil && c != nil {
 		s.End = &c.through
 	}
-	if t.cfg.By == byIdentity || t.cfg.By == byTimestamp { // neither has looked for records
+	if t.cfg.By != byMap { // neither has looked for records
 		return s
 	}
 	to := c.through // what is placed is in the backup

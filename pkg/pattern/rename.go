@@ -48,16 +48,22 @@ func CompileRenames(rules []string) (*Renames, error) {
 	return r, nil
 }
 
-// Name returns the new name of a name, by the name itself or else the first expression
-// that matches it; it is the same where none does.
+// Name returns the new name of a name; it is the same where no rule is for it.
 func (r *Renames) Name(name string) string {
+	to, _ := r.Lookup(name)
+	return to
+}
+
+// Lookup is [Renames.Name], and tells whether there is a rule for the name: the name
+// itself, or else the first expression that matches it.
+func (r *Renames) Lookup(name string) (to string, ok bool) {
 	if to, ok := r.names[name]; ok {
-		return to
+		return to, true
 	}
 	for _, e := range r.exprs {
 		if e.match.MatchString(name) {
-			return e.match.ReplaceAllString(name, e.to)
+			return e.match.ReplaceAllString(name, e.to), true
 		}
 	}
-	return name
+	return name, false
 }

@@ -1,0 +1,82 @@
+package offsets
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/kbkio/kbk/format"
+)
+
+func offsetsOf(m merged) map[string]map[string]map[int32]int64 {
+	out := make(map[string]map[string]map[int32]int64)
+	for id, g := range m {
+		out[id] = make(map[string]map[int32]int64)
+		for p, o := range each(g) {
+			if out[id][p.topic] == nil {
+				out[id][p.topic] = make(map[int32]int64)
+			}
+			out[id][p.topic][p.num] = o.Offset
+		}
+	}
+	return out
+}
+
+func TestMerge(t *testing.T) {
+	group := func(topics map[string]string, offsets map[string]map[int32]int64) *format.Group {
+		g := &format.Group{ID: "g", Offsets: make(map[string]map[int32]format.GroupOffset), GroupInfo: format.GroupInfo{Topics: topics}}
+		for topic, parts := range offsets {
+			g.Offsets[topic] = make(map[int32]format.GroupOffset)
+			for num, o := range parts {
+				g.Offsets[topic][num] = format.GroupOffset{Offset: o}
+			}
+		}
+		return g
+	}
+	type offsets = map[string]map[int32]int64
+	for _, c := range []struct {
+		name   string
+		frames []format.Encoder
+		want   map[string]map[string]map[int32]int64
+	}{
+		{"two runs of different topics", []format.Encoder{
+			group(map[string]string{"a": "1"}, offsets{"a": {0: 5}}), group(map[string]string{"b": "2"}, offsets{"b": {0: 7}}),
+		}, map[string]map[string]map[int32]int64{"g": {"a": {0: 5}, "b": {0: 7}}}},
+		{"the newest counts", []format.Encoder{
+			group(map[string]string{"a": "1"}, offsets{"a": {0: 5, 1: 6}}), group(map[string]string{"a": "1"}, offsets{"a": {0: 8}}),
+		}, map[string]map[string]map[int32]int64{"g": {"a": {0: 8}}}},
+		{"a commit that is gone does not come back", []format.Encoder{
+			group(map[string]string{"a": "1", "b": "2"}, offsets{"a": {0: 5}, "b": {0: 7}}), group(map[string]string{"a": "1"}, nil),
+		}, map[string]map[string]map[int32]int64{"g": {"b": {0: 7}}}},
+		{"frames that name no topics speak for those they have", []format.Encoder{
+			group(nil, offsets{"a": {0: 5}}), group(nil, offsets{"b": {0: 7}}), group(nil, offsets{"b": {1: 8}}),
+		}, map[string]map[string]map[int32]int64{"g": {"a": {0: 5}, "b": {1: 8}}}},
+		{"a group that is gone does not come back", []format.Encoder{
+			group(map[string]string{"a": "1"}, offsets{"a": {0: 5}}), &format.Groups{IDs: []string{"h"}, GroupsInfo: format.GroupsInfo{Include: []string{"^"}, Topics: map[string]string{"a": "1"}}},
+		}, map[string]map[string]map[int32]int64{}},
+		{"it keeps what the run did not ask for", []format.Encoder{
+			group(map[string]string{"a": "1", "b": "2"}, offsets{"a": {0: 5}, "b": {0: 7}}),
+			&format.Groups{GroupsInfo: format.GroupsInfo{Include: []string{"^"}, Topics: map[string]string{"a": "1"}}},
+			&format.Groups{GroupsInfo: format.GroupsInfo{Include: []string{"^x"}, Topics: map[string]string{"b": "2"}}},
+			&format.Groups{GroupsInfo: format.GroupsInfo{Include: []string{"^"}, Exclude: []string{"g"}, Topics: map[string]string{"b": "2"}}},
+			&format.Groups{IDs: []string{"g"}, GroupsInfo: format.GroupsInfo{Include: []string{"^"}, Topics: map[string]string{"b": "2"}}},
+		}, map[string]map[string]map[int32]int64{"g": {"b": {0: 7}}}},
+	} {
+		m := make(merged)
+		for _, f := range c.frames {
+			switch f := f.(type) {
+			case *format.Group:
+				m.add(f)
+			case *format.Groups:
+				if err := m.asked(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if got := offsetsOf(m); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+	if err := (merged{}).asked(&format.Groups{GroupsInfo: format.GroupsInfo{Include: []string{"^("}}}); err == nil {
+		t.Error("an expression that is none was taken")
+	}
+}
