@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """filter.py PREFIX HEADER: drops records whose key begins with PREFIX, and headers named HEADER."""
-import sys, cbor2
+import hashlib, sys, cbor2
 
 prefix, name = sys.argv[1].encode(), sys.argv[2]
+me = "filter.py:" + hashlib.sha256("\0".join(sys.argv[1:]).encode()).hexdigest()[:8]  # what it was told to do
 stdin, stdout, end = cbor2.CBORDecoder(sys.stdin.buffer), sys.stdout.buffer, None
 try:
     header = stdin.decode()  # cbor2 takes the tag off
     if list(header[:2]) != ["kbk", 1] or header[2]["content"] != "records":
         sys.exit("filter.py: error: standard input is not a stream of records")
-    info = dict(header[2], filters=[*header[2].get("filters", []), "filter.py"])
+    info = dict(header[2], filters=[*header[2].get("filters", []), me])
     stdout.write(cbor2.dumps(cbor2.CBORTag(55799, [*header[:2], info, *header[3:]]), canonical=True))
     while (frame := stdin.decode())[0] != "end":
         if frame[0] == "rec":

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -56,8 +57,8 @@ func filters(t testing.TB) map[string][]string {
 var tools = map[string][]string{"Go": nil, "Python": {"python3"}, "JavaScript": {"node"}, "jq": {"jq"}, "C": {"cc"}}
 
 // input is a stream of all sorts, and what is to be left of it with the arguments test-
-// and internal.
-func input(t *testing.T) (in, want []byte) {
+// and internal. before are the filters that it has passed.
+func input(t *testing.T, before ...string) (in, want []byte) {
 	t.Helper()
 	var a, b bytes.Buffer
 	from, to := format.NewWriter(&a), format.NewWriter(&b)
@@ -67,7 +68,7 @@ func input(t *testing.T) (in, want []byte) {
 			t.Fatal(err)
 		}
 	}
-	header := &format.Header{Created: 7, Content: format.ContentRecords, Source: &format.Source{Cluster: "c"}}
+	header := &format.Header{Created: 7, Content: format.ContentRecords, Source: &format.Source{Cluster: "c"}, Filters: before}
 	ok(from.WriteHeader(header))
 	ok(to.WriteHeader(header))
 	both := func(f format.Encoder) { ok(errors.Join(from.Write(f), to.Write(f))) }
@@ -122,14 +123,17 @@ func frames(t *testing.T, stream []byte) (out []string) {
 	}
 }
 
+// named is how a filter names itself: by a digest of its arguments.
+var named = regexp.MustCompile(`^filter\.(go|py|js|sh|c):[0-9a-f]{8}$`)
+
 func TestFilters(t *testing.T) {
 	in, expect := input(t)
 	want := frames(t, expect)
 	for name, line := range filters(t) {
 		t.Run(name, func(t *testing.T) {
 			need(t, tools[name]...)
-			filter := func(in []byte) ([]byte, error) {
-				cmd := exec.Command(line[0], append(line[1:], "test-", "internal")...)
+			filterWith := func(in []byte, args ...string) ([]byte, error) {
+				cmd := exec.Command(line[0], append(slices.Clone(line[1:]), args...)...)
 				var out, stderr bytes.Buffer
 				cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &stderr
 				if err := cmd.Run(); err != nil {
@@ -137,6 +141,7 @@ func TestFilters(t *testing.T) {
 				}
 				return out.Bytes(), nil
 			}
+			filter := func(in []byte) ([]byte, error) { return filterWith(in, "test-", "internal") }
 			out, err := filter(in)
 			if err != nil {
 				t.Fatal(err)
@@ -149,6 +154,27 @@ func TestFilters(t *testing.T) {
 			}
 			if len(got) != len(want) {
 				t.Fatalf("%d frames, not %d", len(got), len(want))
+			}
+			// It names itself, and what it was told to do, behind those that were before it.
+			names := make(map[string]bool)
+			for _, c := range []struct{ before, args []string }{{nil, []string{"test-", "internal"}}, {[]string{"a", "b:1a2b3c4d"}, []string{"test-", "internal"}}, {[]string{"a"}, []string{"test", "-internal"}}} {
+				stream, _ := input(t, c.before...)
+				out, err := filterWith(stream, c.args...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				h, err := format.NewReader(bytes.NewReader(out), 0).Header()
+				if err != nil {
+					t.Fatal(err)
+				}
+				n := len(c.before)
+				if len(h.Filters) != n+1 || !slices.Equal(h.Filters[:n], c.before) || !named.MatchString(h.Filters[n]) || h.Created != 7 || h.Source.Cluster != "c" {
+					t.Fatalf("with filters %q, the header became %+v", c.before, h)
+				}
+				names[h.Filters[n]] = true
+			}
+			if len(names) != 2 {
+				t.Errorf("it names itself %v", names)
 			}
 			// A stream that is cut is never made whole, wherever it is cut.
 			for _, cut := range []int{len(in) - 1, len(in) - 20, len(in) / 2, 40, 0} {
@@ -183,7 +209,7 @@ func TestShort(t *testing.T) {
 				n++
 			}
 		}
-		if n == 0 || n >= 30 {
+		if n == 0 || n >= 40 {
 			t.Errorf("%s has %d lines of code", name, n)
 		}
 	}

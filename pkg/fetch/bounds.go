@@ -44,10 +44,9 @@ func ParseBound(s string, now time.Time) (Bound, error) {
 		}
 		return Bound{atOffset, n}, nil
 	}
-	text, marked := strings.CutPrefix(s, "@")
-	t, err := timespec.Parse(text, now)
+	t, err := timespec.Parse(s, now)
 	if err != nil {
-		if marked {
+		if strings.HasPrefix(s, "@") {
 			return Bound{}, err
 		}
 		return Bound{}, fmt.Errorf("%q is not beginning, end, an offset, -N or a time (RFC 3339, @MILLISECONDS, or a duration before now such as 24h)", s)
@@ -78,7 +77,7 @@ func parseOffsets(s string, now time.Time, from, to *Bound) (err error) {
 	case kind == "" && rest != "":
 		// A time may hold colons itself; the one between two times is the one that makes
 		// both sides times.
-		if _, err := timespec.Parse(rest, now); err == nil {
+		if _, err := timespec.Parse("@"+rest, now); err == nil {
 			side(rest, "@", from)
 			return err
 		}

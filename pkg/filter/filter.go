@@ -32,6 +32,7 @@ type Config struct {
 	print  *printer // nil: write a stream
 	parse  bool     // read JSON lines and not a stream
 	count  bool     // write nothing but how many there are
+	digest string   // of all that may drop or change records
 
 	MaxFrame int64 // bytes of the largest frame accepted
 }
@@ -81,7 +82,8 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 // configure reads the flags.
 func configure(c *cli.Context) (cfg Config, err error) {
 	cfg = Config{head: -1, invert: c.Bool("invert"), count: c.Bool("count"), MaxFrame: command.SizeOf(c, "max-frame")}
-	if cfg.quick, cfg.slow, err = conditions(c); err != nil {
+	now := time.Now()
+	if cfg.quick, cfg.slow, err = conditions(c, now); err != nil {
 		return cfg, err
 	}
 	if cfg.invert && len(cfg.quick)+len(cfg.slow) == 0 {
@@ -105,6 +107,11 @@ func configure(c *cli.Context) (cfg Config, err error) {
 	default:
 		return cfg, command.Usagef("--from %q is not json", c.String("from"))
 	}
+	if cfg.alters() {
+		if cfg.digest, err = digest(c, cfg.change, now); err != nil {
+			return cfg, err
+		}
+	}
 	return cfg, nil
 }
 
@@ -121,6 +128,8 @@ type filter struct {
 	queue  *ordered.Queue // nil where all is done on one core
 	block  *block
 	blocks sync.Pool
+	order  *order // nil where nothing can have disturbed it
+	seen   int64
 	passed atomic.Int64
 }
 
@@ -150,7 +159,13 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		return command.WithHint(command.Usagef("standard input is a stream of segments, not of records"), "put kbk-pack -d before this command")
 	}
 	if cfg.alters() {
-		h.Filters = append(h.Filters, env.Name)
+		h.Filters = append(h.Filters, env.Name+":"+cfg.digest)
+	}
+	if cfg.change != nil {
+		cfg.change.failed.tell = func(what string) { env.Log.Warn(what) }
+	}
+	if cfg.change.moves() && !cfg.count && cfg.print == nil {
+		f.order = newOrder()
 	}
 	switch {
 	case cfg.count:
@@ -185,20 +200,31 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 			return err
 		}
 	}
-	end.Records, end.Segments = f.passed.Load(), 0
+	passed := f.passed.Load()
+	said := f.outcome(f.seen, passed)
+	end.Records, end.Segments = passed, 0
+	for _, line := range said.losses {
+		end.Lose(line)
+	}
 	if err := f.out.close(end); err != nil {
 		return err
 	}
 	if cfg.count {
-		if _, err := fmt.Fprintln(out, f.passed.Load()); err != nil {
+		if _, err := fmt.Fprintln(out, passed); err != nil {
 			return err
 		}
 	}
-	env.Log.Info(fmt.Sprintf("passed %s on", command.Count(f.passed.Load(), "record")), slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	if end.Interrupted {
-		return command.Stopped("what the source had read is passed on")
+	for _, line := range said.warn {
+		env.Log.Warn(line)
 	}
-	return nil
+	for i, line := range said.info {
+		if i > 0 {
+			env.Log.Info(line)
+		} else {
+			env.Log.Info(line, slog.Duration("in", time.Since(began).Round(time.Millisecond)))
+		}
+	}
+	return command.EndStatus(end, "what the source had read is passed on")
 }
 
 // queued is how many bytes of frames wait for a core, and how many for the writer.
@@ -247,18 +273,24 @@ func (f *filter) scanned(frame *format.Frame) bool {
 // look there.
 func (f *filter) inline() (*format.End, error) {
 	t := &task{filter: f, worker: f.cfg.change.worker(), rest: f.cfg.head}
-	defer func() { f.passed.Add(t.passed) }()
+	defer t.tally()
 	for {
 		frame, err := f.source.Next()
 		if err != nil {
 			return nil, command.Input(err)
+		}
+		if frame.Kind == format.KindRec {
+			f.seen++
 		}
 		switch {
 		case frame.Kind == format.KindEnd:
 			end, err := format.DecodeEnd(frame.Raw)
 			return end, err
 		case frame.Kind != format.KindRec:
-			if err := f.other(frame); err != nil {
+			if err := t.other(frame); err != nil {
+				return nil, err
+			}
+			if err := t.flush(); err != nil {
 				return nil, err
 			}
 		case !f.picked(frame) || t.rest == 0:
@@ -274,41 +306,19 @@ func (f *filter) inline() (*format.End, error) {
 			if err := t.do(frame); err != nil {
 				return nil, err
 			}
-			if err := f.out.raw(t.buf); err != nil {
+			if err := t.flush(); err != nil {
 				return nil, err
 			}
-			t.buf = t.buf[:0]
 		}
 	}
 }
 
-// other passes a frame on that is no record.
-func (f *filter) other(frame *format.Frame) error {
-	b, err := f.shown(frame)
-	if err != nil {
-		return err
+// ordered wants the passages to be in the order that a stream has.
+func (f *filter) ordered(all []passage) error {
+	if err := f.order.take(all); err != nil {
+		return command.WithHint(err, "a stream has each offset of a partition once, and in ascending order: see kbk-filter(1), ORDER")
 	}
-	return f.out.raw(b)
-}
-
-// shown is a frame that is no record as it is written.
-func (f *filter) shown(frame *format.Frame) ([]byte, error) {
-	if f.cfg.count {
-		return nil, nil
-	}
-	if frame.Kind == format.KindSeg {
-		return nil, command.WithStatus(command.Corrupt, errors.New("standard input: a segment in a stream of records"))
-	}
-	b, err := f.cfg.change.other(frame)
-	if err != nil {
-		return nil, command.Input(err)
-	}
-	if f.cfg.print == nil {
-		return b, nil
-	}
-	changed := *frame
-	changed.Raw = b
-	return f.cfg.print.other(nil, &changed)
+	return nil
 }
 
 // A task looks at records on one core, and gathers what is to be written of them.
@@ -317,8 +327,59 @@ type task struct {
 	worker *worker
 	rec    format.Record
 	buf    []byte
+	moved  []passage // of what is in buf, where the order is watched
 	passed int64
 	rest   int64 // of --head; below 0: no bound
+}
+
+// flush writes what the task has gathered, where it is the only one.
+func (t *task) flush() error {
+	if t.order != nil {
+		if err := t.ordered(t.moved); err != nil {
+			return err
+		}
+		t.moved = t.moved[:0]
+	}
+	err := t.out.raw(t.buf)
+	t.buf = t.buf[:0]
+	return err
+}
+
+// tally adds what the task has counted to the counts of the run.
+func (t *task) tally() {
+	t.filter.passed.Add(t.passed)
+	t.worker.tally()
+}
+
+// other appends what is to be written of a frame that is no record to t.buf.
+func (t *task) other(frame *format.Frame) error {
+	if t.cfg.count {
+		return nil
+	}
+	if frame.Kind == format.KindSeg {
+		return command.WithStatus(command.Corrupt, errors.New("standard input: a segment in a stream of records"))
+	}
+	b, err := t.cfg.change.other(frame)
+	if err != nil {
+		return command.Input(err)
+	}
+	changed := *frame
+	changed.Raw = b
+	if t.order != nil {
+		p, moves, err := passageOf(&changed)
+		if err != nil {
+			return command.Input(err)
+		}
+		if moves {
+			t.moved = append(t.moved, p)
+		}
+	}
+	if t.cfg.print == nil {
+		t.buf = append(t.buf, b...)
+		return nil
+	}
+	t.buf, err = t.cfg.print.other(t.buf, &changed)
+	return err
 }
 
 // plain tells whether records pass as they are, without a look into them.
@@ -351,6 +412,9 @@ func (t *task) give(frame *format.Frame, r *format.Record) (err error) {
 	}
 	t.rest = max(t.rest-1, -1)
 	t.passed++
+	if t.order != nil {
+		t.moved = append(t.moved, passage{place: place{r.Topic, r.Partition}, offset: r.Offset})
+	}
 	switch {
 	case t.cfg.count:
 	case t.cfg.print != nil:
@@ -392,8 +456,10 @@ func (f *filter) parallel(ctx context.Context) (*format.End, error) {
 			end, err := format.DecodeEnd(frame.Raw)
 			return end, errors.Join(err, f.hand(ctx))
 		}
-		if frame.Kind == format.KindRec && !f.picked(frame) {
-			continue
+		if frame.Kind == format.KindRec {
+			if f.seen++; !f.picked(frame) {
+				continue
+			}
 		}
 		b := f.block
 		b.bytes = append(b.bytes, frame.Raw...)
@@ -429,11 +495,9 @@ func (f *filter) hand(ctx context.Context) error {
 				if err := frame.Scan(frame.Raw); err != nil { // its name was in the reader's memory
 					return command.Input(err)
 				}
-				shown, err := f.shown(frame)
-				if err != nil {
+				if err := t.other(frame); err != nil {
 					return err
 				}
-				t.buf = append(t.buf, shown...)
 			}
 			if len(t.buf) >= ordered.ChunkSize {
 				if err := out.Emit(t.buf); err != nil {
@@ -442,7 +506,10 @@ func (f *filter) hand(ctx context.Context) error {
 				t.buf = out.Buffer()
 			}
 		}
-		f.passed.Add(t.passed)
+		t.tally()
+		if t.order != nil {
+			out.Then(func() error { return t.ordered(t.moved) })
+		}
 		return out.Emit(t.buf)
 	})
 }

@@ -8,14 +8,17 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/jsontext"
 )
 
 func ok(t testing.TB, err error) {
@@ -41,14 +44,22 @@ func streamOf(t testing.TB, records ...format.Record) []byte {
 	ok(t, w.Write(&format.Group{ID: "g", Offsets: map[string]map[int32]format.GroupOffset{"t": {0: {Offset: 7}}}}))
 	ok(t, w.Write(&format.Point{Time: 5}))
 	ok(t, w.WriteRaw(append([]byte{0x82, 0x63}, "new\x01"...)))
-	ok(t, w.Close(&format.End{Records: int64(len(records)), Lost: true}))
+	ok(t, w.Close(&format.End{Records: int64(len(records))}))
 	return b.Bytes()
 }
 
 // run filters a stream with the flags of a command line.
 func run(t testing.TB, in []byte, args ...string) (out []byte, err error) {
 	t.Helper()
-	var b bytes.Buffer
+	out, _, err = runSaying(t, in, args...)
+	return out, err
+}
+
+// runSaying is run, and what people are told: a level and a message a line.
+func runSaying(t testing.TB, in []byte, args ...string) (out []byte, said string, err error) {
+	t.Helper()
+	var b, lines bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&lines, nil))
 	app := &cli.App{
 		Name: "kbk-filter", Flags: App().Flags, DisableSliceFlagSeparator: true, Writer: io.Discard, ErrWriter: io.Discard,
 		ExitErrHandler: func(*cli.Context, error) {},
@@ -57,12 +68,12 @@ func run(t testing.TB, in []byte, args ...string) (out []byte, err error) {
 			if err != nil {
 				return err
 			}
-			env := &command.Env{Name: "kbk-filter", Log: slog.New(slog.DiscardHandler), Stop: make(chan struct{})}
+			env := &command.Env{Name: "kbk-filter", Log: log, Stop: make(chan struct{})}
 			return Run(t.Context(), cfg, env, bytes.NewReader(in), &b)
 		},
 	}
 	err = app.RunContext(t.Context(), append([]string{"kbk-filter"}, args...))
-	return b.Bytes(), err
+	return b.Bytes(), strings.NewReplacer("level=", "", "msg=", "").Replace(lines.String()), err
 }
 
 // A content is what is in a stream.
@@ -111,6 +122,9 @@ func read(t testing.TB, b []byte) (out content) {
 		}
 	}
 }
+
+// named is how the filter names itself in the header.
+var named = regexp.MustCompile(`^kbk-filter:[0-9a-f]{8}$`)
 
 var others = []string{"topic t vPeOCWypqUOSepEvx0cbog", "mark t/0 0 vPeOCWypqUOSepEvx0cbog", "mark t/0 100 ", "group", "point", "new"}
 
@@ -174,10 +188,10 @@ func TestPick(t *testing.T) {
 		if strings.Join(kept, " ") != want {
 			t.Errorf("%s: kept %s, want %s", line, kept, want)
 		}
-		if !slices.Equal(got.others, others) || !slices.Equal(got.header.Filters, []string{"kbk-filter"}) {
+		if !slices.Equal(got.others, others) || len(got.header.Filters) != 1 || !named.MatchString(got.header.Filters[0]) {
 			t.Errorf("%s: other frames are %q, filters %q", line, got.others, got.header.Filters)
 		}
-		if got.end.Records != int64(len(got.records)) || !got.end.Lost {
+		if got.end.Records != int64(len(got.records)) {
 			t.Errorf("%s: the end says %+v", line, got.end)
 		}
 		counted, err := run(t, in, append(strings.Fields(line), "-c")...)
@@ -257,7 +271,7 @@ func TestJQ(t *testing.T) {
 		{`{"a":1}`, `del(.value)`, "<null>"},
 		{`{"a":1}`, `select(.value.a == 1)`, `{"a":1}`},
 		{`{"a":1}`, `select(.value.a == 2)`, "<none>"},
-		{`{"a":1}`, `., (.value.a = 2)`, `{"a":1}|{"a":2}`},
+		{`{"a":1}`, `., (.value.a = 2 | .offset += 1)`, `{"a":1}|{"a":2}`},
 		{`{"a":9007199254740993}`, `.value.b = .value.a`, `{"a":9007199254740993,"b":9007199254740993}`},
 	} {
 		out, err := run(t, streamOf(t, one(c.in)), "--jq", c.program)
@@ -272,7 +286,7 @@ func TestJQ(t *testing.T) {
 				v = "<null>"
 			}
 			got = append(got, v)
-			if r.Topic != "t" || r.Partition != 1 || r.Offset != 5 || r.Timestamp != 7 || string(r.Key) != "k" || r.Attributes != format.LogAppendTime {
+			if r.Topic != "t" || r.Partition != 1 || r.Offset != 5+int64(len(got))-1 || r.Timestamp != 7 || string(r.Key) != "k" || r.Attributes != format.LogAppendTime {
 				t.Errorf("%s of %s: became %+v", c.program, c.in, r)
 			}
 		}
@@ -293,7 +307,9 @@ func TestJQ(t *testing.T) {
 }
 
 func TestJQErrors(t *testing.T) {
-	in := streamOf(t, one(`{"a":1}`), one("text"))
+	second := one("text")
+	second.Offset = 6
+	in := streamOf(t, one(`{"a":1}`), second)
 	for program, want := range map[string]string{
 		`.value.a.b`:         `t/1, offset 5: expected an object but got: number (1)`,
 		`.partition`:         "t/1, offset 5: the result is a number, and not an object like its input",
@@ -309,7 +325,7 @@ func TestJQErrors(t *testing.T) {
 	}
 	program := `.value |= (.a | . + 1 | {a: .})` // fails on text
 	out, err := run(t, in, "--jq", program, "--on-error", "drop")
-	if got := read(t, out).records; err != nil || len(got) != 1 || string(got[0].Value) != `{"a":2}` {
+	if got := read(t, out); command.StatusOf(err) != command.Loss || err.Error() != "done, but with loss: t/1: kbk-filter dropped 1 record that --jq or --mask failed on, at offset 6" || len(got.records) != 1 || string(got.records[0].Value) != `{"a":2}` || !got.end.Lost {
 		t.Errorf("drop: %v, %v", got, err)
 	}
 	out, err = run(t, in, "--jq", program, "--on-error", "pass")
@@ -333,12 +349,23 @@ func TestMask(t *testing.T) {
 	ok(t, os.WriteFile(key, []byte("0123456789abcdef0123456789abcdef\n"), 0o600))
 	for _, c := range []struct{ in, mask, want string }{
 		{`{"card": {"number" : "4111 1111 1111 1234"}, "n": 1.0}`, "value.card.number=last4", `{"card": {"number" : "***************1234"}, "n": 1.0}`},
-		{`{"pin":1234}`, "value.pin=last4", `{"pin":"****"}`},
-		{`{"a":[{"p":1,"q":2},{"p":null},{"q":3},4]}`, "value.a[].p=redact", `{"a":[{"p":"***","q":2},{"p":null},{"q":3},4]}`},
+		{`{"pin":1234}`, "value.pin=last4", `{"pin":"***4"}`},
+		{`{"pin":12}`, "value.pin=last4", `{"pin":"**"}`},
+		{`{"pin":"12345"}`, "value.pin=last4", `{"pin":"****5"}`},
+		{`{"pin":"12345678901"}`, "value.pin=last4", `{"pin":"********901"}`},
+		{`{"pin":{"a":"1234567890123456"}}`, "value.pin=last4", `{"pin":"***"}`},
+		{`{"pin":["1234567890123456"]}`, "value.pin=last4", `{"pin":"***"}`},
+		{`{"pin":false}`, "value.pin=last4", `{"pin":"***"}`},
+		{`{"pin":"1234567890123456"}`, "value=last4", `***`},
+		{"1234567890123456", "value=last4", "************3456"},
+		{"\xff\xfe567890123456", "value=last4", "***"},
+		{`{"a":[{"p":1,"q":2},{"p":null},{"q":3},null]}`, "value.a[].p=redact", `{"a":[{"p":"***","q":2},{"p":null},{"q":3},null]}`},
+		{`[{"p":1},[{"p":2},[]],null]`, "value.p=redact", `[{"p":"***"},[{"p":"***"},[]],null]`},
+		{`{"a":[[{"p":[{"q":1}]}]]}`, "value.a.p.q=redact", `{"a":[[{"p":[{"q":"***"}]}]]}`},
 		{`{"a":[1,2,3]}`, "value.a[1]=null", `{"a":[1,null,3]}`},
 		{`{"a.b":"x","a":{"b":"y"}}`, `value."a.b"=redact`, `{"a.b":"***","a":{"b":"y"}}`},
 		{`{"a":"x","a":"y"}`, "value.a=redact", `{"a":"***","a":"***"}`},
-		{`{"e":"a\u00e9@bcd"}`, "value.e=last4", `{"e":"**@bcd"}`},
+		{`{"e":"a\u00e9@bcd"}`, "value.e=last4", `{"e":"****cd"}`},
 		{`{"a":{"b":1}}`, "value.a=redact", `{"a":"***"}`},
 		{`{"a":"secret"}`, "value.a=hash", `{"a":"HASH"}`},
 		{`{"b":1}`, "value.a.b.c=redact", `{"b":1}`},
@@ -346,7 +373,7 @@ func TestMask(t *testing.T) {
 		{"anything", "value=redact", "***"},
 		{"anything", "value=null", "<null>"},
 	} {
-		c.want = strings.ReplaceAll(c.want, "HASH", string(hashing([]byte("0123456789abcdef0123456789abcdef"))([]byte("secret"))))
+		c.want = strings.ReplaceAll(c.want, "HASH", string(hashing([]byte("0123456789abcdef0123456789abcdef"))([]byte("secret"), true)))
 		out, err := run(t, streamOf(t, one(c.in)), "--mask", c.mask, "--mask-key", key)
 		ok(t, err)
 		got := read(t, out).records[0]
@@ -363,8 +390,306 @@ func TestMask(t *testing.T) {
 	if r := read(t, out).records[0]; string(r.Headers[1].Value) != "***" || r.Headers[0].Value != nil || string(r.Key) != "**" {
 		t.Errorf("got %v", r)
 	}
-	if _, err := run(t, streamOf(t, one("no JSON")), "--mask", "value.a=redact"); err == nil || err.Error() != "t/1, offset 5: mask value.a=redact: it is not JSON" {
-		t.Errorf("a value that cannot be masked: %v", err)
+	for in, want := range map[string]string{
+		"no JSON":                      "it is not JSON",
+		`"x"`:                          `there is a string where an object with "a" is due`,
+		`{"a":"{\"b\":1}"}`:            `there is a string where an object with "b" is due`,
+		`{"a":[1]}`:                    `there is a number where an object with "b" is due`,
+		`{"a":[{"b":1},{"a":2},true]}`: `there is a boolean where an object with "b" is due`,
+	} {
+		if _, err := run(t, streamOf(t, one(in)), "--mask", "value.a.b=redact"); err == nil || err.Error() != "t/1, offset 5: mask value.a.b=redact: "+want {
+			t.Errorf("%s: %v, want %s", in, err, want)
+		}
+	}
+	if _, err := run(t, streamOf(t, one(`{"a":{"b":1}}`)), "--mask", "value.a[].b=redact"); err == nil || !strings.Contains(err.Error(), "there is an object where an array is due") {
+		t.Errorf("an object that is no array: %v", err)
+	}
+}
+
+// TestLoss passes on what was lost before, adds what it drops itself, and says so by its
+// status, whatever it writes.
+func TestLoss(t *testing.T) {
+	var b bytes.Buffer
+	w := format.NewWriter(&b)
+	ok(t, w.WriteHeader(&format.Header{Content: format.ContentRecords}))
+	for i := range 4 {
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: int64(i), Value: []byte([]string{"{}", "x"}[i%2])}))
+	}
+	end := &format.End{Records: 4}
+	end.Lose("t/1: 7 records expired")
+	ok(t, w.Close(end))
+	dropped := "t/0: kbk-filter dropped 2 records that --jq or --mask failed on, from offset 1 to 3"
+	for _, args := range [][]string{nil, {"--value", "x"}, {"-c"}, {"--to", "json"}} {
+		out, err := run(t, b.Bytes(), args...)
+		if command.StatusOf(err) != command.Loss || err.Error() != "done, but with loss: t/1: 7 records expired" {
+			t.Errorf("%q: %v", args, err)
+		}
+		if len(args) != 1 && !bytes.Contains(out, []byte("7 records expired")) {
+			t.Errorf("%q: the loss is not passed on: %q", args, out)
+		}
+	}
+	for _, args := range [][]string{{"--mask", "value.a=null"}, {"--jq", ".value.a=1"}, {"--jq", ".value.a=1", "-c"}} {
+		out, err := run(t, b.Bytes(), append(args, "--on-error", "drop")...)
+		if command.StatusOf(err) != command.Loss || err.Error() != "done, but with loss: t/1: 7 records expired; "+dropped {
+			t.Errorf("%q: %v", args, err)
+		}
+		if len(args) == 2 && !slices.Equal(read(t, out).end.Losses, []string{"t/1: 7 records expired", dropped}) {
+			t.Errorf("%q: the end is %+v", args, read(t, out).end)
+		}
+	}
+}
+
+// TestMaskDeep takes time that grows with a value, and not with its square.
+func TestMaskDeep(t *testing.T) {
+	deep := strings.Repeat("[", 9000) + `{"a":"x"},` + strings.Repeat(`"pad",`, 300_000)
+	deep = deep[:len(deep)-1] + strings.Repeat("]", 9000)
+	deep = strings.ReplaceAll(deep, `"pad"`, "null")
+	began := time.Now()
+	out, err := run(t, streamOf(t, one(deep)), "--mask", "value.a=redact")
+	if err != nil || !strings.Contains(string(read(t, out).records[0].Value), `[{"a":"***"},null,`) {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+// TestMaskHits counts what masks find, and says when one finds nothing.
+func TestMaskHits(t *testing.T) {
+	records := []format.Record{one(`{"user":{"email":"a@b"}}`), one(`[{"user":{"email":"c@d"}},{"user":{"email":null}}]`), one(`{"user":{"Email":"e@f"}}`), one(""), one(`{"user":{"email":[]}}`)}
+	for i := range records {
+		records[i].Offset = int64(i)
+	}
+	in := streamOf(t, records...)
+	_, said, err := runSaying(t, in, "--mask", "value.user.email=redact", "--mask", "value.user.emial=redact", "--mask", "headers.email=null")
+	ok(t, err)
+	for _, want := range []string{
+		`INFO "--mask value.user.email=redact hid 4 values in 4 records"`,
+		`WARN "--mask value.user.emial=redact hit nothing in 4 records: is the path right?"`,
+		`WARN "--mask headers.email=null hit nothing in 5 records: is the path right?"`,
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("%s is not in %s", want, said)
+		}
+	}
+	if _, err := run(t, in, "--mask", "value.user.email=redact", "--mask-must-hit"); err == nil || err.Error() != "t/1, offset 2: mask value.user.email=redact: it finds nothing to hide" || command.StatusOf(err) != command.Failed {
+		t.Errorf("a record that has no email: %v", err)
+	}
+	out, err := run(t, in, "--mask", "value.user.email=redact", "--mask-must-hit", "--on-error", "drop")
+	if got := read(t, out).records; command.StatusOf(err) != command.Loss || len(got) != 4 { // a null value has nothing to hide
+		t.Errorf("dropped all but %d: %v", len(got), err)
+	}
+	// Only null values: nobody can say that the path is wrong.
+	if _, said, err := runSaying(t, streamOf(t, one("")), "--mask", "value.x=null", "--mask-must-hit"); err != nil || strings.Contains(said, "WARN") {
+		t.Errorf("%s, %v", said, err)
+	}
+}
+
+// TestNothingFound warns of conditions and ids that fit nothing.
+func TestNothingFound(t *testing.T) {
+	in := streamOf(t, sample()...)
+	for line, want := range map[string]string{
+		"--topic nowhere":                 `WARN "none of 5 records was picked"`,
+		"--jq select(.topic==\"x\")":      `WARN "none of 5 records was picked"`,
+		"--schema-id-map 1=2":             `WARN "--schema-id-map found none of its ids in 5 records"`,
+		"--key-schema-id-map 1=2":         `WARN "--key-schema-id-map found none of its ids in 5 records"`,
+		"--jq .value.x=1 --on-error pass": `WARN "--on-error pass let 2 records through unchanged"`,
+		"--topic t":                       `INFO "passed 4 records on"`,
+		"--head 0":                        `INFO "passed 0 records on"`,
+	} {
+		if _, said, err := runSaying(t, in, strings.Fields(line)...); err != nil || !strings.Contains(said, want) {
+			t.Errorf("%s: %v, said %s", line, err, said)
+		}
+	}
+}
+
+// TestDuplicateNames refuses for --jq what a program could not see both halves of.
+func TestDuplicateNames(t *testing.T) {
+	for _, in := range []string{
+		`{"a":"x","a":{"b":1}}`, `{"user":{"email":"a@b","email":null}}`, `[[{"x":{"a":1,"\u0061":2}}]]`, `{"\ud800":1,"\udc00":2}`,
+	} {
+		for _, program := range []string{`.`, `.value.a.b = 2`, `del(.value.user.email)`, `.value = 1`} {
+			out, err := run(t, streamOf(t, one(in)), "--jq", program)
+			if err == nil || !strings.Contains(err.Error(), "t/1, offset 5: value: the name") || !strings.Contains(err.Error(), "is there twice in one object") {
+				t.Errorf("%s of %s: %v, %q", program, in, err, out)
+			}
+		}
+		key := one("")
+		key.Key = []byte(in)
+		if _, err := run(t, streamOf(t, key), "--jq", "."); err == nil || !strings.Contains(err.Error(), "offset 5: key: the name") {
+			t.Errorf("key %s: %v", in, err)
+		}
+		// What only shows or masks knows both.
+		if out, err := run(t, streamOf(t, one(in)), "--to", "json", "--pretty"); err != nil || strings.Count(string(out), "\n") < 8 {
+			t.Errorf("pretty %s: %v, %s", in, err, out)
+		}
+	}
+}
+
+// FuzzChange makes one JSON text the result of a program on another, and wants it back,
+// and the text as it was where it says the same.
+func FuzzChange(f *testing.F) {
+	for _, c := range [][2]string{
+		{`{"a": 1.10, "b" : [1, 2,{"c":null}]}`, `{"a":1,"b":[2,{"c":1}],"d":{}}`}, {`[1,2,3]`, `[3,1]`}, {` {"a":1 , "b":2} `, `{"b":2}`}, {`{}`, `{"":{"":[]}}`},
+		{`[[1],[2]]`, `[[1],[2,3],4]`}, {`"a"`, `{"a":1}`}, {`{"a":"\ud83d\ude00"}`, `{"a":"\u0000"}`},
+	} {
+		f.Add([]byte(c[0]), []byte(c[1]))
+	}
+	f.Fuzz(func(t *testing.T, from, to []byte) {
+		if !jsontext.Valid(from) || !jsontext.Valid(to) {
+			return
+		}
+		was, err := fieldOf(from)
+		if err != nil {
+			return
+		}
+		want, err := jsontext.Decode(to)
+		if err != nil || want == nil {
+			return
+		}
+		if got, err := was.bytes(was.v); err != nil || !bytes.Equal(got, from) {
+			t.Fatalf("%q with nothing done to it: %q, %v", from, got, err)
+		}
+		text, err := was.bytes(want)
+		if err != nil {
+			t.Fatalf("%q to %q: %v", from, to, err)
+		}
+		if !jsontext.Valid(text) {
+			t.Fatalf("%q to %q: %q is not JSON", from, to, text)
+		}
+		if got, err := jsontext.Decode(text); err != nil || !same(got, want) {
+			t.Fatalf("%q to %q: %q, %v", from, to, text, err)
+		}
+	})
+}
+
+// FuzzMask hides by name in any JSON, and wants every value of that name hidden.
+func FuzzMask(f *testing.F) {
+	for _, s := range []string{`{"a":{"b":1}}`, `[{"a":[{"b":"x"},null,{"b":{"b":2}}]}]`, `{"a":"x","a":{"b":[1],"b":2}}`, `{"\u0061":{"\u0062":true}}`} {
+		f.Add([]byte(s))
+	}
+	m, err := parseMask("value.a.b=redact")
+	ok(f, err)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := format.Record{Value: bytes.Clone(b)}
+		hits, _, err := m.apply(&r, nil)
+		if err != nil || b == nil {
+			return
+		}
+		if !jsontext.Valid(r.Value) {
+			t.Fatalf("%q became %q", b, r.Value)
+		}
+		var cuts []cut
+		_, err = find(r.Value, jsontext.SkipSpace(r.Value, 0), m.path, &cuts)
+		ok(t, err)
+		if len(cuts) != hits {
+			t.Fatalf("%q became %q: %d hits, then %d", b, r.Value, hits, len(cuts))
+		}
+		for _, c := range cuts {
+			if text := string(r.Value[c.from:c.to]); text != `"***"` && text != "null" {
+				t.Fatalf("%q became %q: %s is not hidden", b, r.Value, text)
+			}
+		}
+	})
+}
+
+// TestOrderOfOffsets refuses to write a stream that has an offset twice, or goes back,
+// wherever the two records are.
+func TestOrderOfOffsets(t *testing.T) {
+	var many []format.Record
+	for i := range 20_000 {
+		many = append(many, format.Record{Topic: "t", Partition: int32(i / 10_000), Offset: int64(i % 10_000), Value: []byte("0123456789")})
+	}
+	for _, c := range []struct {
+		in         []format.Record
+		args, want string
+	}{
+		{sample(), "--jq .,.", "t/0: two records have offset 0"},
+		{sample(), "--jq .offset=7", "t/0: two records have offset 7"},
+		{sample(), "--jq .offset=15-.offset", "t/0: a record of offset 14 comes after offset 15"},
+		{sample(), "--jq .topic=\"t\"|.partition=0 --topic ^t", "t/0: a record of offset 0 comes after offset 2"},
+		{sample(), "--set-partition 0", "t/0: a record of offset 0 comes after offset 2"},
+		{sample()[:4], "--set-partition 0 --head 9", "t/0: a record of offset 0 comes after offset 2"},
+		{many, "--set-partition 5", "t/5: a record of offset 0 comes after offset 9999"},
+	} {
+		out, err := run(t, streamOf(t, c.in...), strings.Fields(c.args)...)
+		if err == nil || err.Error() != c.want || command.StatusOf(err) != command.Failed {
+			t.Errorf("%s: %v, want %s", c.args, err, c.want)
+		}
+		if bytes.Contains(out, []byte("\x63end")) {
+			t.Errorf("%s: there is an end", c.args)
+		}
+		if _, err := run(t, streamOf(t, c.in...), append(strings.Fields(c.args), "--to", "json")...); err != nil { // lines are no stream yet
+			t.Errorf("%s --to json: %v", c.args, err)
+		}
+	}
+	twice, err := run(t, streamOf(t, sample()...), "--jq", ".,.", "--to", "json")
+	ok(t, err)
+	if _, err := run(t, twice, "--from", "json"); err == nil || err.Error() != "standard input: line 5: t/0: two records have offset 0" || command.StatusOf(err) != command.Corrupt {
+		t.Errorf("lines: %v", err)
+	}
+	// Marks too: behind one nothing comes that is below it, but where scanning begins anew.
+	var b bytes.Buffer
+	w := format.NewWriter(&b)
+	ok(t, w.WriteHeader(&format.Header{Content: format.ContentRecords}))
+	ok(t, w.Write(&format.Mark{Topic: "t", Next: 5}))
+	ok(t, w.Write(&format.Mark{Topic: "t", Next: 3, MarkInfo: format.MarkInfo{Begins: true}}))
+	ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 3}))
+	ok(t, w.Write(&format.Mark{Topic: "t", Next: 4}))
+	ok(t, w.Close(new(format.End)))
+	for program, want := range map[string]string{".": "", ".offset=2": "t/0: a record of offset 2 comes after the mark of 3", ".offset=9": ""} {
+		if _, err := run(t, b.Bytes(), "--jq", program); want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%s: %v", program, err)
+		}
+	}
+	if _, err := run(t, streamOf(t), "--set-topic", "x", "--set-partition", "3"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDigest names what was done: the same for the same, and another for anything else.
+func TestDigest(t *testing.T) {
+	in := streamOf(t, sample()...)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"key": "0123456789abcdef", "key2": "0123456789abcdef\n", "other": "0123456789abcdeX", "ids": "1=2\n3=4\n"} {
+		ok(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	name := func(args ...string) string {
+		t.Helper()
+		out, err := run(t, in, args...)
+		ok(t, err)
+		filters := read(t, out).header.Filters
+		if len(filters) != 1 || !named.MatchString(filters[0]) {
+			t.Fatalf("%q: filters are %q", args, filters)
+		}
+		return filters[0]
+	}
+	key := filepath.Join(dir, "key")
+	masked := []string{"--mask", "key=hash", "--mask-key", key}
+	seen := make(map[string][]string)
+	for _, args := range [][]string{
+		{"-t", "t"}, {"--not-topic", "t"}, {"-t", "t", "-t", "u"}, {"--head", "3"}, {"--jq", "."}, {"--jq", ".key=null"}, masked, {"--mask", "key=redact"}, {"--mask", "key=redact", "--mask-must-hit"},
+		{"--mask", "key=hash", "--mask-key", filepath.Join(dir, "other")}, {"--since", "@20"}, {"--until", "@20"}, {"--invert", "-t", "t"}, {"--schema-id-map", "1=2,3=4"}, {"--key-schema-id-map", "1=2"},
+	} {
+		n := name(args...)
+		if seen[n] != nil {
+			t.Errorf("%q and %q are both %s", seen[n], args, n)
+		}
+		seen[n] = args
+	}
+	for _, c := range [][2][]string{
+		{{"-t", "t"}, {"--topic", "t"}},
+		{masked, {"--mask", "key=hash", "--mask-key", filepath.Join(dir, "key2")}},
+		{{"--schema-id-map", "1=2,3=4"}, {"--schema-id-map", filepath.Join(dir, "ids")}},
+		{{"--since", "@1700000000000"}, {"--since", "2023-11-14T22:13:20Z"}},
+		{{"--jq", "."}, {"--jq", ".", "--mask-key", "/nowhere"}},
+	} {
+		if a, b := name(c[0]...), name(c[1]...); a != b {
+			t.Errorf("%q is %s, %q is %s", c[0], a, c[1], b)
+		}
+	}
+	if name("--since", "1h") == name("--since", "2h") {
+		t.Error("1h is 2h")
 	}
 }
 
@@ -400,6 +725,33 @@ func TestSetTopic(t *testing.T) {
 	for _, r := range got.records {
 		if r.Topic != "clone" || r.Partition != 4 {
 			t.Errorf("got %s/%d", r.Topic, r.Partition)
+		}
+	}
+}
+
+// TestSetTopicOthers takes the new name to all frames that name topics.
+func TestSetTopicOthers(t *testing.T) {
+	ch := &change{topic: "clone", partition: 4}
+	for _, c := range []struct{ in, want format.Encoder }{
+		{
+			&format.Group{ID: "g", Offsets: map[string]map[int32]format.GroupOffset{"t": {0: {Offset: 7}, 1: {Offset: 5}}}, GroupInfo: format.GroupInfo{Topics: map[string]string{"t": "vPeOCWypqUOSepEvx0cbog"}}},
+			&format.Group{ID: "g", Offsets: map[string]map[int32]format.GroupOffset{"clone": {4: {Offset: 5}}}, GroupInfo: format.GroupInfo{Topics: map[string]string{"clone": ""}}},
+		},
+		{
+			&format.Groups{IDs: []string{"g"}, GroupsInfo: format.GroupsInfo{Include: []string{"^"}, Topics: map[string]string{"t": "vPeOCWypqUOSepEvx0cbog"}}},
+			&format.Groups{IDs: []string{"g"}, GroupsInfo: format.GroupsInfo{Include: []string{"^"}, Topics: map[string]string{"clone": ""}}},
+		},
+		{&format.Point{Time: 5, Without: map[string][]int32{"t": {0, 1}}}, &format.Point{Time: 5, Without: map[string][]int32{"clone": {4}}}},
+		{&format.Point{Time: 5}, &format.Point{Time: 5}},
+	} {
+		raw, err := c.in.AppendFrame(nil)
+		ok(t, err)
+		want, err := c.want.AppendFrame(nil)
+		ok(t, err)
+		var f format.Frame
+		ok(t, f.Scan(raw))
+		if got, err := ch.other(&f); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%+v became %x, %v; want %x", c.in, got, err, want)
 		}
 	}
 }

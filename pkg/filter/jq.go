@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -36,22 +35,19 @@ type field struct {
 }
 
 // fieldOf decodes a key or a value: JSON as what it is, other UTF-8 as a string, the
-// rest as {"base64": …}.
-func fieldOf(raw []byte) field {
+// rest as {"base64": …}. JSON in which a name is there twice is refused: a program sees
+// one of the two values, and what it changes or deletes would come back in the other.
+func fieldOf(raw []byte) (field, error) {
 	switch {
 	case raw == nil:
-		return field{}
+		return field{}, nil
 	case jsontext.Valid(raw):
-		d := json.NewDecoder(bytes.NewReader(raw))
-		d.UseNumber()
-		var v any
-		if d.Decode(&v) == nil {
-			return field{raw, true, v}
-		}
+		v, err := jsontext.Decode(raw)
+		return field{raw, true, v}, err
 	case utf8.Valid(raw):
-		return field{raw, false, string(raw)}
+		return field{raw, false, string(raw)}, nil
 	}
-	return field{raw, false, map[string]any{"base64": base64.StdEncoding.EncodeToString(raw)}}
+	return field{raw, false, map[string]any{"base64": base64.StdEncoding.EncodeToString(raw)}}, nil
 }
 
 // bytes is what a program made of the field: as it was, bit for bit, where the program
@@ -245,7 +241,14 @@ func encode(v any) ([]byte, error) {
 
 // run runs the program on a record and calls give for each of its results.
 func runJQ(code *gojq.Code, r *format.Record, give func(*format.Record) error) error {
-	key, value := fieldOf(r.Key), fieldOf(r.Value)
+	key, err := fieldOf(r.Key)
+	if err != nil {
+		return fmt.Errorf("key: %w", err)
+	}
+	value, err := fieldOf(r.Value)
+	if err != nil {
+		return fmt.Errorf("value: %w", err)
+	}
 	headers := make([]any, 0, len(r.Headers))
 	for i := range r.Headers {
 		headers = append(headers, []any{text(r.Headers[i].Name), text(r.Headers[i].Value)})

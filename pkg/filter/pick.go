@@ -52,7 +52,7 @@ func pickFlags() []cli.Flag {
 }
 
 // conditions reads the flags of pickFlags.
-func conditions(c *cli.Context) (quick []shallow, slow []deep, err error) {
+func conditions(c *cli.Context, now time.Time) (quick []shallow, slow []deep, err error) {
 	for _, name := range []string{"topic", "not-topic"} {
 		if patterns := c.StringSlice(name); len(patterns) > 0 {
 			matches, err := pattern.Compile(patterns)
@@ -83,7 +83,6 @@ func conditions(c *cli.Context) (quick []shallow, slow []deep, err error) {
 		}
 	}
 	since, until := int64(math.MinInt64), int64(math.MaxInt64)
-	now := time.Now()
 	for name, bound := range map[string]*int64{"since": &since, "until": &until} {
 		if text := c.String(name); text != "" {
 			t, err := timespec.Parse(text, now)

@@ -15,6 +15,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/jsonline"
+	"github.com/kbkio/kbk/pkg/jsontext"
 )
 
 // A printer writes frames as text.
@@ -230,10 +231,10 @@ func appendPretty(b []byte, r *format.Record) ([]byte, error) {
 		if n, ok := schemaID(content); ok {
 			*id = &n
 		}
-		if f := fieldOf(content); !f.json {
-			return f.v
+		if jsontext.Valid(content) {
+			return json.RawMessage(content) // as it is, names that are there twice too
 		}
-		return json.RawMessage(content) // with its numbers as they are
+		return text(content)
 	}
 	out.Key, out.Value = show(r.Key, &out.KeyID), show(r.Value, &out.ValueID)
 	var to bytes.Buffer

@@ -21,11 +21,12 @@ type jsonReader struct {
 	raw    []byte
 	frame  format.Frame
 	header *format.Header
+	order  *order
 	err    error
 }
 
 func newLines(r io.Reader, max int64) *jsonReader {
-	return &jsonReader{r: bufio.NewReaderSize(r, 256<<10), max: max}
+	return &jsonReader{r: bufio.NewReaderSize(r, 256<<10), max: max, order: newOrder()}
 }
 
 // next reads a line that is not empty.
@@ -70,6 +71,19 @@ func (j *jsonReader) bad(err error) error {
 	return command.WithStatus(command.Corrupt, fmt.Errorf("line %d: %w", j.line, err))
 }
 
+// ordered wants the frame to be where it may be: lines may have been sorted, or doubled.
+func (j *jsonReader) ordered() error {
+	f := &j.frame
+	if f.Kind == format.KindRec {
+		return j.order.record(place{f.Topic, f.Partition}, f.Offset)
+	}
+	p, moves, err := passageOf(f)
+	if err != nil || !moves {
+		return err
+	}
+	return j.order.mark(&p)
+}
+
 // Next returns the next frame, which holds until the next call; the end only when
 // nothing follows it.
 func (j *jsonReader) Next() (*format.Frame, error) {
@@ -83,6 +97,9 @@ func (j *jsonReader) Next() (*format.Frame, error) {
 	if err == nil {
 		j.raw = raw
 		err = j.frame.Scan(raw)
+	}
+	if err == nil {
+		err = j.ordered()
 	}
 	if err != nil {
 		j.err = j.bad(err)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/itchyny/gojq"
 	"github.com/urfave/cli/v2"
@@ -19,6 +21,7 @@ import (
 // program, ids of schemas, topic and partition.
 type change struct {
 	masks     []*mask
+	mustHit   bool // every mask, in every record
 	maskKey   []byte
 	code      *gojq.Code
 	onError   string // fail, drop or pass
@@ -26,11 +29,15 @@ type change struct {
 	valueIDs  map[uint32]uint32
 	topic     string
 	partition int32 // -1: its own
+
+	mapped [2]atomic.Int64 // keys and values whose schema id was changed
+	failed failures        // records that are dropped, or passed on as they were
 }
 
 func changeFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "mask", Usage: "hide what is at `PATH=HOW`, such as value.card.number=last4; HOW is redact, last4, hash or null; repeatable"},
+		&cli.BoolFlag{Name: "mask-must-hit", Usage: "fail on a record in which a --mask finds nothing to hide"},
 		&cli.StringFlag{Name: "mask-key", Usage: "with hash: the key is in `FILE`", EnvVars: []string{"KBK_MASK_KEY"}},
 		&cli.StringFlag{Name: "jq", Usage: "run the jq `PROGRAM` on every record; each of its results is a record"},
 		&cli.StringFlag{Name: "on-error", Value: "fail", Usage: "`WHAT` to do with a record that --jq or --mask fails on: fail, drop or pass"},
@@ -51,6 +58,9 @@ func changes(c *cli.Context) (*change, error) {
 	}
 	if ch.onError == "pass" && len(c.StringSlice("mask")) > 0 {
 		return nil, command.Usagef("--on-error pass would let through what --mask could not hide")
+	}
+	if ch.mustHit = c.Bool("mask-must-hit"); ch.mustHit && len(c.StringSlice("mask")) == 0 {
+		return nil, command.Usagef("--mask-must-hit is only for --mask")
 	}
 	keyed := false
 	for _, text := range c.StringSlice("mask") {
@@ -132,29 +142,54 @@ func schemaID(b []byte) (id uint32, ok bool) {
 	return binary.BigEndian.Uint32(b[1:]), true
 }
 
-func remap(b []byte, ids map[uint32]uint32) []byte {
+func remap(b []byte, ids map[uint32]uint32, n *int64) []byte {
 	id, framed := schemaID(b)
 	to, known := ids[id]
 	if !framed || !known {
 		return b
 	}
+	*n++
 	out := append(make([]byte, 0, len(b)), b...)
 	binary.BigEndian.PutUint32(out[1:], to)
 	return out
 }
 
+// moves tells whether records may come to another partition, or get another offset.
+func (ch *change) moves() bool {
+	return ch != nil && (ch.code != nil || ch.topic != "" || ch.partition >= 0)
+}
+
 // A worker changes records, one at a time.
 type worker struct {
 	*change
-	hash func([]byte) []byte
+	hash   hiding
+	hits   []int64  // of each mask, values
+	among  []int64  // and the records in which it was to hide something
+	mapped [2]int64 // keys and values
 }
 
 func (ch *change) worker() *worker {
 	w := &worker{change: ch}
-	if ch != nil && ch.maskKey != nil {
-		w.hash = hashing(ch.maskKey)
+	if ch != nil {
+		w.hits, w.among = make([]int64, len(ch.masks)), make([]int64, len(ch.masks))
+		if ch.maskKey != nil {
+			w.hash = hashing(ch.maskKey)
+		}
 	}
 	return w
+}
+
+// tally adds what the worker has counted to the counts of the run.
+func (w *worker) tally() {
+	for i := range w.hits {
+		w.masks[i].hits.Add(w.hits[i])
+		w.masks[i].among.Add(w.among[i])
+	}
+	for i, n := range w.mapped {
+		if n > 0 {
+			w.change.mapped[i].Add(n)
+		}
+	}
 }
 
 // apply changes a record and calls give for each that comes of it: none, one, or
@@ -173,13 +208,15 @@ func (w *worker) apply(r *format.Record, give func(*format.Record) error) error 
 		case "fail":
 			return fmt.Errorf("%s/%d, offset %d: %w", original.Topic, original.Partition, original.Offset, err)
 		case "drop":
+			w.failed.add(&original, err)
 			return nil
 		}
+		w.failed.add(&original, err)
 		out = []format.Record{original}
 	}
 	for i := range out {
 		o := &out[i]
-		o.Key, o.Value = remap(o.Key, w.keyIDs), remap(o.Value, w.valueIDs)
+		o.Key, o.Value = remap(o.Key, w.keyIDs, &w.mapped[0]), remap(o.Value, w.valueIDs, &w.mapped[1])
 		if w.topic != "" {
 			o.Topic = w.topic
 		}
@@ -194,9 +231,17 @@ func (w *worker) apply(r *format.Record, give func(*format.Record) error) error 
 }
 
 func (w *worker) masked(r *format.Record) error {
-	for _, m := range w.masks {
-		if err := m.apply(r, w.hash); err != nil {
-			return err
+	for i, m := range w.masks {
+		hits, due, err := m.apply(r, w.hash)
+		if err == nil && due && hits == 0 && w.mustHit {
+			err = errNoHit
+		}
+		if err != nil {
+			return fmt.Errorf("mask %s: %w", m.text, err)
+		}
+		if due {
+			w.hits[i] += int64(hits)
+			w.among[i]++
 		}
 	}
 	return nil
@@ -253,8 +298,45 @@ func (ch *change) other(f *format.Frame) ([]byte, error) {
 				}
 			}
 		}
-		g.Offsets = moved
+		g.Offsets, g.Topics = moved, ch.topicsOf(g.Topics)
 		return g.AppendFrame(nil)
+	case format.KindGroups:
+		g, err := format.DecodeGroups(f.Raw)
+		if err != nil {
+			return nil, err
+		}
+		g.Topics = ch.topicsOf(g.Topics)
+		return g.AppendFrame(nil)
+	case format.KindPoint:
+		p, err := format.DecodePoint(f.Raw)
+		if err != nil || len(p.Without) == 0 {
+			return f.Raw, err
+		}
+		without := make(map[string][]int32)
+		for topic, parts := range p.Without {
+			if ch.topic != "" {
+				topic = ch.topic
+			}
+			for _, n := range parts {
+				if ch.partition >= 0 {
+					n = ch.partition
+				}
+				if !slices.Contains(without[topic], n) {
+					without[topic] = append(without[topic], n)
+				}
+			}
+			slices.Sort(without[topic])
+		}
+		p.Without = without
+		return p.AppendFrame(nil)
 	}
 	return f.Raw, nil
+}
+
+// topicsOf is what topics with their ids become: another topic has another id.
+func (ch *change) topicsOf(ids map[string]string) map[string]string {
+	if ch.topic == "" || len(ids) == 0 {
+		return ids
+	}
+	return map[string]string{ch.topic: ""}
 }

@@ -270,7 +270,10 @@ type Parser struct {
 	record         format.Record
 }
 
-var errNotLine = errors.New("not a line of JSON as kbk-filter --to json writes it")
+var (
+	errNotLine   = errors.New("not a line of JSON as kbk-filter --to json writes it")
+	errSurrogate = errors.New("half of a surrogate pair stands for no character: bytes that are no text are written as {\"base64\": …}")
+)
 
 // Header reads the line that a stream begins with.
 func (p *Parser) Header(text []byte) (*format.Header, error) {
@@ -302,6 +305,9 @@ func (p *Parser) Header(text []byte) (*format.Header, error) {
 func (p *Parser) Frame(b, text []byte) ([]byte, error) {
 	if !jsontext.Valid(text) {
 		return b, errNotLine
+	}
+	if jsontext.LoneSurrogate(text) {
+		return b, errSurrogate
 	}
 	at := jsontext.SkipSpace(text, 0)
 	if text[at] != '{' {
@@ -406,7 +412,18 @@ func (l *line) encode() (format.Encoder, error) {
 	return nil, fmt.Errorf("a frame of kind %q cannot be made of JSON: its cbor was changed, or left out", l.Kind)
 }
 
+// parse reads a line that is no record's. encoding/json would take the last of two members
+// of one name, and half of a surrogate pair for U+FFFD.
 func parse(text []byte) (*line, error) {
+	if !jsontext.Valid(text) {
+		return nil, errNotLine
+	}
+	if jsontext.LoneSurrogate(text) {
+		return nil, errSurrogate
+	}
+	if _, err := jsontext.Decode(text); err != nil {
+		return nil, err
+	}
 	l := new(line)
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -420,10 +437,9 @@ func parse(text []byte) (*line, error) {
 func agree(a, b []byte) (bool, error) {
 	var values [2]any
 	for i, text := range [][]byte{a, b} {
-		d := json.NewDecoder(bytes.NewReader(text))
-		d.UseNumber()
-		if err := d.Decode(&values[i]); err != nil {
-			return false, errNotLine
+		var err error
+		if values[i], err = jsontext.Decode(text); err != nil {
+			return false, err
 		}
 	}
 	return reflect.DeepEqual(values[0], values[1]), nil

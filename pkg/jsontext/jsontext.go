@@ -5,6 +5,7 @@ package jsontext
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -65,23 +66,113 @@ type Member struct {
 	From, Value, To int
 }
 
-// Members appends the members of the object or array at i to to.
-func Members(b []byte, i int, to []Member) []Member {
+// Walk calls do with each member of the object or array at i: its number, its name as it
+// is decoded, nil in an array, and where its text and its value begin. do returns the
+// index behind the value. Walk returns the one behind the object or array, and so goes
+// over each byte of it once, however deep do goes.
+func Walk(b []byte, i int, do func(n int, name []byte, from, value int) (to int, err error)) (int, error) {
 	object := b[i] == '{'
-	for i = SkipSpace(b, i+1); b[i] != '}' && b[i] != ']'; {
-		m := Member{From: i, Value: i}
+	i = SkipSpace(b, i+1)
+	for n := 0; b[i] != '}' && b[i] != ']'; n++ {
+		var name []byte
+		from, value := i, i
 		if object {
 			end := skipString(b, i)
-			m.Name = Unquote(b[i:end])
-			m.Value = SkipSpace(b, SkipSpace(b, end)+1) // behind the colon
+			name = Unquote(b[i:end])
+			value = SkipSpace(b, SkipSpace(b, end)+1) // behind the colon
 		}
-		m.To = SkipValue(b, m.Value)
-		to = append(to, m)
-		if i = SkipSpace(b, m.To); b[i] == ',' {
+		to, err := do(n, name, from, value)
+		if err != nil {
+			return 0, err
+		}
+		if i = SkipSpace(b, to); b[i] == ',' {
 			i = SkipSpace(b, i+1)
 		}
 	}
+	return i + 1, nil
+}
+
+// Members appends the members of the object or array at i to to.
+func Members(b []byte, i int, to []Member) []Member {
+	_, _ = Walk(b, i, func(_ int, name []byte, from, value int) (int, error) { // it never fails
+		m := Member{Name: name, From: from, Value: value, To: SkipValue(b, value)}
+		to = append(to, m)
+		return m.To, nil
+	})
 	return to
+}
+
+// A DuplicateError says that an object has two members of one name. JSON leaves open what
+// that means (RFC 8259, section 4), so whoever changes one of them may leave the other.
+type DuplicateError struct{ Name string }
+
+func (e *DuplicateError) Error() string {
+	return fmt.Sprintf("the name %q is there twice in one object", e.Name)
+}
+
+// Decode returns a text as encoding/json does into an any with UseNumber: maps, slices,
+// strings, json.Number, booleans and nil. It refuses names that are there twice.
+func Decode(b []byte) (any, error) {
+	v, _, err := decode(b, SkipSpace(b, 0))
+	return v, err
+}
+
+// decode decodes the value at i and returns the index behind it.
+func decode(b []byte, i int) (v any, to int, err error) {
+	switch b[i] {
+	case '{':
+		out := make(map[string]any)
+		to, err = Walk(b, i, func(_ int, name []byte, _, value int) (int, error) {
+			if _, twice := out[string(name)]; twice {
+				return 0, &DuplicateError{string(name)}
+			}
+			v, to, err := decode(b, value)
+			out[string(name)] = v
+			return to, err
+		})
+		return out, to, err
+	case '[':
+		out := []any{}
+		to, err = Walk(b, i, func(_ int, _ []byte, _, value int) (int, error) {
+			v, to, err := decode(b, value)
+			out = append(out, v)
+			return to, err
+		})
+		return out, to, err
+	}
+	to = SkipValue(b, i)
+	switch text := b[i:to]; text[0] {
+	case '"':
+		return string(Unquote(text)), to, nil
+	case 't', 'f':
+		return text[0] == 't', to, nil
+	case 'n':
+		return nil, to, nil
+	default:
+		return json.Number(text), to, nil
+	}
+}
+
+// LoneSurrogate tells whether a string in the text has an escape that is half of a
+// surrogate pair. It stands for no character, and [Unquote] cannot give it back.
+func LoneSurrogate(b []byte) bool {
+	for i := bytes.IndexByte(b, '\\'); i >= 0; i = bytes.IndexByte(b, '\\') {
+		escape := b[i+1]
+		b = b[i+2:]
+		if escape != 'u' {
+			continue
+		}
+		r := unhex(b)
+		b = b[4:]
+		if !utf16.IsSurrogate(r) {
+			continue
+		}
+		if len(b) < 6 || b[0] != '\\' || b[1] != 'u' || utf16.DecodeRune(r, unhex(b[2:])) == utf8.RuneError {
+			return true
+		}
+		b = b[6:]
+	}
+	return false
 }
 
 // Unquote is the content of a JSON string. It shares b's memory where nothing in it is

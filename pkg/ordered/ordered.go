@@ -35,10 +35,12 @@ type entry struct {
 	news   chan struct{} // there are chunks, or it is done
 }
 
-// A chunk is what a task has handed on, and the permit that it did so with.
+// A chunk is what a task has handed on, and the permit that it did so with; or what it
+// wants to be called.
 type chunk struct {
 	bytes  []byte
 	permit chan struct{}
+	do     func() error
 }
 
 // A Queue runs tasks. The one whose output is being written is at most a few chunks ahead
@@ -142,6 +144,12 @@ func (q *Queue) drain(ctx context.Context, write func([]byte) error) error {
 			t.chunks, done = nil, t.done
 			t.mu.Unlock()
 			for _, c := range chunks {
+				if c.do != nil {
+					if err := c.do(); err != nil {
+						return err
+					}
+					continue
+				}
 				if len(c.bytes) > 0 {
 					if err := write(c.bytes); err != nil {
 						return err
@@ -188,7 +196,7 @@ func (o *Output) Emit(b []byte) error {
 
 func (o *Output) emit(b []byte) error {
 	q, t := o.queue, o.entry
-	c := chunk{b, q.ahead}
+	c := chunk{bytes: b, permit: q.ahead}
 	select {
 	case q.ahead <- struct{}{}:
 	case <-t.turn:
@@ -204,4 +212,10 @@ func (o *Output) emit(b []byte) error {
 	}
 	t.tell(func() { t.chunks = append(t.chunks, c) })
 	return nil
+}
+
+// Then has do called by the writer when all that was emitted before is written, by this
+// task and by those in front of it. When do fails, nothing more is written.
+func (o *Output) Then(do func() error) {
+	o.entry.tell(func() { o.entry.chunks = append(o.entry.chunks, chunk{do: do}) })
 }

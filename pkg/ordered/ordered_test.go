@@ -47,6 +47,41 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestThen has things done between what is written, in the order of the tasks.
+func TestThen(t *testing.T) {
+	q := NewQueue(1000, 64*ChunkSize)
+	g, ctx := errgroup.WithContext(t.Context())
+	stop := errors.New("the 70th")
+	var got []byte
+	q.Start(ctx, g, func(b []byte) error {
+		got = append(got, b...)
+		return nil
+	})
+	for i := range byte(100) {
+		if q.Put(ctx, 10, func(_ context.Context, out *Output) error {
+			if err := out.Emit(append(out.Buffer(), i)); err != nil {
+				return err
+			}
+			out.Then(func() error {
+				if n := len(got); n != int(i)+1 || got[n-1] != i {
+					t.Errorf("behind %d: %v", i, got)
+				}
+				if i == 70 {
+					return stop
+				}
+				return nil
+			})
+			return nil
+		}) != nil {
+			break // it has stopped
+		}
+	}
+	q.Close()
+	if err := g.Wait(); !errors.Is(err, stop) || len(got) != 71 {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 // TestAhead lets the writer stand still, and counts what the tasks produce meanwhile.
 func TestAhead(t *testing.T) {
 	t.Run("small", func(t *testing.T) { testAhead(t, 1, 1) })

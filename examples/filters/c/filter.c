@@ -26,10 +26,19 @@ static int is(size_t i, const char *text, int whole) { // is the string at i thi
     unsigned long long n, l = strlen(text); size_t at = head(i, &n);
     return b[i] != 0xf6 && (whole ? n == l : n >= l) && !memcmp(b + at, text, l);
 }
+static void header(size_t end, char **argv) { // writes the header, with our name among its filters
+    unsigned long long n; size_t map = skip(skip(head(head(0, &n), &n))), i = head(map, &n), had, to; unsigned h = 2166136261;
+    for (; n && !is(i, "filters", 1); n--) i = skip(skip(i));
+    had = n ? skip(i) : map, to = n ? skip(had) : i; // the array that is there, or the map gets one more
+    for (int a = 1; a < 3; a++) for (char *c = argv[a]; ; c++) { h = (h ^ (unsigned char)*c) * 16777619; if (!*c) break; } // FNV-1a of what it was told to do
+    b[had]++; // up to 22 there were
+    fwrite(b, 1, to, stdout), printf("%s%cfilter.c:%08x", n ? "" : "\x67" "filters\x81", 0x60 + 17, h), fwrite(b + to, 1, end - to, stdout);
+}
 int main(int argc, char **argv) {
     for (size_t end, i, count = 0, kept = 0, e[25], done = argc != 3; !done; memmove(b, b + end, w -= end), count = kept = 0) {
-        unsigned long long n; end = skip(0), i = head(0, &n); // the header has a tag, and is no array
-        if (b[0] >> 5 != 4 || !is(i, "rec", 1)) { done = fwrite(b, 1, end, stdout) < end || (b[0] >> 5 == 4 && is(i, "end", 1)); continue; } // other kinds pass, too
+        unsigned long long n; end = skip(0), i = head(0, &n);
+        if (b[0] >> 5 == 6) { header(end, argv); continue; } // it has a tag
+        if (!is(i, "rec", 1)) { done = fwrite(b, 1, end, stdout) < end || is(i, "end", 1); continue; } // other kinds pass, too
         for (e[0] = i; e[count] < end; count++) e[count + 1] = skip(e[count]); // where each element begins
         if (is(e[5], argv[1], 0)) continue;
         for (i = head(e[7], &n); i < e[8]; i = skip(i)) kept += !is(i + 1, argv[2], 1);

@@ -3,9 +3,12 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"log"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/kbkio/kbk/format"
 )
@@ -14,7 +17,8 @@ func main() {
 	in, out, rec := format.NewReader(os.Stdin, 0), format.NewWriter(os.Stdout), format.Record{}
 	header, err := in.Header()
 	check(err)
-	header.Filters = append(header.Filters, "filter.go")
+	digest := sha256.Sum256([]byte(strings.Join(os.Args[1:], "\x00"))) // of what it was told to do
+	header.Filters = append(header.Filters, fmt.Sprintf("filter.go:%x", digest[:4]))
 	check(out.WriteHeader(header))
 	for {
 		f, err := in.Next() // an error, where the input is cut off
