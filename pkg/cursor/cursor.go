@@ -14,7 +14,7 @@ const Version = 1
 
 // A Cursor holds the next offset to read of partitions, by topic name.
 //
-//	{"kbk_cursor": 1, "topics": {"orders": {"id": "…", "partitions": {"0": 1234}}}}
+//	{"kbk_cursor": 1, "topics": {"orders": {"id": "…", "partitions": {"0": 1234}, "epochs": {"0": 7}}}}
 type Cursor struct {
 	Version int              `json:"kbk_cursor"`
 	Topics  map[string]Topic `json:"topics"`
@@ -25,6 +25,8 @@ type Cursor struct {
 type Topic struct {
 	ID         string          `json:"id,omitempty"` // empty: whichever
 	Partitions map[int32]int64 `json:"partitions"`   // next offset to read
+	// Epochs are the leader epochs of the last batches below these offsets (KIP-320).
+	Epochs map[int32]int32 `json:"epochs,omitempty"`
 }
 
 // Read reads a cursor file.
@@ -48,6 +50,11 @@ func Read(r io.Reader) (*Cursor, error) {
 		for p, next := range t.Partitions {
 			if p < 0 || next < 0 {
 				return nil, fmt.Errorf("cursor file: %s/%d at offset %d", name, p, next)
+			}
+		}
+		for p, epoch := range t.Epochs {
+			if _, ok := t.Partitions[p]; !ok || epoch < 0 {
+				return nil, fmt.Errorf("cursor file: %s/%d with leader epoch %d", name, p, epoch)
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/timespec"
 )
 
@@ -113,6 +114,21 @@ var always = window{math.MinInt64, math.MaxInt64}
 
 func (w window) holds(ms int64) bool { return ms >= w.since && ms <= w.until }
 
+// header is the window as a stream's header has it.
+func (w window) header() *format.Window {
+	if w == always {
+		return nil
+	}
+	out := new(format.Window)
+	if w.since != math.MinInt64 {
+		out.Since = &w.since
+	}
+	if w.until != math.MaxInt64 {
+		out.Until = &w.until
+	}
+	return out
+}
+
 // timeWindow is what two bounds ask of the records' timestamps. Offsets follow the
 // order of arrival and not of timestamps, so that times cannot be turned into
 // offsets without losing records that came late.
@@ -127,8 +143,23 @@ func timeWindow(from, to Bound) window {
 	return w
 }
 
+// bounds are where to begin and to end in a partition, by the flags alone.
+func (c *Config) bounds(k known) (from, next int64) {
+	from, next = k.start, k.end
+	if c.From.kind != unbounded {
+		from = c.From.offsetOf(k.start, k.end, k.since)
+	}
+	// Up to a time means all records of that time: later ones may have come before
+	// them. So a time does not bound offsets from above.
+	if c.To.kind != atTime {
+		next = c.To.offsetOf(k.start, k.end, 0)
+	}
+	return from, next
+}
+
 // offsetOf is where a bound lies in a partition that holds [start, end). What a time
-// comes to is given: the offset of the first record of that time or later.
+// comes to is given: the offset of the first record of that time or later, -1 where
+// there is none.
 func (b Bound) offsetOf(start, end int64, ofTime int64) int64 {
 	switch b.kind {
 	case atBeginning:
@@ -138,6 +169,9 @@ func (b Bound) offsetOf(start, end int64, ofTime int64) int64 {
 	case atLast:
 		return max(start, end-b.n)
 	case atTime:
+		if ofTime < 0 {
+			return end
+		}
 		return min(max(start, ofTime), end)
 	}
 	return end

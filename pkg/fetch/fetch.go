@@ -213,7 +213,7 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		}
 	}
 	if c.Bool("list") {
-		return List(ctx, cfg, c.Bool("json"), os.Stdout)
+		return List(ctx, cfg, env.Log, c.Bool("json"), os.Stdout)
 	}
 	if err := setBounds(&cfg, c, time.Now()); err != nil {
 		return err
@@ -296,7 +296,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	meta, selected, err := choose(ctx, adm, cfg)
+	meta, selected, err := choose(ctx, adm, cfg, env.Log)
 	if err != nil {
 		return err
 	}
@@ -310,8 +310,12 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		defer m.leave()
 	}
 	lost := &losses{log: env.Log}
-	p, err := makePlan(ctx, adm, cfg, meta, selected, env.Log, lost)
+	planner := &planner{cl: cl, adm: adm, cfg: cfg, log: env.Log, lost: lost}
+	p, err := planner.plan(ctx, meta, selected)
 	if err != nil {
+		return err
+	}
+	if err := planner.wait(ctx, p, env.Stop); err != nil {
 		return err
 	}
 	w := format.NewWriter(out)
@@ -320,6 +324,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		Created: began.UnixMilli(),
 		Content: format.ContentRecords,
 		Source:  &format.Source{Cluster: p.cluster, Tool: "kbk-fetch " + command.Version(), Isolation: cfg.isolation()},
+		Window:  timeWindow(cfg.From, cfg.To).header(),
 	})
 	if err != nil {
 		return err
@@ -382,7 +387,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	// One moment of the cluster: not where others read the rest of it, or this run ends
 	// somewhere else.
 	if whole := cfg.To.kind == unbounded || cfg.To.kind == atEnd; whole && cfg.Shard.IsAll() && !stopped {
-		if err := w.Write(&format.Point{Time: p.time.UnixMilli()}); err != nil {
+		if err := w.Write(&format.Point{Time: p.time.UnixMilli(), Without: p.without()}); err != nil {
 			return err
 		}
 	}

@@ -174,7 +174,7 @@ func (f *follower) look(ctx, fetching context.Context, s *source) error {
 	if len(selected) > 0 {
 		// All of what is new came after the start.
 		cfg.From, cfg.To, cfg.Cursor, cfg.Groups = Bound{}, Bound{}, nil, nil
-		more, err := makePlan(fetching, s.adm, cfg, meta, selected, s.log, s.lost)
+		more, err := (&planner{s.cl, s.adm, cfg, s.log, s.lost}).plan(fetching, meta, selected)
 		if err != nil {
 			return err
 		}
@@ -244,7 +244,10 @@ func (f *follower) aim(ctx context.Context, s *source) error {
 	followed := make(selection)
 	for _, p := range s.parts {
 		if p.state != done {
-			followed[p.topic] = make(map[int32]bool)
+			if followed[p.topic] == nil {
+				followed[p.topic] = make(map[int32]bool)
+			}
+			followed[p.topic][p.num] = true
 		}
 	}
 	s.mu.Unlock()
@@ -257,16 +260,23 @@ func (f *follower) aim(ctx context.Context, s *source) error {
 	}
 	next.time = time.Now()
 	if len(followed) > 0 {
-		o, err := listOffsets(ctx, s.adm, slices.Collect(maps.Keys(followed)), Config{Uncommitted: f.cfg.Uncommitted})
-		if err != nil {
-			return err
+		asked := make(map[string][]int32)
+		for topic, nums := range followed {
+			asked[topic] = slices.Collect(maps.Keys(nums))
 		}
+		ends := kafka.ListOffsets(ctx, s.cl, asked, kafka.EndOffset, !f.cfg.Uncommitted)
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		for _, p := range s.parts {
-			end, _ := o.ends.Lookup(p.topic, p.num)
+			if p.state == done {
+				continue
+			}
+			end := ends.Of(p.topic, p.num)
+			if end.Err != nil {
+				return fmt.Errorf("list the end offset of %s: %w", p, end.Err)
+			}
 			p.target = end.Offset
 		}
-		s.mu.Unlock()
 	}
 	f.pending, f.point = next, next.time.Add(f.cfg.PointEvery)
 	return nil

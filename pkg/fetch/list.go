@@ -6,13 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
+	"log/slog"
 	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kbkio/kbk/pkg/kafka"
 )
@@ -30,16 +31,17 @@ type Listing struct {
 	Size      *int64 `json:"size,omitempty"` // bytes on the leader's disk, where it may be asked
 	First     *int64 `json:"first_timestamp,omitempty"`
 	Last      *int64 `json:"max_timestamp,omitempty"` // milliseconds since the epoch
+	Error     string `json:"error,omitempty"`         // why there are no offsets: it has no leader, say
 }
 
 // List prints the partitions that cfg selects.
-func List(ctx context.Context, cfg Config, asJSON bool, out io.Writer) error {
+func List(ctx context.Context, cfg Config, log *slog.Logger, asJSON bool, out io.Writer) error {
 	cl, err := kafka.NewClient(ctx, cfg.Kafka)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	all, err := listings(ctx, kadm.NewClient(cl), cfg)
+	all, err := listings(ctx, cl, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -72,47 +74,50 @@ func timestamp(ms *int64) string {
 	return time.UnixMilli(*ms).UTC().Format(time.RFC3339)
 }
 
-func listings(ctx context.Context, adm *kadm.Client, cfg Config) ([]Listing, error) {
-	meta, selected, err := choose(ctx, adm, cfg)
+func listings(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger) ([]Listing, error) {
+	adm := kadm.NewClient(cl)
+	meta, selected, err := choose(ctx, adm, cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	names := slices.Sorted(maps.Keys(selected))
-	listed := make([]kadm.ListedOffsets, 5)
-	for i, list := range []func(context.Context, ...string) (kadm.ListedOffsets, error){
-		adm.ListStartOffsets, adm.ListCommittedOffsets, adm.ListEndOffsets, adm.ListMaxTimestampOffsets,
-		func(ctx context.Context, names ...string) (kadm.ListedOffsets, error) {
-			return adm.ListOffsetsAfterMilli(ctx, 0, names...)
-		},
-	} {
-		// An error of one partition leaves its figure out; one that has no leader is
-		// listed all the same.
-		if listed[i], err = list(ctx, names...); err != nil {
-			return nil, fmt.Errorf("list offsets: %w", err)
-		}
-	}
 	var wanted kadm.TopicsSet
-	for _, name := range names {
-		wanted.Add(name, slices.Collect(maps.Keys(selected[name]))...)
+	asked := selected.lists()
+	for name, nums := range asked {
+		wanted.Add(name, nums...)
 	}
+	ends := kafka.ListOffsets(ctx, cl, asked, kafka.EndOffset, false)
+	stable := kafka.ListOffsets(ctx, cl, asked, kafka.EndOffset, true)
+	starts := kafka.ListOffsets(ctx, cl, asked, kafka.StartOffset, false)
+	latest := kafka.ListOffsets(ctx, cl, asked, kafka.MaxTimestampOffset, false)
+	first := kafka.ListOffsets(ctx, cl, asked, 0, false)
 	// Sizes need a right of their own (DESCRIBE on the cluster); without it there are none.
 	dirs, _ := adm.DescribeAllLogDirs(ctx, wanted)
 	var out []Listing
-	for _, name := range names {
+	for name := range selected {
 		t := meta.Topics[name]
 		for num := range selected[name] {
 			d := t.Partitions[num]
 			l := Listing{Topic: name, TopicID: kafka.FormatTopicID(t.ID), Partition: num, Leader: d.Leader, Replicas: len(d.Replicas), Start: -1, Stable: -1, End: -1}
-			for i, to := range []*int64{&l.Start, &l.Stable, &l.End} {
-				if o, ok := listed[i].Lookup(name, num); ok && o.Err == nil {
-					*to = o.Offset
+			var trouble error
+			for _, f := range []struct {
+				from kafka.Offsets
+				to   *int64
+			}{{starts, &l.Start}, {stable, &l.Stable}, {ends, &l.End}} {
+				if at := f.from.Of(name, num); at.Err == nil {
+					*f.to = at.Offset
+				} else {
+					trouble = at.Err
 				}
 			}
-			if o, ok := listed[3].Lookup(name, num); ok && o.Err == nil && o.Timestamp >= 0 {
-				l.Last = &o.Timestamp
+			if trouble != nil {
+				l.Error = trouble.Error()
+				log.Warn(fmt.Sprintf("%s/%d: its offsets cannot be had: %v", name, num, trouble))
 			}
-			if o, ok := listed[4].Lookup(name, num); ok && o.Err == nil && o.Timestamp >= 0 {
-				l.First = &o.Timestamp
+			if at := latest.Of(name, num); at.Err == nil && at.Timestamp >= 0 {
+				l.Last = &at.Timestamp
+			}
+			if at := first.Of(name, num); at.Err == nil && at.Timestamp >= 0 {
+				l.First = &at.Timestamp
 			}
 			if dir, ok := dirs[d.Leader].LookupPartition(name, num); ok {
 				l.Size = &dir.Size

@@ -351,7 +351,7 @@ func (s *source) take(ctx, fetching context.Context, given map[string][]int32) e
 	if cfg.Cursor, err = s.member.cursor(fetching, s.cfg.Cursor, names); err != nil {
 		return err
 	}
-	plan, err := makePlan(fetching, s.adm, cfg, meta, selected, s.log, s.lost)
+	plan, err := (&planner{s.cl, s.adm, cfg, s.log, s.lost}).plan(fetching, meta, selected)
 	if err != nil {
 		return err
 	}

@@ -12,14 +12,11 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kbkio/kbk/format"
-	"github.com/kbkio/kbk/pkg/command"
-	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/kafka"
-	"github.com/kbkio/kbk/pkg/pattern"
 )
 
 // A plan is what a run will read: topics, and of each partition the offsets
@@ -30,6 +27,15 @@ type plan struct {
 	topics  []format.Topic
 	groups  []format.Group
 	parts   []*partition
+	// unplaced are partitions of which the offsets are not known yet: they have no
+	// leader, or it does not answer. See [planner.place].
+	unplaced []unplaced
+}
+
+// An unplaced is a partition that cannot be planned, and why.
+type unplaced struct {
+	*partition
+	why error
 }
 
 // offsets is how many offsets there are to scan.
@@ -41,72 +47,215 @@ func (p *plan) offsets() int64 {
 	return n
 }
 
-// makePlan plans to read the selected partitions.
-func makePlan(ctx context.Context, adm *kadm.Client, cfg Config, meta kadm.Metadata, selected selection, log *slog.Logger, lost *losses) (*plan, error) {
+// without are the partitions that are left out, by topic.
+func (p *plan) without() map[string][]int32 {
+	if len(p.unplaced) == 0 {
+		return nil
+	}
+	out := make(map[string][]int32)
+	for _, u := range p.unplaced {
+		out[u.topic] = append(out[u.topic], u.num)
+	}
+	return out
+}
+
+// A planner asks a cluster what there is to read.
+type planner struct {
+	cl   *kgo.Client
+	adm  *kadm.Client
+	cfg  Config
+	log  *slog.Logger
+	lost *losses
+}
+
+// plan plans to read the selected partitions.
+func (p *planner) plan(ctx context.Context, meta kadm.Metadata, selected selection) (*plan, error) {
 	names := slices.Sorted(maps.Keys(selected))
-	p := &plan{cluster: meta.Cluster}
-	if len(names) == 0 { // kadm would take it as all
-		return p, nil
+	out := &plan{cluster: meta.Cluster}
+	if len(names) == 0 {
+		return out, nil
 	}
-	configs := make(map[string]map[string]string)
-	var err error
-	if !cfg.NoConfigs {
-		if configs, err = topicConfigs(ctx, adm, names, log); err != nil {
-			return nil, err
-		}
-	}
-	// The groups before the ends, so that no committed offset is past them; the ends
-	// before the beginnings: what these are afterwards, retention has decided.
-	if p.groups, err = readGroups(ctx, adm, cfg, selected); err != nil {
-		return nil, err
-	}
-	p.time = time.Now()
-	o, err := listOffsets(ctx, adm, names, cfg)
+	configs, err := p.configs(ctx, names)
 	if err != nil {
 		return nil, err
 	}
+	// The groups before the ends, so that no committed offset is past them.
+	if out.groups, err = readGroups(ctx, p.adm, p.cfg, selected); err != nil {
+		return nil, err
+	}
+	out.time = time.Now()
+	var parts []*partition
 	for _, name := range names {
 		t := meta.Topics[name]
 		id := kafka.FormatTopicID(t.ID)
-		p.topics = append(p.topics, format.Topic{
+		out.topics = append(out.topics, format.Topic{
 			Name: name, ID: id, Partitions: len(t.Partitions), ReplicationFactor: t.Partitions.NumReplicas(), Configs: configs[name],
 		})
-		resume := cfg.Cursor
-		if resume != nil && resume.Topics[name].ID != "" && resume.Topics[name].ID != id {
-			log.Warn(fmt.Sprintf("topic %s was deleted and created again: reading the new one from its beginning", name),
-				"was", resume.Topics[name].ID, "is", id)
-			resume = nil
-		}
+		resume := p.resume(name, id)
 		for _, num := range slices.Sorted(maps.Keys(selected[name])) {
-			start, ok1 := o.starts.Lookup(name, num)
-			end, ok2 := o.ends.Lookup(name, num)
-			if !ok1 || !ok2 {
-				return nil, fmt.Errorf("%s/%d: the brokers told no offsets", name, num)
-			}
 			d := t.Partitions[num]
-			part := &partition{
-				topic: name, id: t.ID, num: num, leader: d.Leader, epoch: d.LeaderEpoch,
-				pos: start.Offset, end: max(end.Offset, start.Offset), logStart: start.Offset,
-			}
-			part.target = part.end
-			if err := part.bound(cfg, resume, o); err != nil {
-				return nil, err
-			}
-			if part.pos < start.Offset {
-				part.lost = [2]int64{part.pos, min(start.Offset, part.end)}
-				what := deleted(part, part.lost[0], part.lost[1])
-				if cfg.FailOnLoss {
-					return nil, lossError(what)
-				}
-				lost.add(what)
-			}
-			if cfg.Follow {
-				part.end = openEnd
-			}
-			p.parts = append(p.parts, part)
+			part := &partition{topic: name, id: t.ID, num: num, leader: d.Leader, epoch: d.LeaderEpoch, resumed: resume(num)}
+			parts = append(parts, part)
 		}
 	}
-	return p, nil
+	out.parts, out.unplaced, err = p.place(ctx, parts)
+	return out, err
+}
+
+// A position is where earlier runs have come to in a partition.
+type position struct {
+	next  int64 // -1: they have not read it
+	epoch int32 // leader epoch of the last batch below next, -1 where it is not known
+}
+
+// resume returns what the cursor says of a topic's partitions.
+func (p *planner) resume(name, id string) func(num int32) position {
+	none := func(int32) position { return position{-1, -1} }
+	if p.cfg.Cursor == nil {
+		return none
+	}
+	t := p.cfg.Cursor.Topics[name]
+	if t.ID != "" && t.ID != id {
+		p.log.Warn(fmt.Sprintf("topic %s was deleted and created again: reading the new one from its beginning", name), "was", t.ID, "is", id)
+		return none
+	}
+	return func(num int32) position {
+		at := position{-1, -1}
+		if next, ok := t.Partitions[num]; ok {
+			at.next = next
+		}
+		if epoch, ok := t.Epochs[num]; ok {
+			at.epoch = epoch
+		}
+		return at
+	}
+}
+
+// place asks for the offsets of partitions, and sets where to begin and to end in each.
+// Those of which the offsets cannot be had for now are returned as they were.
+func (p *planner) place(ctx context.Context, parts []*partition) (placed []*partition, left []unplaced, err error) {
+	asked := make(map[string][]int32)
+	for _, part := range parts {
+		asked[part.topic] = append(asked[part.topic], part.num)
+	}
+	o := p.listOffsets(ctx, asked)
+	epochs := p.epochs(ctx, parts, o)
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	for _, part := range parts {
+		k, err := o.of(part)
+		if err == nil {
+			k.epochs = epochs[part]
+			err = k.epochs.err()
+		}
+		if kafka.Passes(err) {
+			left = append(left, unplaced{part, err})
+			continue
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: list offsets: %w", part, err)
+		}
+		if err := p.bound(part, k); err != nil {
+			return nil, nil, err
+		}
+		placed = append(placed, part)
+	}
+	return placed, left, nil
+}
+
+// bound sets what is read of a partition, and says what of it cannot be had.
+func (p *planner) bound(part *partition, k known) error {
+	part.logStart = k.start
+	part.pos, part.end = p.cfg.bounds(k)
+	var what []string
+	if part.resumed.next >= 0 {
+		r := resume(part.resumed, k)
+		if part.pos = r.from; r.branch {
+			part.begins, part.branch = true, true
+			what = append(what, fmt.Sprintf("%s: %s", part, r.why))
+		}
+	}
+	part.end = max(part.end, part.pos)
+	if part.pos < k.start {
+		part.lost = [2]int64{part.pos, min(k.start, part.end)}
+		part.end = max(part.end, part.lost[1])
+		what = append(what, deleted(part, part.lost[0], part.lost[1]))
+	}
+	part.target = part.end
+	if p.cfg.Follow {
+		part.end = openEnd
+	}
+	for _, w := range what {
+		if p.cfg.FailOnLoss {
+			return lossError(w)
+		}
+		p.lost.add(w)
+	}
+	return nil
+}
+
+// wait waits for the offsets of the partitions that a plan has none of. Those that have
+// none when the time is over are left out.
+func (p *planner) wait(ctx context.Context, plan *plan, stop <-chan struct{}) error {
+	if len(plan.unplaced) == 0 {
+		return nil
+	}
+	for _, u := range plan.unplaced {
+		p.log.Warn(fmt.Sprintf("%s: its offsets cannot be had: waiting up to %s: %v", u.partition, p.cfg.Timeout, u.why))
+	}
+	for over := time.After(p.cfg.Timeout); len(plan.unplaced) > 0; {
+		select {
+		case <-time.After(tendEvery):
+		case <-stop:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-over:
+			return p.giveUp(plan)
+		}
+		if err := p.again(ctx, plan); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// again tries once more to place what is unplaced.
+func (p *planner) again(ctx context.Context, plan *plan) error {
+	var parts []*partition
+	names := make(map[string]bool)
+	for _, u := range plan.unplaced {
+		parts, names[u.topic] = append(parts, u.partition), true
+	}
+	meta, err := p.adm.Metadata(ctx, slices.Collect(maps.Keys(names))...)
+	if err != nil {
+		p.log.Debug("metadata: " + err.Error())
+		return nil
+	}
+	for _, part := range parts {
+		if d, ok := meta.Topics[part.topic].Partitions[part.num]; ok {
+			part.leader, part.epoch = d.Leader, d.LeaderEpoch
+		}
+	}
+	placed, left, err := p.place(ctx, parts)
+	if err != nil {
+		return err
+	}
+	plan.parts, plan.unplaced = append(plan.parts, placed...), left
+	return nil
+}
+
+// giveUp leaves out what is unplaced.
+func (p *planner) giveUp(plan *plan) error {
+	for _, u := range plan.unplaced {
+		what := fmt.Sprintf("%s is left out: its offsets could not be had for %s: %v", u.partition, p.cfg.Timeout, u.why)
+		if p.cfg.FailOnLoss {
+			return lossError(what)
+		}
+		p.lost.add(what)
+	}
+	return nil
 }
 
 // readGroups reads the groups that cfg asks for, as far as they are about the selected
@@ -126,213 +275,88 @@ func readGroups(ctx context.Context, adm *kadm.Client, cfg Config, selected sele
 	return groups.Read(ctx, adm, func(id string) bool { return included(id) && !excluded(id) }, func(topic string) bool { return selected[topic] != nil })
 }
 
-// bound narrows what is read of a partition from all that it holds.
-func (part *partition) bound(cfg Config, resume *cursor.Cursor, o *offsets) error {
-	start, end := part.pos, part.end
-	if cfg.From.kind != unbounded {
-		part.pos = cfg.From.offsetOf(start, end, o.ofTime(part))
+// configs returns the configs of topics. Those that cannot be had are left out, and
+// said.
+func (p *planner) configs(ctx context.Context, names []string) (map[string]map[string]string, error) {
+	if p.cfg.NoConfigs {
+		return nil, nil
 	}
-	// Up to a time means all records of that time: later ones may have come before
-	// them. So a time does not bound offsets from above.
-	if cfg.To.kind != atTime {
-		part.end = cfg.To.offsetOf(start, end, 0)
+	configs, failed, err := kafka.TopicConfigs(ctx, p.cl, names)
+	if err != nil {
+		return nil, err
 	}
-	if resume != nil {
-		if next, ok := resume.Topics[part.topic].Partitions[part.num]; ok {
-			if next > end {
-				return command.WithHint(
-					fmt.Errorf("%s/%d: the backup goes on at offset %d, but the partition ends at %d: records were lost at the source (unclean leader election?)", part.topic, part.num, next, end),
-					"back the topic up afresh, to another place")
-			}
-			part.pos = next
+	byError := make(map[error][]string)
+	for name, err := range failed {
+		byError[err] = append(byError[err], name)
+	}
+	for err, names := range byError {
+		slices.Sort(names)
+		why := err.Error()
+		if errors.Is(err, kerr.TopicAuthorizationFailed) {
+			why = "the user has no right to DESCRIBE_CONFIGS there; --no-configs leaves them out without a word"
 		}
+		p.log.Warn(fmt.Sprintf("topic configs are not in the stream, of %s: %s", strings.Join(names, ", "), why))
 	}
-	part.end = max(part.end, part.pos)
-	return nil
+	return configs, nil
 }
 
 // offsets are what brokers say of partitions.
 type offsets struct {
-	starts, ends kadm.ListedOffsets
-	since        kadm.ListedOffsets // of the first record of Config.From's time or later
+	starts, ends kafka.Offsets
+	high         kafka.Offsets // nil where ends are the high watermarks
+	since        kafka.Offsets // of the first record of Config.From's time or later; nil where that is no time
 }
 
-func (o *offsets) ofTime(part *partition) int64 {
-	l, _ := o.since.Lookup(part.topic, part.num)
-	return l.Offset
+// known is what is known of one partition.
+type known struct {
+	start int64
+	end   int64 // what a run reads up to
+	high  int64 // the high watermark
+	since int64 // the first offset of Config.From's time or later, -1 where there is none
+	epochs
 }
 
-func listOffsets(ctx context.Context, adm *kadm.Client, names []string, cfg Config) (*offsets, error) {
+// listOffsets asks for the offsets of partitions.
+func (p *planner) listOffsets(ctx context.Context, asked map[string][]int32) *offsets {
+	// The high watermark first, so that a last stable offset below it says that a
+	// transaction is open. The ends before the beginnings: what these are afterwards,
+	// retention has decided.
 	o := new(offsets)
-	var err error
-	ends := adm.ListCommittedOffsets
-	if cfg.Uncommitted {
-		ends = adm.ListEndOffsets
+	if !p.cfg.Uncommitted {
+		o.high = kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, false)
 	}
-	if o.ends, err = ends(ctx, names...); err == nil {
-		err = o.ends.Error()
+	o.ends = kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, !p.cfg.Uncommitted)
+	o.starts = kafka.ListOffsets(ctx, p.cl, asked, kafka.StartOffset, false)
+	if p.cfg.From.kind == atTime {
+		o.since = kafka.ListOffsets(ctx, p.cl, asked, p.cfg.From.n, false)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("list end offsets: %w", err)
-	}
-	if o.starts, err = adm.ListStartOffsets(ctx, names...); err == nil {
-		err = o.starts.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list start offsets: %w", err)
-	}
-	if cfg.From.kind != atTime {
-		return o, nil
-	}
-	if o.since, err = adm.ListOffsetsAfterMilli(ctx, cfg.From.n, names...); err == nil {
-		err = o.since.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for the first records since %s: %w", time.UnixMilli(cfg.From.n).UTC().Format(time.RFC3339), err)
-	}
-	return o, nil
+	return o
 }
 
-// A selection is the partitions to read, by topic.
-type selection map[string]map[int32]bool
-
-// choose asks the cluster what there is, and selects.
-func choose(ctx context.Context, adm *kadm.Client, cfg Config) (kadm.Metadata, selection, error) {
-	meta, err := adm.Metadata(ctx)
-	if err != nil {
-		return meta, nil, fmt.Errorf("list topics: %w", err)
+// of is what they say of one partition.
+func (o *offsets) of(part *partition) (known, error) {
+	k := known{since: -1}
+	var errs []error
+	get := func(from kafka.Offsets, to *int64) {
+		at := from.Of(part.topic, part.num)
+		if at.Err != nil {
+			errs = append(errs, at.Err)
+		}
+		*to = at.Offset
 	}
-	if err := unlisted(ctx, adm, cfg, meta.Topics); err != nil {
-		return meta, nil, err
+	get(o.starts, &k.start)
+	get(o.ends, &k.end)
+	k.high = k.end
+	if o.high != nil {
+		get(o.high, &k.high)
 	}
-	selected, err := selectTopics(meta.Topics, cfg)
-	if err == nil && len(selected) == 0 && !cfg.Follow {
-		err = errors.New("the selection leaves no partition to read")
+	if o.since != nil {
+		get(o.since, &k.since)
 	}
-	return meta, selected, err
-}
-
-// unlisted looks for topics that are named and not listed: a broker leaves out those
-// that the user may not see, and says so when it is asked by name.
-func unlisted(ctx context.Context, adm *kadm.Client, cfg Config, listed kadm.TopicDetails) error {
-	for _, t := range cfg.Topics {
-		name, _, _ := strings.Cut(t, ":")
-		if pattern.IsRegexp(t) || listed.Has(name) {
-			continue
-		}
-		meta, err := adm.Metadata(ctx, name)
-		if err == nil {
-			err = meta.Topics[name].Err
-		}
-		if errors.Is(err, kerr.TopicAuthorizationFailed) {
-			return command.WithHint(fmt.Errorf("topic %q: not authorized", name), "the user needs READ and DESCRIBE on it")
-		}
+	if len(errs) > 0 {
+		return k, errs[0]
 	}
-	return nil
-}
-
-// selectTopics finds the partitions that the selectors mean. While following, a regular
-// expression need not match a topic yet.
-func selectTopics(all kadm.TopicDetails, cfg Config) (selection, error) {
-	excluded, err := matcher("--exclude", cfg.Exclude)
-	if err != nil {
-		return nil, err
-	}
-	picked := make(selection)
-	pick := func(name string, wanted func(int32) bool) {
-		if picked[name] == nil {
-			picked[name] = make(map[int32]bool)
-		}
-		for num := range all[name].Partitions {
-			if wanted(num) && (cfg.Partitions == nil || cfg.Partitions[num]) && cfg.Shard.Holds(name, num) {
-				picked[name][num] = true
-			}
-		}
-	}
-	for _, s := range cfg.Topics {
-		if pattern.IsRegexp(s) {
-			matches, err := matcher("-t", []string{s})
-			if err != nil {
-				return nil, err
-			}
-			matched := false
-			for name, t := range all {
-				if matches(name) && !excluded(name) && (!t.IsInternal || cfg.Internal) {
-					matched = true
-					pick(name, func(int32) bool { return true })
-				}
-			}
-			if !matched && !cfg.Follow {
-				return nil, fmt.Errorf("no topic matches %q", s)
-			}
-			continue
-		}
-		name, list, some := strings.Cut(s, ":")
-		t, ok := all[name]
-		switch {
-		case !ok || errors.Is(t.Err, kerr.UnknownTopicOrPartition):
-			return nil, command.WithHint(fmt.Errorf("topic %q does not exist", name), "kbk-fetch --list says what there is; -t '^PATTERN' matches several")
-		case t.IsInternal && !cfg.Internal:
-			return nil, command.WithHint(fmt.Errorf("topic %q is Kafka's own", name), "to read it all the same, add --internal")
-		case excluded(name):
-			continue
-		}
-		wanted := func(int32) bool { return true }
-		if some {
-			nums, err := pattern.Partitions(list)
-			if err != nil {
-				return nil, command.Usagef("-t %s: %w", s, err)
-			}
-			for num := range nums {
-				if _, ok := t.Partitions[num]; !ok {
-					return nil, fmt.Errorf("topic %s has no partition %d", name, num)
-				}
-			}
-			wanted = func(num int32) bool { return nums[num] }
-		}
-		pick(name, wanted)
-	}
-	for name, nums := range picked {
-		if err := all[name].Err; err != nil {
-			return nil, fmt.Errorf("topic %s: %w", name, err)
-		}
-		if len(nums) == 0 {
-			delete(picked, name)
-		}
-	}
-	return picked, nil
-}
-
-// matcher is [pattern.Compile] for the patterns of a flag.
-func matcher(flag string, patterns []string) (func(string) bool, error) {
-	matches, err := pattern.Compile(patterns)
-	if err != nil {
-		return nil, command.Usagef("%s %w", flag, err)
-	}
-	return matches, nil
-}
-
-// topicConfigs returns the configs that were set on each topic; the rest are the
-// broker's, and no concern of a backup.
-func topicConfigs(ctx context.Context, adm *kadm.Client, names []string, log *slog.Logger) (map[string]map[string]string, error) {
-	all, err := adm.DescribeTopicConfigs(ctx, names...)
-	if err != nil {
-		return nil, fmt.Errorf("describe topic configs: %w", err)
-	}
-	out := make(map[string]map[string]string)
-	for _, r := range all {
-		if r.Err != nil {
-			log.Warn(fmt.Sprintf("topic %s: its configs cannot be read and are not in the stream: %v", r.Name, r.Err))
-			continue
-		}
-		for _, c := range r.Configs {
-			if c.Source == kmsg.ConfigSourceDynamicTopicConfig && c.Value != nil {
-				if out[r.Name] == nil {
-					out[r.Name] = make(map[string]string)
-				}
-				out[r.Name][c.Key] = *c.Value
-			}
-		}
-	}
-	return out, nil
+	k.end = max(k.end, k.start)
+	k.high = max(k.high, k.end)
+	return k, nil
 }

@@ -38,6 +38,8 @@ type partition struct {
 	target   int64 // a restore point needs what is below it
 	logStart int64
 	lost     [2]int64 // offsets below the first to read that are gone; empty if equal
+	resumed  position // where earlier runs have come to
+	branch   bool     // what they have read from the first offset on is not there any more
 
 	leader   int32
 	epoch    int32 // the leader's, or -1
@@ -273,7 +275,11 @@ func (s *source) begin(ctx context.Context) error {
 		p := s.parts[s.next]
 		s.next++
 		s.mu.Unlock()
-		p.lastSeen, p.epoch0, p.line = -1, -1, sync.NewCond(new(sync.Mutex))
+		p.line = sync.NewCond(new(sync.Mutex))
+		if p.lastSeen = -1; !p.branch {
+			p.lastSeen = p.resumed.epoch
+		}
+		p.epoch0 = p.lastSeen
 		j := &job{p: p, role: opening}
 		var err error
 		if j.head, err = p.opening(nil); err != nil {
@@ -306,7 +312,7 @@ func (s *source) begin(ctx context.Context) error {
 // opening appends the partition's first mark to b.
 func (p *partition) opening(b []byte) ([]byte, error) {
 	m := p.newMark(p.pos, -1)
-	m.Begins = p.begins
+	m.Begins, m.Branch = p.begins, p.branch
 	return m.AppendFrame(b)
 }
 

@@ -1,0 +1,184 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/pattern"
+)
+
+// A selection is the partitions to read, by topic.
+type selection map[string]map[int32]bool
+
+// lists are the partitions as lists.
+func (s selection) lists() map[string][]int32 {
+	out := make(map[string][]int32)
+	for name, nums := range s {
+		out[name] = slices.Sorted(maps.Keys(nums))
+	}
+	return out
+}
+
+// choose asks the cluster what there is, and selects.
+func choose(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logger) (kadm.Metadata, selection, error) {
+	meta, err := adm.Metadata(ctx)
+	if err != nil {
+		return meta, nil, fmt.Errorf("list topics: %w", err)
+	}
+	if err := unlisted(ctx, adm, cfg, meta.Topics); err != nil {
+		return meta, nil, err
+	}
+	selected, err := selectTopics(meta.Topics, cfg)
+	if err != nil {
+		return meta, nil, err
+	}
+	nothing := unmatched(meta.Topics, cfg)
+	switch {
+	case len(selected) > 0 || cfg.Follow:
+		for _, what := range nothing {
+			log.Warn(what)
+		}
+	case len(nothing) > 0:
+		err = command.WithHint(errors.New(strings.Join(nothing, ", ")), invisible)
+	default:
+		err = errors.New("the selection leaves no partition to read")
+	}
+	return meta, selected, err
+}
+
+const invisible = "kbk-fetch --list says what there is; a topic that the user has no right to DESCRIBE is not there for it"
+
+// unmatched says which expressions match no topic.
+func unmatched(all kadm.TopicDetails, cfg Config) (out []string) {
+	matchesAny := func(expression string, wanted func(name string) bool) bool {
+		matches, err := pattern.Compile([]string{expression})
+		if err != nil {
+			return true // said elsewhere
+		}
+		for name := range all {
+			if matches(name) && wanted(name) {
+				return true
+			}
+		}
+		return false
+	}
+	excluded, err := pattern.Compile(cfg.Exclude)
+	if err != nil {
+		return nil
+	}
+	for _, s := range cfg.Topics {
+		if pattern.IsRegexp(s) && !matchesAny(s, func(name string) bool { return !excluded(name) && (!all[name].IsInternal || cfg.Internal) }) {
+			out = append(out, fmt.Sprintf("no topic matches %q", s))
+		}
+	}
+	for _, s := range cfg.Exclude {
+		if !matchesAny(s, func(string) bool { return true }) {
+			out = append(out, fmt.Sprintf("no topic matches --exclude %q", s))
+		}
+	}
+	return out
+}
+
+// unlisted looks for topics that are named and not listed: a broker leaves out those
+// that the user may not see, and says so when it is asked by name.
+func unlisted(ctx context.Context, adm *kadm.Client, cfg Config, listed kadm.TopicDetails) error {
+	for _, t := range cfg.Topics {
+		name, _, _ := strings.Cut(t, ":")
+		if pattern.IsRegexp(t) || listed.Has(name) {
+			continue
+		}
+		meta, err := adm.Metadata(ctx, name)
+		if err == nil {
+			err = meta.Topics[name].Err
+		}
+		if errors.Is(err, kerr.TopicAuthorizationFailed) {
+			return command.WithHint(fmt.Errorf("topic %q: not authorized", name), "the user needs READ and DESCRIBE on it")
+		}
+	}
+	return nil
+}
+
+// selectTopics finds the partitions that the selectors mean. An expression may match
+// nothing; a name has to be there.
+func selectTopics(all kadm.TopicDetails, cfg Config) (selection, error) {
+	excluded, err := matcher("--exclude", cfg.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	picked := make(selection)
+	pick := func(name string, wanted func(int32) bool) {
+		if picked[name] == nil {
+			picked[name] = make(map[int32]bool)
+		}
+		for num := range all[name].Partitions {
+			if wanted(num) && (cfg.Partitions == nil || cfg.Partitions[num]) && cfg.Shard.Holds(name, num) {
+				picked[name][num] = true
+			}
+		}
+	}
+	for _, s := range cfg.Topics {
+		if pattern.IsRegexp(s) {
+			matches, err := matcher("-t", []string{s})
+			if err != nil {
+				return nil, err
+			}
+			for name, t := range all {
+				if matches(name) && !excluded(name) && (!t.IsInternal || cfg.Internal) {
+					pick(name, func(int32) bool { return true })
+				}
+			}
+			continue
+		}
+		name, list, some := strings.Cut(s, ":")
+		t, ok := all[name]
+		switch {
+		case !ok || errors.Is(t.Err, kerr.UnknownTopicOrPartition):
+			return nil, command.WithHint(fmt.Errorf("topic %q does not exist", name), invisible)
+		case t.IsInternal && !cfg.Internal:
+			return nil, command.WithHint(fmt.Errorf("topic %q is Kafka's own", name), "to read it all the same, add --internal")
+		case excluded(name):
+			continue
+		}
+		wanted := func(int32) bool { return true }
+		if some {
+			nums, err := pattern.Partitions(list)
+			if err != nil {
+				return nil, command.Usagef("-t %s: %w", s, err)
+			}
+			for num := range nums {
+				if _, ok := t.Partitions[num]; !ok {
+					return nil, fmt.Errorf("topic %s has no partition %d", name, num)
+				}
+			}
+			wanted = func(num int32) bool { return nums[num] }
+		}
+		pick(name, wanted)
+	}
+	for name, nums := range picked {
+		if err := all[name].Err; err != nil {
+			return nil, fmt.Errorf("topic %s: %w", name, err)
+		}
+		if len(nums) == 0 {
+			delete(picked, name)
+		}
+	}
+	return picked, nil
+}
+
+// matcher is [pattern.Compile] for the patterns of a flag.
+func matcher(flag string, patterns []string) (func(string) bool, error) {
+	matches, err := pattern.Compile(patterns)
+	if err != nil {
+		return nil, command.Usagef("%s %w", flag, err)
+	}
+	return matches, nil
+}
