@@ -6,11 +6,17 @@
 #   TARGET=dst:9092 BACKUP=s3:bucket/nightly examples/disaster-recovery.sh recover
 #
 # TOPICS and CONSUMERS (groups) are names, or regular expressions that begin with ^; all by default.
+#
+# The target may have topics and groups of its own. Topics of the same name stop the recovery before
+# anything is written, unless they hold what an earlier recovery has written. Groups of the same name stop it
+# before anything is committed, if they would have to go back. PREFIX=restored. puts both beside them: orders
+# becomes restored.orders, and the group billing becomes restored.billing.
 set -euo pipefail
 set -f # an expression is no pattern of files
 
 TOPICS=${TOPICS:-^}
 CONSUMERS=${CONSUMERS:-^}
+PREFIX=${PREFIX:-}
 : "${BACKUP:?set it to a folder or an rclone remote}"
 
 backup() {
@@ -25,8 +31,8 @@ backup() {
 recover() {
     records() { kbk-pull --quiet "$BACKUP" | kbk-pack --quiet -d; }
     records |
-        kbk-produce -b "$TARGET" --create-topics |
-        kbk-offsets translate |
+        kbk-produce -b "$TARGET" --create-topics --prefix "$PREFIX" |
+        kbk-offsets translate --rename-group "^(.*)\$=$PREFIX\$1" |
         kbk-offsets apply -b "$TARGET" --undo "${UNDO:-undo-$(date -u +%Y%m%dT%H%M%SZ).kbk}" |
         kbk-offsets verify -b "$TARGET" --records <(records)
 }

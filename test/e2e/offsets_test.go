@@ -320,6 +320,7 @@ func TestDisasterRecovery(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer target.Close()
+	own := ownTopicsAndGroups(t, target)
 	said := recovery("TARGET=" + target.Bootstrap())
 	t.Log(said)
 	if !strings.Contains(said, "13 offsets of 5 groups are committed as planned") {
@@ -348,6 +349,18 @@ func TestDisasterRecovery(t *testing.T) {
 	if got := consumeAs(t, target, members[2])[0]; !slices.Equal(got, []string{"Partition:1\tafter\n"}) {
 		t.Errorf("the auditor read %q", got)
 	}
+	// Beside what the target has by now.
+	if said := recovery("TARGET="+target.Bootstrap(), "PREFIX=again."); !strings.Contains(said, "13 offsets of 5 groups are committed as planned") {
+		t.Errorf("the recovery beside the first one said %s", said)
+	}
+	again := []member{{"again.classic", "classic", "again.orders", 0}, {"again.auditor", "consumer", "again.ledger", 0}}
+	for i, rest := range consumeAs(t, target, again...) {
+		was := []int{0, 2}[i]
+		if want := len(all[members[was].topic]) - len(read[was]); len(rest) != want {
+			t.Errorf("group %s read %d records, and had not read %d", again[i].group, len(rest), want)
+		}
+	}
+	own()
 	listed, err := kadm.NewClient(to).ListGroups(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -358,6 +371,52 @@ func TestDisasterRecovery(t *testing.T) {
 	}
 	if _, ok := listed["deleted"]; ok || len(coordinators) < 2 {
 		t.Errorf("groups %v", listed)
+	}
+}
+
+// ownTopicsAndGroups gives a cluster a topic and groups of its own, one of them with the
+// name of a group that is recovered. The function it returns wants them as they were.
+func ownTopicsAndGroups(t *testing.T, c *kafkatest.Cluster) func() {
+	t.Helper()
+	ctx := t.Context()
+	cl, err := connect(c.Bootstrap())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	if err := create(ctx, cl, "payments", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := fill(ctx, c.Bootstrap(), "payments", 1, 10, 20); err != nil {
+		t.Fatal(err)
+	}
+	adm := kadm.NewClient(cl)
+	groups := map[string]int64{"payer": 4, "partly": 7}
+	for group, at := range groups {
+		var o kadm.Offsets
+		o.Add(kadm.Offset{Topic: "payments", At: at, LeaderEpoch: -1})
+		if err := adm.CommitAllOffsets(ctx, group, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		t.Helper()
+		for group, want := range groups {
+			got, err := adm.FetchOffsets(ctx, group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o, ok := got.Lookup("payments", 0); !ok || o.At != want {
+				t.Errorf("the target's own group %s is at %+v, and was at %d", group, o, want)
+			}
+		}
+		ends, err := adm.ListEndOffsets(ctx, "payments")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if end, _ := ends.Lookup("payments", 0); end.Offset != 10 {
+			t.Errorf("the target's own topic ends at %d, and had 10 records", end.Offset)
+		}
 	}
 }
 
