@@ -169,18 +169,28 @@ func run(app *cli.App, args []string) int {
 // report prints err, and its hint, on standard error.
 func report(app *cli.App, err error) {
 	log := logger(app.Name, os.Stderr, slog.LevelWarn, asJSON.Load())
-	hint := hintOf(err)
+	message, hint := err.Error(), hintOf(err)
+	loss, _ := errors.AsType[*lossError](err)
 	if asJSON.Load() {
 		if hint != "" {
 			log = log.With("hint", hint)
 		}
-		log.Error(err.Error(), "status", StatusOf(err))
+		if loss != nil {
+			log = log.With("losses", loss.losses)
+		}
+		log.Error(message, "status", StatusOf(err))
 		return
 	}
+	if loss != nil && len(loss.losses) > 1 { // a line each, where a person reads them
+		for _, l := range loss.losses {
+			log.Warn("lost: " + l)
+		}
+		message = fmt.Sprintf("%s: see the %d lines above", loss.what, len(loss.losses))
+	}
 	if StatusOf(err) == Interrupted {
-		log.Warn(err.Error())
+		log.Warn(message)
 	} else {
-		log.Error(err.Error())
+		log.Error(message)
 	}
 	if hint != "" {
 		fmt.Fprintf(os.Stderr, "%s: hint: %s\n", app.Name, Printable(hint))

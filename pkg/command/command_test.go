@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -181,5 +183,39 @@ func TestInterruptible(t *testing.T) {
 	cancel(why)
 	if _, err := in.Read(b); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestEndStatusThrough writes to a pipe, whose reader will say what was lost, and to a file.
+func TestEndStatusThrough(t *testing.T) {
+	r, pipe, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer pipe.Close()
+	file, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	lost := format.End{Lost: true, Losses: []string{"a/0: gone"}}
+	for _, test := range []struct {
+		out  io.Writer
+		end  format.End
+		want int
+		says string
+	}{
+		{pipe, lost, Loss, "done, but with loss, which the end of the stream names"},
+		{file, lost, Loss, "done, but with loss: a/0: gone"},
+		{new(bytes.Buffer), lost, Loss, "done, but with loss: a/0: gone"},
+		{pipe, format.End{Lost: true}, Loss, "the messages of the source say which"},
+		{pipe, format.End{Lost: true, Interrupted: true, Losses: lost.Losses}, Interrupted, "interrupted: half"},
+		{pipe, format.End{}, OK, ""},
+	} {
+		err := EndStatusThrough(test.out, &test.end, "half")
+		if StatusOf(err) != test.want || err != nil && !strings.HasSuffix(err.Error(), test.says) {
+			t.Errorf("%T, %+v: %v", test.out, test.end, err)
+		}
 	}
 }

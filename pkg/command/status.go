@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -34,19 +35,48 @@ func Stopped(what string) error {
 // stopped; an error of status [Loss] where the source lost something. The error says
 // what was lost.
 func EndStatus(end *format.End, what string) error {
-	lost := strings.Join(end.Losses, "; ")
 	switch {
-	case end.Interrupted && lost != "":
-		return Stopped(what + "; lost: " + lost)
+	case end.Interrupted && len(end.Losses) > 0:
+		return WithStatus(Interrupted, &lossError{"interrupted: " + what + "; lost", end.Losses})
 	case end.Interrupted:
 		return Stopped(what)
-	case end.Lost && lost == "":
+	case end.Lost && len(end.Losses) == 0:
 		return WithStatus(Loss, errors.New("done, but records were lost before they reached this command: the messages of the source say which"))
 	case end.Lost:
-		return WithStatus(Loss, errors.New("done, but with loss: "+lost))
+		return WithStatus(Loss, &lossError{"done, but with loss", end.Losses})
 	}
 	return nil
 }
+
+// EndStatusThrough is [EndStatus] for a stage that has written end, with what was lost, to
+// out. Where that is a pipe, the stage behind it has the same status, and leaves it to the
+// last one to say what was lost.
+func EndStatusThrough(out io.Writer, end *format.End, what string) error {
+	if len(end.Losses) == 0 || !isPipe(out) {
+		return EndStatus(end, what)
+	}
+	if end.Interrupted {
+		return Stopped(what)
+	}
+	return WithStatus(Loss, errors.New("done, but with loss, which the end of the stream names"))
+}
+
+func isPipe(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeNamedPipe != 0
+}
+
+// A lossError names losses, in a line for people each.
+type lossError struct {
+	what   string
+	losses []string
+}
+
+func (e *lossError) Error() string { return e.what + ": " + strings.Join(e.losses, "; ") }
 
 type statusError struct {
 	status int

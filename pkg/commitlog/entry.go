@@ -55,6 +55,9 @@ type Entry struct {
 
 	Final       bool `json:"final,omitempty"`       // the stream ended properly here
 	Interrupted bool `json:"interrupted,omitempty"` // its source was told to stop before it was done
+	// Losses says, in a line for people each, what the stream was to have and did not: see
+	// [format.End]. They are in the run's last entry.
+	Losses []string `json:"losses,omitempty"`
 }
 
 // A Source says where the records come from, as the stream's header did.

@@ -224,7 +224,11 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 			env.Log.Info(line, slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 		}
 	}
-	return command.EndStatus(end, "what the source had read is passed on")
+	const stopped = "what the source had read is passed on"
+	if cfg.count || cfg.print != nil { // there may be nobody behind who would say what was lost
+		return command.EndStatus(end, stopped)
+	}
+	return command.EndStatusThrough(out, end, stopped)
 }
 
 // queued is how many bytes of frames wait for a core, and how many for the writer.

@@ -122,16 +122,14 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 		return err
 	}
 	segments, raw, packed := p.out.segments, p.out.raw, p.out.packed
-	if err := w.Close(&format.End{Records: p.out.records, Segments: segments, Interrupted: end.Interrupted, Lost: end.Lost}); err != nil {
+	end.Records, end.Segments = p.out.records, segments
+	if err := w.Close(end); err != nil {
 		return err
 	}
 	env.Log.Info(fmt.Sprintf("packed %s in %s, %s to %s",
 		command.Count(p.out.records, "record"), command.Count(segments, "segment"), humanize.IBytes(uint64(raw)), humanize.IBytes(uint64(packed))),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	if end.Interrupted {
-		return command.Stopped("what the source had read is packed")
-	}
-	return nil
+	return command.EndStatusThrough(out, end, "what the source had read is packed")
 }
 
 // segmentHeader is the header that segments begin with: like the stream's, but

@@ -560,3 +560,51 @@ func BenchmarkUnpack(b *testing.B) {
 		})
 	}
 }
+
+// TestLossStays packs and unpacks a stream whose source has lost something. Both say so,
+// by their status and in their end frames.
+func TestLossStays(t *testing.T) {
+	for name, test := range map[string]struct {
+		end    format.End
+		status int
+	}{
+		"lost":                 {format.End{Lost: true, Losses: []string{"t/0: gone", "t/1: hidden"}}, command.Loss},
+		"lost, without names":  {format.End{Lost: true}, command.Loss},
+		"interrupted":          {format.End{Interrupted: true}, command.Interrupted},
+		"interrupted and lost": {format.End{Interrupted: true, Lost: true, Losses: []string{"t/0: gone"}}, command.Interrupted},
+	} {
+		var in bytes.Buffer
+		w := format.NewWriter(&in)
+		ok(t, w.WriteHeader(&format.Header{Content: format.ContentRecords}))
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 5}))
+		ok(t, w.Close(&test.end))
+		var segments, out bytes.Buffer
+		for stage, err := range map[string]error{
+			"pack":   Pack(t.Context(), testConfig(), testEnv(), &in, &segments),
+			"unpack": Unpack(t.Context(), testConfig(), testEnv(), bytes.NewReader(segments.Bytes()), &out),
+		} {
+			if command.StatusOf(err) != test.status {
+				t.Errorf("%s: %s: %v", name, stage, err)
+			}
+		}
+		for _, b := range [][]byte{segments.Bytes(), out.Bytes()} {
+			if got := endOf(t, b); got.Lost != test.end.Lost || got.Interrupted != test.end.Interrupted || !slices.Equal(got.Losses, test.end.Losses) || got.Records != 1 {
+				t.Errorf("%s: the end is %+v", name, got)
+			}
+		}
+	}
+}
+
+func endOf(t testing.TB, stream []byte) *format.End {
+	t.Helper()
+	r := format.NewReader(bytes.NewReader(stream), 0)
+	for {
+		f, err := r.Next()
+		ok(t, err)
+		if f.Kind == format.KindEnd {
+			end, err := format.DecodeEnd(f.Raw)
+			ok(t, err)
+			return end
+		}
+	}
+}

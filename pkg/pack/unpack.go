@@ -65,7 +65,8 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if err := w.Close(&format.End{Records: u.records.Load(), Interrupted: end.Interrupted, Lost: end.Lost}); err != nil {
+	end.Records, end.Segments = u.records.Load(), 0
+	if err := w.Close(end); err != nil {
 		return err
 	}
 	if u.plain > 0 && len(cfg.Identities) > 0 {
@@ -74,10 +75,7 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	}
 	env.Log.Info(fmt.Sprintf("unpacked %s from %s", command.Count(u.records.Load(), "record"), command.Count(segments, "segment")),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	if end.Interrupted {
-		return command.Stopped("what the source had read is unpacked")
-	}
-	return nil
+	return command.EndStatusThrough(out, end, "what the source had read is unpacked")
 }
 
 func (u *unpacker) read(ctx context.Context, r *format.Reader) (end *format.End, segments int64, err error) {

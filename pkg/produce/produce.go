@@ -283,15 +283,15 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		return fmt.Errorf("write the map: %w", err)
 	}
 	if cfg.DryRun {
-		return p.report()
+		if err := p.report(); err != nil {
+			return err
+		}
+		return command.EndStatus(end, "more would be produced, which is not here")
 	}
 	said := fmt.Sprintf("produced %s to %s", command.Count(p.acked, "record"), command.Count(int64(len(targets.sources)), "topic"))
 	if p.there > 0 {
 		said += fmt.Sprintf(", where %s were already", command.Count(p.there, "record"))
 	}
 	env.Log.Info(said, slog.Duration("in", since(began)))
-	if end.Interrupted {
-		return command.Stopped("the topics hold what it had read, which is not all")
-	}
-	return nil
+	return command.EndStatus(end, "the topics hold what it had read, which is not all")
 }

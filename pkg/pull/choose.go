@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"slices"
 	"time"
@@ -75,7 +74,6 @@ type selection struct {
 	window  *format.Window
 	topics  [][]byte // frames
 	trailer [][]byte // frames behind all segments
-	holes   bool
 }
 
 // choose finds out what cfg asks for.
@@ -120,7 +118,6 @@ func (b *backup) choose(ctx context.Context, cfg Config) (*selection, error) {
 			}
 			sel.bound(cfg, &plan, position[1], moment != nil)
 			sel.plans = append(sel.plans, plan)
-			sel.holes = sel.holes || len(plan.Holes) > 0
 		}
 		if len(sel.plans) > n && len(description.Frame) > 0 {
 			sel.topics = append(sel.topics, description.Frame)
@@ -242,16 +239,4 @@ func ceilMilli(t time.Time) int64 {
 		ms++
 	}
 	return ms
-}
-
-// warn tells of what is not in the backup.
-func (sel *selection) warn(log *slog.Logger) {
-	for _, p := range sel.plans {
-		for _, h := range p.Holes {
-			log.Warn(fmt.Sprintf("%s/%d: the backup has no word of offsets %d to %d", p.Topic, p.Partition, h[0], h[1]-1))
-		}
-		for _, l := range p.Lost {
-			log.Warn(fmt.Sprintf("%s/%d: offsets %d to %d were deleted before they were backed up", p.Topic, p.Partition, l[0], l[1]-1))
-		}
-	}
 }

@@ -185,7 +185,6 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 			return err
 		}
 	}
-	sel.warn(env.Log)
 	r := &reader{backup: b, cfg: cfg, env: env, w: w, parts: make([]*part, len(sel.plans))}
 	for i := range sel.plans {
 		r.parts[i] = newPart(&sel.plans[i])
@@ -201,18 +200,16 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 			}
 		}
 	}
-	if err := w.Close(&format.End{Records: r.records, Segments: r.segments, Interrupted: r.stopped, Lost: r.lost}); err != nil {
+	end := format.End{Records: r.records, Segments: r.segments, Interrupted: r.stopped}
+	for _, p := range r.parts {
+		for _, l := range p.losses() {
+			end.Lose(l)
+		}
+	}
+	if err := w.Close(&end); err != nil {
 		return err
 	}
 	env.Log.Info(fmt.Sprintf("read %s, %s, from %s", command.Count(r.segments, "segment"), humanize.IBytes(uint64(r.size)), b.store.Name()),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	switch {
-	case r.stopped:
-		return command.Stopped("the stream was ended properly, but it is not the whole backup")
-	case r.damaged > 0:
-		return command.WithStatus(command.Loss, fmt.Errorf("done, but without %s that could not be read", command.Count(r.damaged, "segment")))
-	case sel.holes:
-		return command.WithStatus(command.Loss, errors.New("done, but the backup has holes"))
-	}
-	return nil
+	return command.EndStatusThrough(out, &end, "the stream was ended properly, but it is not the whole backup")
 }

@@ -26,8 +26,8 @@ type reader struct {
 	total int64 // bytes to download
 
 	// What was written. To be read when run has returned.
-	segments, records, size, damaged int64
-	stopped, lost                    bool
+	segments, records, size int64
+	stopped                 bool
 }
 
 // queued bounds the segments that are on their way; it is above what --memory lets
@@ -161,7 +161,6 @@ func (r *reader) write(ctx context.Context, s *step) error {
 	select {
 	case err := <-s.done:
 		if r.cfg.SkipDamaged && store.IsDamage(err) {
-			r.damaged++
 			r.env.Log.Warn(fmt.Sprintf("left out: %v", err))
 			p.leaveOut(s.seg)
 			return nil
@@ -222,7 +221,6 @@ func (r *reader) scanned(p *part, next int64, always bool) error {
 	for _, l := range p.plan.Lost {
 		if from, to := max(l[0], p.at), min(l[1], next); from < to {
 			m.Lost = append(m.Lost, [2]int64{from, to})
-			r.lost = true
 		}
 	}
 	p.at = m.Next
@@ -240,6 +238,40 @@ func newPart(plan *commitlog.Plan) *part { return &part{plan: plan, at: plan.Fro
 
 func (p *part) mark(next int64) *format.Mark {
 	return &format.Mark{Topic: p.plan.Topic, Partition: p.plan.Partition, Next: next, MarkInfo: format.MarkInfo{TopicID: p.plan.TopicID}}
+}
+
+// losses says, in a line for people each, what is not in the stream of what was asked for.
+func (p *part) losses() []string {
+	var all []string
+	say := func(ranges [][2]int64, why string) {
+		for _, r := range ranges {
+			all = append(all, fmt.Sprintf("%s/%d: offsets %d to %d %s", p.plan.Topic, p.plan.Partition, r[0], r[1]-1, why))
+		}
+	}
+	say(p.plan.Lost, "were deleted before they were backed up")
+	say(p.plan.Holes, "are not in the backup: no run has read them")
+	say(without(p.holes, p.plan.Holes), "are in objects of the backup that could not be read")
+	return all
+}
+
+// without is what of ranges is in none of others. Both are sorted, and the ranges of each
+// do not overlap.
+func without(ranges, others [][2]int64) (left [][2]int64) {
+	for _, r := range ranges {
+		for _, o := range others {
+			if o[1] <= r[0] || o[0] >= r[1] {
+				continue
+			}
+			if r[0] < o[0] {
+				left = append(left, [2]int64{r[0], o[0]})
+			}
+			r[0] = o[1]
+		}
+		if r[0] < r[1] {
+			left = append(left, r)
+		}
+	}
+	return left
 }
 
 // leaveOut makes a hole of what a segment was to give.

@@ -241,13 +241,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	}
 	env.Log.Info(fmt.Sprintf("stored %s, %s, in %s%s", command.Count(p.segments, "segment"), humanize.IBytes(uint64(p.stored)), st.Name(), there),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	switch {
-	case end.Interrupted:
-		return command.Stopped("what the source had read is stored; run the same line again to go on")
-	case end.Lost:
-		env.Log.Warn("the source had lost records before they were read; the log says which")
-	}
-	return nil
+	return command.EndStatus(end, "what the source had read is stored; run the same line again to go on")
 }
 
 // A storeError is a failure of the store, and not of the input.
@@ -332,7 +326,7 @@ func (p *pusher) follow(ctx context.Context, frames <-chan frame) (*format.End, 
 				if err != nil {
 					return nil, command.Input(err)
 				}
-				p.current.entry.Final, p.current.entry.Interrupted = true, end.Interrupted
+				p.current.entry.Final, p.current.entry.Interrupted, p.current.entry.Losses = true, end.Interrupted, losses(end)
 				return end, p.checkpoint(ctx)
 			}
 			if err := p.frame(ctx, f); err != nil {
@@ -354,6 +348,14 @@ func (p *pusher) follow(ctx context.Context, frames <-chan frame) (*format.End, 
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// losses are what the log says of a stream that lost something.
+func losses(end *format.End) []string {
+	if end.Lost && len(end.Losses) == 0 { // an older writer's
+		return []string{"records were lost before they could be read; the marks say which"}
+	}
+	return end.Losses
 }
 
 func (p *pusher) begin() {

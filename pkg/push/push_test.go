@@ -5,12 +5,16 @@ import (
 	"crypto/sha256"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/store"
 )
 
@@ -108,4 +112,45 @@ func TestDamagedSegment(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLosses stores a stream whose source has lost something: the status says so, and
+// the log says what.
+func TestLosses(t *testing.T) {
+	for name, test := range map[string]struct {
+		end    format.End
+		status int
+		want   []string
+	}{
+		"nothing":       {format.End{}, command.OK, nil},
+		"named":         {format.End{Lost: true, Losses: []string{"t/0: gone", "u: deleted"}}, command.Loss, []string{"t/0: gone", "u: deleted"}},
+		"without names": {format.End{Lost: true}, command.Loss, []string{"records were lost before they could be read; the marks say which"}},
+		"interrupted":   {format.End{Lost: true, Interrupted: true, Losses: []string{"t/0: gone"}}, command.Interrupted, []string{"t/0: gone"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			input := stream(t, &test.end, func(w *format.Writer) {
+				mark(t, w, 0, format.MarkInfo{})
+				mark(t, w, 5, format.MarkInfo{})
+			})
+			if err := Run(t.Context(), testConfig(dir), testEnv(io.Discard), bytes.NewReader(input), io.Discard); command.StatusOf(err) != test.status {
+				t.Errorf("status %d, %v", command.StatusOf(err), err)
+			}
+			if got := lastEntry(t, dir); !slices.Equal(got.Losses, test.want) || !got.Final {
+				t.Errorf("the last entry is %+v", got)
+			}
+		})
+	}
+}
+
+func lastEntry(t *testing.T, dir string) *commitlog.Entry {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "log", "*.json"))
+	ok(t, err)
+	name := files[len(files)-1]
+	data, err := os.ReadFile(name)
+	ok(t, err)
+	e, _, err := commitlog.Decode(name, data)
+	ok(t, err)
+	return e
 }
