@@ -48,26 +48,6 @@ func streamOf(t testing.TB, records ...format.Record) []byte {
 	return b.Bytes()
 }
 
-// TestLoss filters a stream whose source has lost something.
-func TestLoss(t *testing.T) {
-	var in bytes.Buffer
-	w := format.NewWriter(&in)
-	ok(t, w.WriteHeader(&format.Header{Content: format.ContentRecords}))
-	ok(t, w.Close(&format.End{Lost: true, Losses: []string{"t/0: gone"}}))
-	for _, args := range [][]string{nil, {"--count"}, {"--to", "json"}, {"--head", "1"}, {"--mask", "value.a=redact"}} {
-		out, err := run(t, in.Bytes(), args...)
-		if command.StatusOf(err) != command.Loss || !strings.Contains(err.Error(), "t/0: gone") {
-			t.Errorf("%q: %v", args, err)
-		}
-		if len(args) != 0 && !strings.HasPrefix(args[0], "--m") && args[0] != "--head" {
-			continue
-		}
-		if got := read(t, out).end; !got.Lost || !slices.Equal(got.Losses, []string{"t/0: gone"}) {
-			t.Errorf("%q: the end is %+v", args, got)
-		}
-	}
-}
-
 // run filters a stream with the flags of a command line.
 func run(t testing.TB, in []byte, args ...string) (out []byte, err error) {
 	t.Helper()

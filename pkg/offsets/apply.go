@@ -90,10 +90,11 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 			return err
 		}
 	}
-	if err := w.Close(&format.End{Lost: end.Lost}); err != nil {
+	end.Records, end.Segments = 0, 0
+	if err := w.Close(end); err != nil {
 		return err
 	}
-	return lossOf(count(planned))
+	return endStatus(end, "", lossOf(count(planned)))
 }
 
 // inactive wants none of the groups to have members. It returns which groups there are.
@@ -268,7 +269,7 @@ func commit(ctx context.Context, adm *kadm.Client, all []*format.Group) (offsets
 // Rollback puts back what was committed before, by the undo file of [Apply] or by a
 // snapshot. Offsets that were not there are deleted, and so are groups that then have none.
 func Rollback(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader) error {
-	was, _, err := readGroups(ctx, in, cfg.MaxFrame)
+	was, end, err := readGroups(ctx, in, cfg.MaxFrame)
 	if err != nil {
 		return err
 	}
@@ -320,7 +321,7 @@ func Rollback(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Read
 	}
 	env.Log.Info(fmt.Sprintf("put back %s of %s; deleted %s and %s", command.Count(offsets, "offset"), command.Count(groups, "group"),
 		command.Count(deleted.Load(), "offset"), command.Count(gone.Load(), "group")))
-	return nil
+	return command.EndStatus(end, "what was read is put back, and is not all")
 }
 
 // remove deletes the offsets of a group that were absent, and the group itself if it was

@@ -13,7 +13,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kbkio/kbk/format"
-	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
 )
 
@@ -51,10 +50,7 @@ func Plan(ctx context.Context, target *kafka.Config, maxFrame int64, asJSON bool
 	if err := printRows(rows(groups, bounds), asJSON, out); err != nil {
 		return err
 	}
-	if end.Interrupted {
-		return command.Stopped("the plan is not all")
-	}
-	return lossOf(count(groups))
+	return endStatus(end, "the plan is not all", lossOf(count(groups)))
 }
 
 // settle turns offsets that are the end of a partition into numbers, and takes those out

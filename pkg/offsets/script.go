@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-
-	"github.com/kbkio/kbk/pkg/command"
 )
 
 // Script writes what apply would do as commands of Kafka's own tool, for a shell.
@@ -49,10 +47,7 @@ func Script(ctx context.Context, maxFrame int64, brokers string, in io.Reader, o
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if end.Interrupted {
-		return command.Stopped("the script is not all")
-	}
-	return lossOf(count(groups))
+	return endStatus(end, "the script is not all", lossOf(count(groups)))
 }
 
 // quote quotes a word for a shell.

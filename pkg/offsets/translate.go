@@ -85,12 +85,7 @@ func Translate(ctx context.Context, cfg TranslateConfig, env *command.Env, in io
 	}
 	env.Log.Info(fmt.Sprintf("translated %s of %s", command.Count(n, "offset"), command.Count(int64(len(done)), "group")),
 		slog.String("by", cfg.By), slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	if t.end.Interrupted {
-		tell(env.Log, done)
-	} else if err := loss(env.Log, done); err != nil {
-		return err
-	}
-	return command.EndStatus(&t.end, "what is translated by was stopped before its end, and is not all")
+	return endStatus(&t.end, "what is translated by was stopped before its end, and is not all", loss(env.Log, done))
 }
 
 // choose leaves the groups that are wanted.

@@ -117,10 +117,7 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 	}
 	env.Log.Info(fmt.Sprintf("%s of %s are committed as planned; %s compared, %s at the end, %s not compared",
 		command.Count(offsets, "offset"), command.Count(int64(len(planned)), "group"), command.Count(compared, "next record"), humanize.Comma(ends), humanize.Comma(unknown)))
-	if end.Interrupted {
-		return command.Stopped("what was planned is committed, and is not all")
-	}
-	return lossOf(count(planned))
+	return endStatus(end, "what was planned is committed, and is not all", lossOf(count(planned)))
 }
 
 type comparability int
