@@ -1,105 +1,21 @@
 package fetch
 
 import (
-	"cmp"
-	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
-
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/ordered"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
-// A job is one partition's part of a Fetch response, to become frames.
-type job struct {
-	p       *partition
-	from    int64 // records of offsets [from, next) are wanted
-	next    int64 // what is scanned when the job is done
-	epoch   int32 // leader epoch of the last batch, -1 where there is none
-	batches []byte
-	aborted []kmsg.FetchResponseTopicPartitionAbortedTransaction
-	head    []byte // frames to put before the records
-	tail    []byte // and after
-	role    role
-	seq     int64 // counts the partition's jobs
-}
-
-type role uint8
-
-const (
-	scanning role = iota // may be left out when the run is told to stop
-	opening              // the partition's first mark
-	marking              // a mark of what is written so far
-	closing              // its last one, where no job before has written it
-)
-
-// fetchedBytes bounds the responses that wait to be decoded.
-const fetchedBytes = 64 << 20
-
-// An encoder turns jobs into frames on all cores, in the order in which the jobs
-// were put in.
-type encoder struct {
-	*ordered.Queue
-	wanted   window
-	strict   bool // fail on a loss
-	lost     *losses
-	stop     <-chan struct{}
-	skipped  atomic.Bool // a job was left out, because of stop
-	decoders sync.Pool
-	records  atomic.Int64
-}
-
-func newEncoder(cfg Config, stop <-chan struct{}, lost *losses) *encoder {
-	return &encoder{
-		wanted: timeWindow(cfg.From, cfg.To),
-		strict: cfg.FailOnLoss,
-		lost:   lost,
-		stop:   stop,
-		Queue:  ordered.NewQueue(fetchedBytes, fetchedBytes),
-		decoders: sync.Pool{New: func() any {
-			d := recordbatch.NewDecoder()
-			d.MaxSize = cmp.Or(cfg.MaxBatch, d.MaxSize)
-			return d
-		}},
-	}
-}
-
-// put queues a job; it waits while too much is queued. Jobs of one partition are
-// put by one goroutine at a time.
-func (e *encoder) put(ctx context.Context, j *job) error {
-	j.seq = j.p.jobs
-	j.p.jobs++
-	return e.Put(ctx, int64(len(j.batches)), func(ctx context.Context, out *ordered.Output) error {
-		d := e.decoders.Get().(*recordbatch.Decoder)
-		defer e.decoders.Put(d)
-		if err := e.encode(d, j, out); err != nil {
-			return fmt.Errorf("fetch %s: %w", j.p, err)
-		}
-		return nil
-	})
-}
-
+// encode writes the frames of a job.
 func (e *encoder) encode(d *recordbatch.Decoder, j *job, out *ordered.Output) error {
-	if !j.p.turn(j, e.stop) {
-		e.skipped.Store(true)
-		return nil
-	}
 	w := &frames{encoder: e, d: d, j: j, out: out, buf: append(out.Buffer(), j.head...)}
 	if err := w.batches(); err != nil {
 		return err
 	}
 	e.records.Add(w.records)
-	if j.role == marking || j.role == closing {
-		var err error
-		if w.buf, err = j.p.markHere(w.buf, j.role == closing); err != nil {
-			return err
-		}
-	}
 	return out.Emit(append(w.buf, j.tail...))
 }
 
@@ -186,45 +102,9 @@ func (w *frames) tooLarge(from, next int64, why error) error {
 		return lossError(what)
 	}
 	w.lost.add(what)
+	m := w.j.mark
+	m.Next, m.Lost = next, [][2]int64{{from, next}}
 	var err error
-	w.buf, err = w.j.p.mark(w.buf, next, w.j.epoch, [][2]int64{{from, next}})
+	w.buf, err = m.AppendFrame(w.buf)
 	return err
-}
-
-// frames queues frames that belong to no partition.
-func (e *encoder) frames(ctx context.Context, raw []byte) error {
-	return e.Put(ctx, int64(len(raw)), func(_ context.Context, out *ordered.Output) error {
-		return out.Emit(append(out.Buffer(), raw...))
-	})
-}
-
-// point queues the groups, a mark of every partition, and the point itself, which is
-// left out where a stop has left out records before it. No partition is fetched
-// meanwhile.
-func (e *encoder) point(ctx context.Context, parts []*partition, groups, point []byte) error {
-	jobs := make([]*job, len(parts))
-	for i, p := range parts {
-		jobs[i] = &job{p: p, role: marking, seq: p.jobs}
-		p.jobs++
-	}
-	return e.Put(ctx, int64(len(groups)), func(_ context.Context, out *ordered.Output) error {
-		var marks []byte
-		whole := true
-		for _, j := range jobs {
-			whole = j.p.turn(j, e.stop) && whole
-			var err error
-			if marks, err = j.p.markHere(marks, false); err != nil {
-				return err
-			}
-		}
-		if !whole || e.skipped.Load() {
-			groups, point = nil, nil
-		}
-		for _, b := range [][]byte{groups, marks, point} {
-			if err := out.Emit(append(out.Buffer(), b...)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }

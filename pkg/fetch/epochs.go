@@ -88,8 +88,11 @@ func resume(at position, k known) resumption {
 			return truncated(at, last.End)
 		}
 	case last.Epoch >= 0 && last.Epoch < at.epoch:
-		// It has no batch of that epoch. Of which epoch those below were is not known
-		// here; so not even the leader's next lower epoch need be the same.
+		// It has no batch of that epoch. Where it is not known of which epoch those below
+		// were, not even the leader's next lower epoch need be the same.
+		if next, ok := agreement(at.seen, last); ok && next < at.next {
+			return truncated(at, next)
+		}
 		if k.before.End > 0 && k.before.End < at.next {
 			return truncated(at, k.before.End)
 		}
@@ -100,6 +103,25 @@ func resume(at position, k known) resumption {
 		return rewritten(at, k.start)
 	}
 	return resumption{from: at.next}
+}
+
+// An epochStart is the first offset read of a leader epoch.
+type epochStart struct {
+	epoch int32
+	from  int64
+}
+
+// agreement returns the offset up to which what was read, in the leader epochs seen, is
+// the same as what a leader has that has no batch of the last of them, but ends the epoch
+// below as leader says. Where the leader has an epoch instead that was not read, it has to
+// be asked again about the one before.
+func agreement(seen []epochStart, leader kafka.EpochEnd) (next int64, ok bool) {
+	for i, s := range seen {
+		if s.epoch > leader.Epoch {
+			return min(s.from, leader.End), i > 0
+		}
+	}
+	return 0, false
 }
 
 const truncation = "the log was truncated (an unclean leader election?): "

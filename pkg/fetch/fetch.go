@@ -42,7 +42,7 @@ type Config struct {
 	Uncommitted bool             // read what may yet be aborted, to the high watermark
 	NoConfigs   bool             // leave topic configs out
 	FailOnLoss  bool             // stop where records cannot be had: deleted before they were read, say
-	MaxBatch    int64            // bytes that a batch may decompress to
+	MaxBatch    int64            // bytes that a batch may decompress to; 0: the default
 	Concurrency int              // partitions read at once, unless they are followed
 	Timeout     time.Duration    // how long a partition may make no progress
 
@@ -121,6 +121,51 @@ what there is.
 }
 
 func action(ctx context.Context, c *cli.Context, env *command.Env) error {
+	if err := checkFlags(c); err != nil {
+		return err
+	}
+	cfg, err := configOf(c)
+	if err != nil {
+		return err
+	}
+	if c.Bool("list") {
+		return List(ctx, cfg, env.Log, c.Bool("json"), os.Stdout)
+	}
+	if err := setBounds(&cfg, c, time.Now()); err != nil {
+		return err
+	}
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	out, err := command.Stdout()
+	if err != nil {
+		return err
+	}
+	return Run(ctx, cfg, env, out)
+}
+
+// checkFlags refuses flags that mean nothing beside others.
+func checkFlags(c *cli.Context) error {
+	follow, group := c.Bool("follow"), c.String("group") != ""
+	switch {
+	case c.Bool("json") && !c.Bool("list"):
+		return command.Usagef("--json is only for --list")
+	case follow && (c.Bool("list") || c.IsSet("to")):
+		return command.Usagef("--follow has no end: leave out --to and --list")
+	case follow && c.IsSet("concurrency"):
+		return command.Usagef("--concurrency is not for --follow, which reads all partitions at once")
+	case !follow && (c.IsSet("refresh") || c.IsSet("point-every")):
+		return command.Usagef("--refresh and --point-every are only for --follow")
+	case !group && c.IsSet("session-timeout"):
+		return command.Usagef("--session-timeout is only for --group")
+	case group && c.IsSet("point-every"):
+		return command.Usagef("--group makes no restore points: leave out --point-every")
+	}
+	return nil
+}
+
+// configOf reads the flags, but for those that say where to begin and to end.
+func configOf(c *cli.Context) (Config, error) {
 	cfg := Config{
 		Topics:      c.StringSlice("topic"),
 		Exclude:     c.StringSlice("exclude"),
@@ -142,90 +187,91 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 
 		FetchWait: c.Duration("fetch-max-wait"),
 	}
-	cfg.MaxRate, cfg.MaxRecords = command.Rates(c)
-	cfg.MaxBatch = command.SizeOf(c, "max-batch")
-	var err error
-	if cfg.FetchBytes, err = fetchSize(c, "fetch-max-bytes"); err != nil {
-		return err
-	}
-	if cfg.FetchPartitionBytes, err = fetchSize(c, "fetch-partition-bytes"); err != nil {
-		return err
-	}
-	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
-		return err
-	}
 	if len(cfg.Topics) == 0 && c.Bool("list") {
 		cfg.Topics = []string{"^"}
 	}
-	switch isolation := c.String("isolation"); {
-	case len(cfg.Topics) == 0:
-		return command.WithHint(command.Usagef("no topics"), "give -t NAME, or -t '^' for all")
-	case cfg.Concurrency < 1:
-		return command.Usagef("--concurrency %d is below 1", cfg.Concurrency)
-	case cfg.MaxBatch < 1 || cfg.MaxBatch > maxBatch:
-		return command.Usagef("--max-batch %s is not from 1B to 512MiB", c.Generic("max-batch"))
-	case cfg.Timeout <= 0:
-		return command.Usagef("--timeout %s is not above 0", cfg.Timeout)
-	case isolation == "read_uncommitted":
-		cfg.Uncommitted = true
-	case isolation != "read_committed":
-		return command.Usagef("--isolation %q is neither read_committed nor read_uncommitted", isolation)
-	case c.Bool("json") && !c.Bool("list"):
-		return command.Usagef("--json is only for --list")
-	case cfg.Follow && (c.Bool("list") || c.IsSet("to")):
-		return command.Usagef("--follow has no end: leave out --to and --list")
-	case cfg.Follow && c.IsSet("concurrency"):
-		return command.Usagef("--concurrency is not for --follow, which reads all partitions at once")
-	case !cfg.Follow && (c.IsSet("refresh") || c.IsSet("point-every")):
-		return command.Usagef("--refresh and --point-every are only for --follow")
-	case cfg.Follow && (cfg.Refresh <= 0 || cfg.PointEvery < 0):
-		return command.Usagef("--refresh %s or --point-every %s is too short", cfg.Refresh, cfg.PointEvery)
-	case cfg.FetchWait < 0 || cfg.FetchWait > time.Minute:
-		return command.Usagef("--fetch-max-wait %s is not from 0s to 1m", cfg.FetchWait)
-	case cfg.Group != "" && !cfg.Follow:
-		return command.WithHint(command.Usagef("--group is only for --follow"), "for a part of a one-shot run there is --shard I/N")
-	case cfg.Group != "" && cfg.Receipts == "":
-		return command.WithHint(command.Usagef("--group has to know what is stored"), "make a FIFO, give it as --receipts, and let kbk-push write to it: kbk-push REMOTE > FIFO")
-	case cfg.Group == "" && (cfg.Receipts != "" || c.IsSet("session-timeout")):
-		return command.Usagef("--receipts and --session-timeout are only for --group")
-	case cfg.Group != "" && cfg.SessionTimeout < time.Second:
-		return command.Usagef("--session-timeout %s is below 1s", cfg.SessionTimeout)
-	case cfg.Group != "" && (c.IsSet("shard") || c.IsSet("partitions") || c.IsSet("groups") || c.IsSet("point-every")):
-		return command.Usagef("--group deals out whole topics and makes no restore points: leave out --shard, --partitions, --groups and --point-every")
-	case len(cfg.ExcludeGroups) > 0 && len(cfg.Groups) == 0:
-		return command.Usagef("--exclude-groups is only for --groups")
+	cfg.MaxRate, cfg.MaxRecords = command.Rates(c)
+	if cfg.MaxBatch = command.SizeOf(c, "max-batch"); cfg.MaxBatch < 1 || cfg.MaxBatch > maxBatch {
+		return cfg, command.Usagef("--max-batch %s is not from 1B to 512MiB", c.Generic("max-batch"))
 	}
-	switch onLoss := c.String("on-loss"); onLoss {
-	case "record":
-	case "fail":
-		cfg.FailOnLoss = true
-	default:
-		return command.Usagef("--on-loss %q is neither record nor fail", onLoss)
+	var err error
+	if cfg.Uncommitted, err = oneOf(c, "isolation", "read_committed", "read_uncommitted"); err != nil {
+		return cfg, err
+	}
+	if cfg.FailOnLoss, err = oneOf(c, "on-loss", "record", "fail"); err != nil {
+		return cfg, err
+	}
+	if cfg.FetchBytes, err = fetchSize(c, "fetch-max-bytes"); err != nil {
+		return cfg, err
+	}
+	if cfg.FetchPartitionBytes, err = fetchSize(c, "fetch-partition-bytes"); err != nil {
+		return cfg, err
 	}
 	if shard := c.String("shard"); shard != "" {
 		if cfg.Shard, err = partitions.ParseShard(shard); err != nil {
-			return command.Usagef("--shard: %w", err)
+			return cfg, command.Usagef("--shard: %w", err)
 		}
 	}
 	if list := c.String("partitions"); list != "" {
 		if cfg.Partitions, err = pattern.Partitions(list); err != nil {
-			return command.Usagef("--partitions: %w", err)
+			return cfg, command.Usagef("--partitions: %w", err)
 		}
 	}
-	if c.Bool("list") {
-		return List(ctx, cfg, env.Log, c.Bool("json"), os.Stdout)
+	cfg.Kafka, err = kafka.FromFlags(c)
+	return cfg, err
+}
+
+// oneOf tells whether a flag has its second value; it may have the first.
+func oneOf(c *cli.Context, name, first, second string) (bool, error) {
+	switch v := c.String(name); v {
+	case first:
+		return false, nil
+	case second:
+		return true, nil
+	default:
+		return false, command.Usagef("--%s %q is neither %s nor %s", name, v, first, second)
 	}
-	if err := setBounds(&cfg, c, time.Now()); err != nil {
-		return err
-	}
-	if cfg.Follow && cfg.To.kind != unbounded {
+}
+
+// Validate says what is wrong with c.
+func (c *Config) Validate() error {
+	switch {
+	case len(c.Topics) == 0:
+		return command.WithHint(command.Usagef("no topics"), "give -t NAME, or -t '^' for all")
+	case c.Concurrency < 1 && !c.Follow:
+		return command.Usagef("--concurrency %d is below 1", c.Concurrency)
+	case c.Timeout <= 0:
+		return command.Usagef("--timeout %s is not above 0", c.Timeout)
+	case c.FetchBytes < 1 || c.FetchPartitionBytes < 1:
+		return command.Usagef("--fetch-max-bytes or --fetch-partition-bytes is below 1")
+	case c.FetchWait < 0 || c.FetchWait > time.Minute:
+		return command.Usagef("--fetch-max-wait %s is not from 0s to 1m", c.FetchWait)
+	case len(c.ExcludeGroups) > 0 && len(c.Groups) == 0:
+		return command.Usagef("--exclude-groups is only for --groups")
+	case c.Follow && c.To.kind != unbounded:
 		return command.Usagef("--follow has no end, and -o gives one")
+	case c.Follow && (c.Refresh <= 0 || c.PointEvery < 0):
+		return command.Usagef("--refresh %s or --point-every %s is too short", c.Refresh, c.PointEvery)
 	}
-	out, err := command.Stdout()
-	if err != nil {
-		return err
+	return c.validateGroup()
+}
+
+func (c *Config) validateGroup() error {
+	switch {
+	case c.Group == "" && c.Receipts != "":
+		return command.Usagef("--receipts is only for --group")
+	case c.Group == "":
+		return nil
+	case !c.Follow:
+		return command.WithHint(command.Usagef("--group is only for --follow"), "for a part of a one-shot run there is --shard I/N")
+	case c.Receipts == "":
+		return command.WithHint(command.Usagef("--group has to know what is stored"), "make a FIFO, give it as --receipts, and let kbk-push write to it: kbk-push REMOTE > FIFO")
+	case c.SessionTimeout < time.Second:
+		return command.Usagef("--session-timeout %s is below 1s", c.SessionTimeout)
+	case !c.Shard.IsAll() || c.Partitions != nil || len(c.Groups) > 0:
+		return command.Usagef("--group deals out whole topics: leave out --shard, --partitions and --groups")
 	}
-	return Run(ctx, cfg, env, out)
+	return nil
 }
 
 // fetchSize reads a size that is 32 bits in Kafka's protocol.
@@ -285,126 +331,176 @@ func readCursor(name string) (*cursor.Cursor, error) {
 
 // Run reads what cfg says and writes the stream to out. It returns an error of
 // status [command.Interrupted] where env.Stop ended it early, and of status
-// [command.Loss] where records had been deleted before they could be read; in
-// both cases the stream is whole. After any other error it has no end frame.
+// [command.Loss] where something was lost, which the end frame says; in both cases the
+// stream is whole. After any other error it has no end frame.
 func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error {
-	began := time.Now()
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	r := &run{cfg: cfg, env: env, out: out, w: format.NewWriter(out), began: time.Now(), lost: &losses{log: env.Log}}
 	// Leaders move, and topics come and go: what is asked is answered by a broker.
-	cl, err := kafka.NewClient(ctx, cfg.Kafka, kgo.MetadataMinAge(tendEvery))
+	var err error
+	if r.cl, err = kafka.NewClient(ctx, cfg.Kafka, kgo.MetadataMinAge(lookEvery)); err != nil {
+		return err
+	}
+	defer r.cl.Close()
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	if r.member != nil {
+		defer r.member.leave()
+	}
+	if err := r.start(); err != nil {
+		return err
+	}
+	if err := r.read(ctx); err != nil {
+		return err
+	}
+	if err := r.finish(); err != nil {
+		return err
+	}
+	return r.outcome()
+}
+
+// A run is one call of [Run]. Its phases are prepare, start, read, finish and outcome.
+type run struct {
+	cfg   Config
+	env   *command.Env
+	out   io.Writer
+	w     *format.Writer
+	began time.Time
+	cl    *kgo.Client
+
+	plan    *plan
+	member  *member        // nil where the run is in no group
+	topics  []string       // for member
+	ended   chan struct{}  // for member: the stream has its end
+	storing errgroup.Group // for member: what is stored is committed
+	encoder *encoder
+	source  *source
+	lost    *losses
+	end     format.End
+}
+
+// prepare decides what to read, before anything is written.
+func (r *run) prepare(ctx context.Context) error {
+	adm := kadm.NewClient(r.cl)
+	meta, selected, err := choose(ctx, adm, r.cfg, r.env.Log)
 	if err != nil {
 		return err
 	}
-	defer cl.Close()
-	adm := kadm.NewClient(cl)
-	meta, selected, err := choose(ctx, adm, cfg, env.Log)
-	if err != nil {
-		return err
-	}
-	var m *member
-	topics := slices.Collect(maps.Keys(selected))
-	if cfg.Group != "" {
-		cfg.PointEvery, selected = 0, nil // the group says what to read
-		if m, err = join(ctx, cfg, env.Log); err != nil {
+	if r.cfg.Group != "" {
+		r.topics = slices.Collect(maps.Keys(selected))
+		r.cfg.PointEvery, selected = 0, nil // the group says what to read
+		if r.member, err = join(ctx, r.cfg, r.env.Log); err != nil {
 			return err
 		}
-		defer m.leave()
 	}
-	lost := &losses{log: env.Log}
-	planner := &planner{cl: cl, adm: adm, cfg: cfg, log: env.Log, lost: lost}
-	p, err := planner.plan(ctx, meta, selected)
-	if err != nil {
+	planner := &planner{r.cl, adm, r.cfg, r.env.Log, r.lost}
+	if r.plan, err = planner.plan(ctx, meta, selected); err != nil {
 		return err
 	}
-	if err := planner.wait(ctx, p, env.Stop); err != nil {
-		return err
-	}
-	w := format.NewWriter(out)
-	err = w.WriteHeader(&format.Header{
+	return planner.wait(ctx, r.plan, r.env.Stop)
+}
+
+// start writes what comes before the records.
+func (r *run) start() error {
+	err := r.w.WriteHeader(&format.Header{
 		ID:      runID(),
-		Created: began.UnixMilli(),
+		Created: r.began.UnixMilli(),
 		Content: format.ContentRecords,
-		Source:  &format.Source{Cluster: p.cluster, Tool: "kbk-fetch " + command.Version(), Isolation: cfg.isolation()},
-		Window:  timeWindow(cfg.From, cfg.To).header(),
+		Source:  &format.Source{Cluster: r.plan.cluster, Tool: "kbk-fetch " + command.Version(), Isolation: r.cfg.isolation()},
+		Window:  timeWindow(r.cfg.From, r.cfg.To).header(),
 	})
-	if err != nil {
-		return err
-	}
-	for i := range p.topics {
-		if err := w.Write(&p.topics[i]); err != nil {
-			return err
+	for i := range r.plan.topics {
+		if err == nil {
+			err = r.w.Write(&r.plan.topics[i])
 		}
 	}
+	return err
+}
+
+// read writes the records, and the marks that tell how far each partition was read.
+func (r *run) read(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
-	e := newEncoder(cfg, env.Stop, lost)
-	s := newSource(cl, cfg, env, p.parts, e)
+	r.encoder = newEncoder(r.cfg, r.env.Stop, r.lost)
+	s := newSource(r.cl, r.cfg, r.env, r.plan, r.encoder)
+	r.source = s
 	total := int64(-1)
-	if cfg.Follow {
-		s.follower = newFollower(cfg, p)
+	write := r.w.WriteRaw
+	if r.cfg.Follow { // what waits for more to come may wait for long
+		s.follower = newFollower(r.cfg, r.plan)
+		write = func(frames []byte) error { return errors.Join(r.w.WriteRaw(frames), r.w.Flush()) }
 	} else {
-		total = p.offsets()
+		total = r.plan.offsets()
 	}
-	ended := make(chan struct{})
-	var storing errgroup.Group
-	if m != nil {
-		s.member, s.events = m, m.events
-		m.subscribe(topics...)
-		storing.Go(func() error {
-			err := m.follow(ctx, cfg.Receipts, ended)
+	if m := r.member; m != nil {
+		s.member, s.events, r.ended = m, m.events, make(chan struct{})
+		m.subscribe(r.topics...)
+		r.storing.Go(func() error {
+			err := m.follow(ctx, r.cfg.Receipts, r.ended)
 			m.send(ctx, event{err: err})
 			return err
 		})
 	}
-	bar := env.NewProgress("reading", total, false)
+	bar := r.env.NewProgress("reading", total, false)
 	defer bar.Close()
 	s.progress = bar.Set
 	g.Go(func() error {
-		defer e.Close()
+		defer r.encoder.Close()
 		err := s.run(gctx)
-		if m != nil {
-			close(m.over)
+		if r.member != nil {
+			close(r.member.over)
 		}
 		return err
 	})
-	write := w.WriteRaw
-	if cfg.Follow { // what waits for more to come may wait for long
-		write = func(frames []byte) error { return errors.Join(w.WriteRaw(frames), w.Flush()) }
-	}
-	e.Start(gctx, g, write)
+	r.encoder.Start(gctx, g, write)
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	bar.Close()
-	s.mu.Lock()
-	stopped := s.stopped || e.skipped.Load()
-	s.mu.Unlock()
-	if !stopped && !cfg.Follow {
-		for i := range p.groups {
-			if err := w.Write(&p.groups[i]); err != nil {
+	s.noteAbsent()
+	for _, m := range s.lastMarks() {
+		if err := r.w.Write(m); err != nil {
+			return err
+		}
+	}
+	r.end.Records, r.end.Interrupted = r.encoder.records.Load(), s.stopped || r.encoder.leftSome()
+	return nil
+}
+
+// finish writes what comes behind the records, and waits until what was read is stored
+// where a group has to know.
+func (r *run) finish() error {
+	if !r.end.Interrupted && !r.cfg.Follow {
+		for i := range r.plan.groups {
+			if err := r.w.Write(&r.plan.groups[i]); err != nil {
+				return err
+			}
+		}
+		// One moment of the cluster: not where others read the rest of it, or this run ends
+		// somewhere else.
+		if whole := r.cfg.To.kind == unbounded || r.cfg.To.kind == atEnd; whole && r.cfg.Shard.IsAll() {
+			if err := r.w.Write(&format.Point{Time: r.plan.time.UnixMilli(), Without: without(r.plan.parts, r.plan.unplaced)}); err != nil {
 				return err
 			}
 		}
 	}
-	// One moment of the cluster: not where others read the rest of it, or this run ends
-	// somewhere else.
-	if whole := cfg.To.kind == unbounded || cfg.To.kind == atEnd; whole && cfg.Shard.IsAll() && !stopped {
-		if err := w.Write(&format.Point{Time: p.time.UnixMilli(), Without: p.without()}); err != nil {
-			return err
-		}
-	}
-	end := &format.End{Records: e.records.Load(), Interrupted: stopped}
-	lost.into(end)
-	if err := w.Close(end); err != nil {
+	r.lost.into(&r.end)
+	if err := r.w.Close(&r.end); err != nil {
 		return err
 	}
-	if m != nil {
-		close(ended)
-		if err := settleReceipts(out, &storing, cfg.Timeout); err != nil {
-			return err
-		}
+	if r.member == nil {
+		return nil
 	}
-	env.Log.Info(fmt.Sprintf("read %s of %s", command.Count(e.records.Load(), "record"), command.Count(int64(s.topics()), "topic")),
-		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	return command.EndStatus(end, "the stream was ended properly, and what was read is whole")
+	close(r.ended)
+	return settleReceipts(r.out, &r.storing, r.cfg.Timeout)
+}
+
+// outcome says what came of it.
+func (r *run) outcome() error {
+	r.env.Log.Info(fmt.Sprintf("read %s of %s", command.Count(r.end.Records, "record"), command.Count(int64(r.source.topics()), "topic")),
+		slog.Duration("in", time.Since(r.began).Round(time.Millisecond)))
+	return command.EndStatus(&r.end, "the stream was ended properly, and what was read is whole")
 }
 
 // settleReceipts ends the output, so that the stages downstream come to their ends, and

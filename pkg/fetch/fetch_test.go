@@ -519,7 +519,7 @@ func TestCancel(t *testing.T) {
 		return nil, errors.New("no answer"), true
 	})
 	var out bytes.Buffer
-	cfg := Config{Kafka: kafka.Config{Brokers: w.fake.ListenAddrs()}, Topics: []string{"t"}, Concurrency: 1, Timeout: time.Minute}
+	cfg := Config{Kafka: kafka.Config{Brokers: w.fake.ListenAddrs()}, Topics: []string{"t"}, Concurrency: 1, Timeout: time.Minute, FetchBytes: 1 << 20, FetchPartitionBytes: 1 << 20}
 	err := Run(ctx, cfg, &command.Env{Log: slog.New(slog.DiscardHandler)}, &out)
 	if !errors.Is(err, context.Canceled) || command.StatusOf(err) != command.Interrupted {
 		t.Errorf("got %v", err)

@@ -3,7 +3,6 @@ package fetch
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
@@ -23,18 +21,17 @@ import (
 // openEnd is the end of a partition that is followed.
 const openEnd = math.MaxInt64
 
-// soon is when to look again at what may be a change.
-const soon = time.Second
-
-// A follower keeps a run going: it looks for topics and partitions that come and go,
-// and makes restore points. Only the source's own goroutine uses it, but for hurry.
+// A follower is what a run without an end has to do from time to time: look for topics
+// and partitions that come and go, and make restore points. It belongs to the source's
+// goroutine.
 type follower struct {
-	cfg     Config
 	refresh time.Time // when to look
-	urgent  chan struct{}
+	looking bool      // that is under way
 
-	point   time.Time // when to make the next restore point
-	pending *pointing // the one that is waited for
+	points  bool      // they are wanted
+	point   time.Time // when to begin the next
+	aiming  bool      // its offsets are being asked for
+	pending *pointing // it is waited for
 }
 
 // A pointing is a restore point to be made once every partition has reached its target.
@@ -44,188 +41,175 @@ type pointing struct {
 }
 
 // newFollower returns a follower of what a plan begins with. The plan's end is its first
-// restore point.
+// restore point; where there is nothing yet, the first is made of what comes.
 func newFollower(cfg Config, p *plan) *follower {
 	now := time.Now()
-	f := &follower{cfg: cfg, refresh: now.Add(cfg.Refresh), urgent: make(chan struct{}, 1), point: now.Add(cfg.PointEvery)}
-	if cfg.PointEvery > 0 && cfg.Shard.IsAll() {
-		f.pending = &pointing{groups: p.groups, time: p.time}
+	f := &follower{refresh: now.Add(cfg.Refresh), points: cfg.PointEvery > 0 && cfg.Shard.IsAll(), point: now}
+	if f.points && len(p.parts) > 0 {
+		f.pending, f.point = &pointing{groups: p.groups, time: p.time}, p.time.Add(cfg.PointEvery)
 	}
 	return f
 }
 
-// hurry asks for a refresh.
-func (f *follower) hurry() {
-	select {
-	case f.urgent <- struct{}{}:
-	default:
+// follow does what is due.
+func (s *source) follow(now time.Time) error {
+	f := s.follower
+	if !f.looking && !now.Before(f.refresh) {
+		f.looking = true
+		s.look()
 	}
-}
-
-// tend does what is due. Requests are given up when fetching is; what is put into the
-// stream is not.
-func (f *follower) tend(ctx, fetching context.Context, s *source) error {
-	now := time.Now()
-	select {
-	case <-f.urgent:
-		f.refresh = now
-	default:
+	if f.points && f.pending == nil && !f.aiming && pointDue(s.parts, f.point, now) {
+		f.aiming = true
+		s.aim()
 	}
-	if !now.Before(f.refresh) {
-		f.refresh = now.Add(f.cfg.Refresh)
-		if err := f.look(ctx, fetching, s); errors.Is(err, errUncertain) {
-			f.refresh = now.Add(min(soon, f.cfg.Refresh))
-		} else if ctx.Err() != nil || command.StatusOf(err) == command.Loss {
+	if f.pending != nil && s.begun == len(s.parts) && pointReached(s.parts) {
+		if err := s.makePoint(); err != nil {
 			return err
-		} else if err != nil && fetching.Err() == nil {
-			s.log.Warn(fmt.Sprintf("cannot look for new topics, and will try again: %v", err))
 		}
 	}
-	if f.pending == nil && f.cfg.PointEvery > 0 && f.cfg.Shard.IsAll() && !now.Before(f.point) {
-		if err := f.aim(fetching, s); err != nil {
-			if fetching.Err() == nil {
-				s.log.Warn(fmt.Sprintf("cannot make a restore point, and will try again: %v", err))
-			}
-			f.point = now.Add(f.cfg.Refresh)
-		}
-	}
-	if f.pending != nil && s.reached() {
-		return f.makePoint(ctx, s)
-	}
-	return nil
+	return s.markIdle(now)
 }
 
-// errUncertain is the error for a topic that may be gone: a broker that has just started
-// may not know it yet.
-var errUncertain = errors.New("a topic may be gone")
-
-// look takes up new topics and partitions, and gives up those that are gone.
-func (f *follower) look(ctx, fetching context.Context, s *source) error {
-	meta, err := s.adm.Metadata(fetching)
-	if err != nil {
-		return err
-	}
-	type key struct {
-		id    [16]byte
-		topic string
-		num   int32
-	}
-	troubled := make(map[string]bool)
-	for name, t := range meta.Topics {
-		if t.Err != nil { // it is not there, or its metadata is not
-			troubled[name] = !errors.Is(t.Err, kerr.UnknownTopicOrPartition)
-			delete(meta.Topics, name)
-		}
-	}
-	known := make(map[key]bool)
-	uncertain := make(map[string]bool)
-	gone := make(map[string][]*partition)
-	s.mu.Lock()
-	for _, p := range s.parts {
-		if p.state == done {
-			continue
-		}
-		known[key{p.id, p.topic, p.num}] = true
-		t, there := meta.Topics[p.topic]
-		switch {
-		case troubled[p.topic] || there && t.ID == p.id:
-			p.missing = false
-		case !p.missing || p.state == busy:
-			p.missing, uncertain[p.topic] = true, true
-		default:
-			p.state = busy // nobody else's
-			gone[p.topic] = append(gone[p.topic], p)
-		}
-	}
-	s.mu.Unlock()
-	for topic, parts := range gone {
-		text := "was deleted: what there was of it is read as far as it could be"
-		if _, again := meta.Topics[topic]; again {
-			text = "was deleted and created again: reading the new one from its beginning"
-		}
-		s.log.Warn(fmt.Sprintf("topic %s %s", topic, text), "was", kafka.FormatTopicID(parts[0].id))
-		for _, p := range parts {
-			if err := s.retire(ctx, p); err != nil {
-				return err
+// look asks for topics that came and went.
+func (s *source) look() {
+	s.ask(func(ctx context.Context) func() error {
+		meta, err := s.adm.Metadata(ctx)
+		return func() error {
+			if err != nil {
+				s.looked(fmt.Errorf("list topics: %w", err), s.cfg.Refresh)
+				return nil
 			}
+			return s.change(meta)
+		}
+	})
+}
+
+// looked ends a look.
+func (s *source) looked(err error, again time.Duration) {
+	if err != nil && s.reading.Err() == nil {
+		s.log.Warn(fmt.Sprintf("cannot look for new topics, and will try again: %v", err))
+	}
+	s.follower.looking, s.follower.refresh = false, time.Now().Add(again)
+}
+
+// change takes up new topics and partitions, and gives up those that are gone.
+func (s *source) change(meta kadm.Metadata) error {
+	before := make(map[*partition]bool) // done
+	for _, p := range s.parts {
+		before[p] = p.state == done
+	}
+	if err := s.found(meta.Topics, func(*partition) bool { return true }); err != nil {
+		return err
+	}
+	gone := make(map[string][]int32)
+	known := make(map[topicPartition]bool)
+	unsure := make(map[string]bool) // they may be gone
+	for _, p := range s.parts {
+		switch {
+		case p.state == done && !before[p]:
+			gone[p.topic] = append(gone[p.topic], p.num)
+		case p.state == done:
+		case !p.missing.IsZero():
+			unsure[p.topic] = true
+		default:
+			known[topicPartition{p.topic, p.num}] = true
 		}
 	}
-
-	cfg := f.cfg
-	cfg.Topics = slices.DeleteFunc(slices.Clone(cfg.Topics), func(t string) bool { return !selects(t, meta.Topics) })
-	selected, err := selectTopics(meta.Topics, cfg)
+	again := s.cfg.Refresh
+	if len(unsure) > 0 {
+		again = min(soon, again)
+	}
+	selected, err := selectNew(meta.Topics, s.cfg)
 	if err != nil {
-		return err
+		s.looked(err, again)
+		return nil
 	}
 	if s.member != nil { // the group says who reads what
+		s.looked(nil, again)
 		s.member.subscribe(slices.Sorted(maps.Keys(selected))...)
-		return s.retake(ctx, fetching, gone, meta.Topics, len(uncertain) > 0)
+		maps.DeleteFunc(gone, func(topic string, _ []int32) bool { return selected[topic] == nil })
+		if s.retake(); len(gone) > 0 { // for the group nothing has changed, though a topic was created again
+			s.take(gone)
+		}
+		return nil
 	}
 	for topic, nums := range selected {
-		for num := range nums {
-			if known[key{meta.Topics[topic].ID, topic, num}] {
-				delete(nums, num)
-			}
-		}
-		if len(nums) == 0 || uncertain[topic] {
+		maps.DeleteFunc(nums, func(num int32, _ bool) bool { return known[topicPartition{topic, num}] })
+		if len(nums) == 0 || unsure[topic] {
 			delete(selected, topic)
 		}
 	}
-	if len(selected) > 0 {
-		// All of what is new came after the start.
-		cfg.From, cfg.To, cfg.Cursor, cfg.Groups = Bound{}, Bound{}, nil, nil
-		more, err := (&planner{s.cl, s.adm, cfg, s.log, s.lost}).plan(fetching, meta, selected)
-		if err != nil {
-			return err
-		}
-		if err := s.add(ctx, more); err != nil {
-			return err
-		}
-		for _, p := range more.parts {
-			s.log.Info(fmt.Sprintf("%s: new, and followed from now on", p))
-		}
-	}
-	if len(uncertain) > 0 {
-		return errUncertain
-	}
-	return nil
-}
-
-// add takes up what a plan has.
-func (s *source) add(ctx context.Context, p *plan) error {
-	for i := range p.topics {
-		raw, err := p.topics[i].AppendFrame(nil)
-		if err != nil {
-			return err
-		}
-		if err := s.e.frames(ctx, raw); err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.parts = append(s.parts, p.parts...)
-	s.left += len(p.parts)
-	return nil
-}
-
-// retire writes the last mark of a partition that nobody fetches, and is done with it.
-func (s *source) retire(ctx context.Context, p *partition) error {
-	s.mu.Lock()
-	if p.state == done {
-		s.mu.Unlock()
+	if len(selected) == 0 {
+		s.looked(nil, again)
 		return nil
 	}
-	p.state = busy // nobody else's
-	s.mu.Unlock()
-	p.line.L.Lock()
-	p.end = p.pos // so that the stages downstream know that no more comes
-	p.line.L.Unlock()
-	err := s.put(ctx, &job{p: p, role: closing})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.finished(p)
-	return err
+	first := s.takeUnplaced(selected)
+	s.ask(func(ctx context.Context) func() error {
+		cfg := s.cfg
+		cfg.Groups = nil
+		late, err := s.planner(cfg).plan(ctx, meta, first)
+		var more *plan
+		if err == nil { // all of what is new came after the start
+			cfg.From, cfg.To, cfg.Cursor = Bound{}, Bound{}, nil
+			more, err = s.planner(cfg).plan(ctx, meta, selected)
+		}
+		return func() error {
+			if s.looked(err, again); err != nil {
+				return endsRun(err)
+			}
+			s.unplaced = late.unplaced
+			for _, p := range more.parts {
+				s.log.Info(fmt.Sprintf("%s: new, and followed from now on", p))
+			}
+			for _, p := range late.parts {
+				s.log.Info(fmt.Sprintf("%s: has a leader, and is followed from now on", p))
+			}
+			if err := s.add(late); err != nil {
+				return err
+			}
+			return s.add(more)
+		}
+	})
+	return nil
+}
+
+// takeUnplaced takes the partitions that were left out when the run began out of a
+// selection: those are begun where that run had to begin.
+func (s *source) takeUnplaced(selected selection) selection {
+	out := make(selection)
+	for _, u := range s.unplaced {
+		if !selected[u.topic][u.num] {
+			continue
+		}
+		if out[u.topic] == nil {
+			out[u.topic] = make(map[int32]bool)
+		}
+		out[u.topic][u.num] = true
+		if delete(selected[u.topic], u.num); len(selected[u.topic]) == 0 {
+			delete(selected, u.topic)
+		}
+	}
+	return out
+}
+
+// endsRun returns err where it is one that ends the run.
+func endsRun(err error) error {
+	if command.StatusOf(err) == command.Loss {
+		return err
+	}
+	return nil
+}
+
+// selectNew selects of the topics that there are. Those that are named need not be there.
+func selectNew(all kadm.TopicDetails, cfg Config) (selection, error) {
+	there := make(kadm.TopicDetails)
+	for name, t := range all {
+		if t.Err == nil {
+			there[name] = t
+		}
+	}
+	cfg.Topics = slices.DeleteFunc(slices.Clone(cfg.Topics), func(t string) bool { return !selects(t, there) })
+	return selectTopics(there, cfg)
 }
 
 // selects tells whether a selector can be applied to the topics that there are.
@@ -238,111 +222,122 @@ func selects(selector string, all kadm.TopicDetails) bool {
 	return there
 }
 
-// aim begins a restore point: it sets the offset that each partition must reach.
-func (f *follower) aim(ctx context.Context, s *source) error {
-	s.mu.Lock()
-	followed := make(selection)
-	for _, p := range s.parts {
-		if p.state != done {
-			if followed[p.topic] == nil {
-				followed[p.topic] = make(map[int32]bool)
-			}
-			followed[p.topic][p.num] = true
-		}
+// add takes up what a plan has.
+func (s *source) add(p *plan) error {
+	if len(p.parts) == 0 {
+		return nil
 	}
-	s.mu.Unlock()
-	next := &pointing{}
-	if len(followed) > 0 {
+	var head []byte
+	for i := range p.topics {
 		var err error
-		if next.groups, err = readGroups(ctx, s.adm, f.cfg, followed); err != nil {
+		if head, err = p.topics[i].AppendFrame(head); err != nil {
 			return err
 		}
 	}
-	next.time = time.Now()
-	if len(followed) > 0 {
-		asked := make(map[string][]int32)
-		for topic, nums := range followed {
-			asked[topic] = slices.Collect(maps.Keys(nums))
-		}
-		ends := kafka.ListOffsets(ctx, s.cl, asked, kafka.EndOffset, !f.cfg.Uncommitted)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, p := range s.parts {
-			if p.state == done {
-				continue
-			}
-			end := ends.Of(p.topic, p.num)
-			if end.Err != nil {
-				return fmt.Errorf("list the end offset of %s: %w", p, end.Err)
-			}
-			p.target = end.Offset
-		}
-	}
-	f.pending, f.point = next, next.time.Add(f.cfg.PointEvery)
+	s.queue.add(parcel{job: &job{head: head, always: true}})
+	s.parts = append(s.parts, p.parts...)
 	return nil
 }
 
-// reached tells whether every partition is past its target.
-func (s *source) reached() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.next == len(s.parts) && !slices.ContainsFunc(s.parts, func(p *partition) bool { return p.state != done && p.pos < p.target })
+// aim begins a restore point: it sets the offset that each partition must reach.
+func (s *source) aim() {
+	followed := make(selection)
+	for _, p := range s.parts {
+		if p.state == done {
+			continue
+		}
+		if followed[p.topic] == nil {
+			followed[p.topic] = make(map[int32]bool)
+		}
+		followed[p.topic][p.num] = true
+	}
+	s.ask(func(ctx context.Context) func() error {
+		next := &pointing{}
+		var ends kafka.Offsets
+		var err error
+		if next.groups, err = readGroups(ctx, s.adm, s.cfg, followed); err == nil {
+			next.time = time.Now()
+			ends = kafka.ListOffsets(ctx, s.cl, followed.lists(), kafka.EndOffset, !s.cfg.Uncommitted)
+		}
+		return func() error { return s.aimed(next, ends, err) }
+	})
 }
 
-// makePoint puts the pending restore point into the stream, between two fetches.
-func (f *follower) makePoint(ctx context.Context, s *source) error {
-	var groups []byte
+// aimed ends that: the point is waited for. A partition whose end nobody tells holds it
+// up, unless the run goes on without that partition.
+func (s *source) aimed(next *pointing, ends kafka.Offsets, err error) error {
+	f := s.follower
+	f.aiming = false
+	for _, p := range s.parts {
+		if err != nil || p.state == done || p.absent || followedSince(p, next.time) {
+			continue
+		}
+		end := ends.Of(p.topic, p.num)
+		if end.Err != nil {
+			err = fmt.Errorf("list the end offset of %s: %w", p, end.Err)
+			continue
+		}
+		p.target = end.Offset
+	}
+	if err != nil {
+		if s.reading.Err() == nil {
+			s.log.Warn(fmt.Sprintf("cannot make a restore point, and will try again: %v", err))
+		}
+		f.point = time.Now().Add(s.cfg.Refresh)
+		return nil
+	}
+	f.pending, f.point = next, next.time.Add(s.cfg.PointEvery)
+	return nil
+}
+
+// followedSince tells whether a partition was taken up after a time: then its own plan has
+// said what a point needs of it.
+func followedSince(p *partition, t time.Time) bool { return p.state == waiting || p.taken.After(t) }
+
+// makePoint puts the pending restore point into the stream: groups, a mark of every
+// partition, the point. All that was read of the partitions is before it.
+func (s *source) makePoint() error {
+	f := s.follower
+	var head []byte
+	var err error
 	for i := range f.pending.groups {
-		var err error
-		if groups, err = f.pending.groups[i].AppendFrame(groups); err != nil {
+		if head, err = f.pending.groups[i].AppendFrame(head); err != nil {
 			return err
 		}
 	}
-	point, err := (&format.Point{Time: f.pending.time.UnixMilli()}).AppendFrame(nil)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.pausing = true
-	for slices.ContainsFunc(s.active, func(p *partition) bool { return p.state == busy }) && !s.stopped && !s.failed {
-		s.changed.Wait()
-	}
-	over := s.stopped || s.failed
 	parts := slices.SortedFunc(slices.Values(s.active), func(a, b *partition) int {
 		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.num, b.num))
 	})
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.pausing = false
-		s.changed.Broadcast()
-	}()
-	if over {
-		return nil
+	n := 0
+	for _, p := range parts {
+		if p.state == done {
+			continue
+		}
+		if head, err = p.newMark(p.pos, p.lastEpoch()).AppendFrame(head); err != nil {
+			return err
+		}
+		p.marked = p.pos
+		n++
 	}
-	defer s.wait()()
-	if err := s.e.point(ctx, parts, groups, point); err != nil {
+	point := format.Point{Time: f.pending.time.UnixMilli(), Without: without(s.parts, s.unplaced)}
+	if head, err = point.AppendFrame(head); err != nil {
 		return err
 	}
-	for _, p := range parts {
-		p.marked = p.pos
-	}
-	s.log.Info(fmt.Sprintf("restore point of %s and %s", command.Count(int64(len(parts)), "partition"), command.Count(int64(len(f.pending.groups)), "consumer group")),
+	s.queue.add(parcel{job: &job{head: head}})
+	s.log.Info(fmt.Sprintf("restore point of %s and %s", command.Count(int64(n), "partition"), command.Count(int64(len(f.pending.groups)), "consumer group")),
 		"at", f.pending.time.UTC().Format(time.RFC3339))
 	f.pending = nil
 	return nil
 }
 
-// markIdle marks those of a claim that have gone on since their last mark, and then
-// have been idle.
-func (s *source) markIdle(ctx context.Context, set []*partition) error {
-	for _, p := range set {
-		if p.pos > p.marked && time.Since(p.advanced) >= s.cfg.Refresh {
-			if err := s.put(ctx, &job{p: p, role: marking}); err != nil {
+// markIdle marks partitions that have gone on since their last mark, and then have been
+// idle.
+func (s *source) markIdle(now time.Time) error {
+	for _, p := range s.active {
+		if p.state != done && p.pos > p.marked && now.Sub(p.advanced) >= s.cfg.Refresh {
+			if err := s.mark(p, nil); err != nil {
 				return err
 			}
-			p.marked = p.pos
 		}
 	}
 	return nil

@@ -186,19 +186,18 @@ func (m *member) hold(p *partition, from int64) {
 	m.held[topicPartition{p.topic, p.num}] = &holding{id: kafka.FormatTopicID(p.id), stored: from, committed: from}
 }
 
-// release lets go of partitions, unless they are lost once all that was read of them is
-// stored and committed, or when the others can wait no longer.
-func (m *member) release(parts []*partition, lost bool) {
+// release lets go of partitions that were read up to these offsets, unless they are lost
+// once all of that is stored and committed, or when the others can wait no longer.
+func (m *member) release(read map[topicPartition]int64, lost bool) {
 	deadline := time.Now().Add(handOver)
 	wake := time.AfterFunc(handOver, m.changed.Broadcast)
 	defer wake.Stop()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, p := range parts {
-		key := topicPartition{p.topic, p.num}
-		for h := m.held[key]; !lost && h != nil && h.committed < p.pos; h = m.held[key] {
+	for key, next := range read {
+		for h := m.held[key]; !lost && h != nil && h.committed < next; h = m.held[key] {
 			if !time.Now().Before(deadline) {
-				m.log.Warn(fmt.Sprintf("%s: given up at offset %d before all that was read is known to be stored: it will be read again from %d", p, p.pos, h.committed))
+				m.log.Warn(fmt.Sprintf("%s/%d: given up at offset %d before all that was read is known to be stored: it will be read again from %d", key.topic, key.num, next, h.committed))
 				break
 			}
 			m.changed.Wait()
@@ -300,41 +299,82 @@ func (m *member) leave() {
 	m.cl.Close()
 }
 
-// A yielding is partitions that go to others of the group.
-type yielding struct {
-	event
-	parts []*partition
-}
-
 // assigned does what the group wants.
-func (s *source) assigned(ctx, fetching context.Context, ev event) error {
-	if ev.err != nil {
+func (s *source) assigned(ev event) error {
+	switch {
+	case ev.err != nil:
 		return ev.err
-	}
-	if len(ev.taken) > 0 {
-		y := &yielding{event: ev}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, p := range s.parts {
-			if p.state != done && slices.Contains(ev.taken[p.topic], p.num) {
-				p.leaving = true
-				y.parts = append(y.parts, p)
-			}
-		}
-		s.yielding = append(s.yielding, y)
-		s.look()
-		return nil
+	case len(ev.taken) > 0:
+		return s.yield(ev)
 	}
 	close(ev.done)
-	return s.take(ctx, fetching, ev.given)
+	s.take(ev.given)
+	return nil
+}
+
+// yield gives up partitions that others of the group are to have.
+func (s *source) yield(ev event) error {
+	s.unplaced = slices.DeleteFunc(s.unplaced, func(u unplaced) bool { return slices.Contains(ev.taken[u.topic], u.num) })
+	read := make(map[topicPartition]int64)
+	for _, p := range s.parts {
+		if p.state == done || !slices.Contains(ev.taken[p.topic], p.num) {
+			continue
+		}
+		if err := s.retire(p, nil); err != nil {
+			return err
+		}
+		read[topicPartition{p.topic, p.num}] = p.pos
+	}
+	s.log.Info(fmt.Sprintf("group %s takes %s from this process", s.member.group, command.Count(int64(len(read)), "partition")))
+	go func() { // it may outlast the run, whose last receipts it waits for
+		s.member.release(read, ev.lost)
+		close(ev.done)
+	}()
+	return nil
 }
 
 // take takes up partitions that the group gives to this process.
-func (s *source) take(ctx, fetching context.Context, given map[string][]int32) error {
+func (s *source) take(given map[string][]int32) {
+	s.taking = true
+	s.ask(func(ctx context.Context) func() error {
+		plan, err := s.planGiven(ctx, given)
+		return func() error {
+			if s.taking = false; err != nil {
+				return err
+			}
+			for _, p := range plan.parts {
+				p.begins = true
+				s.member.hold(p, max(p.pos, p.lost[1]))
+			}
+			if n := len(plan.parts); n > 0 {
+				s.log.Info(fmt.Sprintf("group %s gives %s to this process", s.member.group, command.Count(int64(n), "partition")))
+			}
+			s.unplaced = append(s.unplaced, plan.unplaced...)
+			return s.add(plan)
+		}
+	})
+}
+
+// retake tries once more to take up what the group gave and could not be planned.
+func (s *source) retake() {
+	if s.taking || len(s.unplaced) == 0 {
+		return
+	}
+	again := make(map[string][]int32)
+	for _, u := range s.unplaced {
+		s.log.Warn(fmt.Sprintf("%s: its offsets cannot be had, and will be asked for again: %v", u.partition, u.why))
+		again[u.topic] = append(again[u.topic], u.num)
+	}
+	s.unplaced = nil
+	s.take(again)
+}
+
+// planGiven plans to read partitions from where the group has come to.
+func (s *source) planGiven(ctx context.Context, given map[string][]int32) (*plan, error) {
 	names := slices.Sorted(maps.Keys(given))
-	meta, err := s.adm.Metadata(fetching, names...)
+	meta, err := s.adm.Metadata(ctx, names...)
 	if err != nil {
-		return fmt.Errorf("list topics: %w", err)
+		return nil, fmt.Errorf("list topics: %w", err)
 	}
 	selected := make(selection)
 	for topic, nums := range given {
@@ -348,68 +388,8 @@ func (s *source) take(ctx, fetching context.Context, given map[string][]int32) e
 		}
 	}
 	cfg := s.cfg
-	if cfg.Cursor, err = s.member.cursor(fetching, s.cfg.Cursor, names); err != nil {
-		return err
+	if cfg.Cursor, err = s.member.cursor(ctx, s.cfg.Cursor, names); err != nil {
+		return nil, err
 	}
-	plan, err := (&planner{s.cl, s.adm, cfg, s.log, s.lost}).plan(fetching, meta, selected)
-	if err != nil {
-		return err
-	}
-	for _, p := range plan.parts {
-		p.begins = true
-		s.member.hold(p, max(p.pos, p.lost[1]))
-	}
-	s.log.Info(fmt.Sprintf("group %s gives %s to this process", s.member.group, command.Count(int64(len(plan.parts)), "partition")))
-	return s.add(ctx, plan)
-}
-
-// yield gives up the partitions that others are to have, once nobody fetches them.
-func (s *source) yield(ctx context.Context) error {
-	var left []*yielding
-	for _, y := range s.yielding {
-		s.mu.Lock()
-		ready := !slices.ContainsFunc(y.parts, func(p *partition) bool { return p.state == busy })
-		s.mu.Unlock()
-		if !ready {
-			left = append(left, y)
-			continue
-		}
-		for _, p := range y.parts {
-			if err := s.retire(ctx, p); err != nil {
-				return err
-			}
-		}
-		s.log.Info(fmt.Sprintf("group %s takes %s from this process", s.member.group, command.Count(int64(len(y.parts)), "partition")))
-		go func() {
-			s.member.release(y.parts, y.lost)
-			close(y.done)
-		}()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.yielding = left
-	return nil
-}
-
-// retake takes up what this process had of topics that were deleted and created again:
-// for the group nothing has changed.
-func (s *source) retake(ctx, fetching context.Context, gone map[string][]*partition, topics kadm.TopicDetails, uncertain bool) error {
-	again := make(map[string][]int32)
-	for topic, parts := range gone {
-		if _, there := topics[topic]; !there {
-			continue
-		}
-		for _, p := range parts {
-			again[topic] = append(again[topic], p.num)
-		}
-	}
-	if len(again) > 0 {
-		if err := s.take(ctx, fetching, again); err != nil {
-			return err
-		}
-	}
-	if uncertain {
-		return errUncertain
-	}
-	return nil
+	return s.planner(cfg).plan(ctx, meta, selected)
 }

@@ -47,18 +47,6 @@ func (p *plan) offsets() int64 {
 	return n
 }
 
-// without are the partitions that are left out, by topic.
-func (p *plan) without() map[string][]int32 {
-	if len(p.unplaced) == 0 {
-		return nil
-	}
-	out := make(map[string][]int32)
-	for _, u := range p.unplaced {
-		out[u.topic] = append(out[u.topic], u.num)
-	}
-	return out
-}
-
 // A planner asks a cluster what there is to read.
 type planner struct {
 	cl   *kgo.Client
@@ -104,13 +92,14 @@ func (p *planner) plan(ctx context.Context, meta kadm.Metadata, selected selecti
 
 // A position is where earlier runs have come to in a partition.
 type position struct {
-	next  int64 // -1: they have not read it
-	epoch int32 // leader epoch of the last batch below next, -1 where it is not known
+	next  int64        // -1: they have not read it
+	epoch int32        // leader epoch of the last batch below next, -1 where it is not known
+	seen  []epochStart // where this and earlier ones begin, as far as this run has read them
 }
 
 // resume returns what the cursor says of a topic's partitions.
 func (p *planner) resume(name, id string) func(num int32) position {
-	none := func(int32) position { return position{-1, -1} }
+	none := func(int32) position { return position{next: -1, epoch: -1} }
 	if p.cfg.Cursor == nil {
 		return none
 	}
@@ -120,7 +109,7 @@ func (p *planner) resume(name, id string) func(num int32) position {
 		return none
 	}
 	return func(num int32) position {
-		at := position{-1, -1}
+		at := position{next: -1, epoch: -1}
 		if next, ok := t.Partitions[num]; ok {
 			at.next = next
 		}
@@ -206,7 +195,7 @@ func (p *planner) wait(ctx context.Context, plan *plan, stop <-chan struct{}) er
 	}
 	for over := time.After(p.cfg.Timeout); len(plan.unplaced) > 0; {
 		select {
-		case <-time.After(tendEvery):
+		case <-time.After(lookEvery):
 		case <-stop:
 			return nil
 		case <-ctx.Done():
@@ -252,6 +241,10 @@ func (p *planner) giveUp(plan *plan) error {
 		what := fmt.Sprintf("%s is left out: its offsets could not be had for %s: %v", u.partition, p.cfg.Timeout, u.why)
 		if p.cfg.FailOnLoss {
 			return lossError(what)
+		}
+		if p.cfg.Follow { // it may yet have a leader
+			p.log.Warn(fmt.Sprintf("%s: going on without it until its offsets can be had: %v", u.partition, u.why))
+			continue
 		}
 		p.lost.add(what)
 	}

@@ -49,7 +49,7 @@ func TestResume(t *testing.T) {
 		"of no known epoch, past what is stable": {-1, known{0, 80, 120, -1, epochs{unasked, unasked, unasked}}, 100, false},
 		"of no known epoch, not yet told":        {-1, known{0, 80, 80, -1, epochs{unasked, unasked, ends(3, 120)}}, 100, false},
 	} {
-		r := resume(position{100, c.epoch}, c.known)
+		r := resume(position{next: 100, epoch: c.epoch}, c.known)
 		if r.from != c.from || r.branch != c.branch || (r.why != "") != c.branch {
 			t.Errorf("%s: %+v, want %d, %v", name, r, c.from, c.branch)
 		}

@@ -12,13 +12,15 @@ type place struct {
 	offset int64
 	// aligned says that a batch ended there, so that the next one cannot begin before.
 	aligned bool
+	epoch   int32 // leader epoch of that batch, -1 where it is not known
 }
 
 // A span is what the whole batches of a response cover.
 type span struct {
-	next  int64 // the offset behind the last of them; place.offset where there is none
-	epoch int32 // leader epoch of the last of them
-	size  int   // bytes
+	next    int64        // the offset behind the last of them; place.offset where there is none
+	seen    []epochStart // the leader epochs that begin in them
+	size    int          // bytes
+	records int64
 }
 
 // scan looks at the batches of a response, up to the one that takes it to the offset
@@ -26,7 +28,8 @@ type span struct {
 // the checksums do not cover the offsets, which have to ascend, and are below the high
 // watermark.
 func scan(b []byte, from place, end, highWatermark int64) (span, error) {
-	s := span{next: from.offset, epoch: -1}
+	s := span{next: from.offset}
+	epoch := from.epoch
 	for s.size < len(b) {
 		t, _, err := recordbatch.Cut(b[s.size:])
 		if errors.Is(err, recordbatch.ErrPartial) {
@@ -44,7 +47,11 @@ func scan(b []byte, from place, end, highWatermark int64) (span, error) {
 		if s.next >= end { // the batch behind the last one has told that the last one may be so
 			break
 		}
-		s.next, s.epoch, s.size = t.Last+1, t.LeaderEpoch, s.size+t.Size()
+		if t.LeaderEpoch > epoch { // it never goes down, and no checksum covers it
+			epoch = t.LeaderEpoch
+			s.seen = append(s.seen, epochStart{epoch, max(t.First, from.offset)})
+		}
+		s.next, s.size, s.records = t.Last+1, s.size+t.Size(), s.records+int64(t.Records)
 	}
 	return s, nil
 }

@@ -1,7 +1,6 @@
 package fetch
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,738 +13,670 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
-	"github.com/kbkio/kbk/pkg/recordbatch"
-	"github.com/kbkio/kbk/pkg/throttle"
 )
 
 const (
-	tendEvery    = 250 * time.Millisecond // a look at partitions in trouble
-	confirmEmpty = 3                      // see settle
+	lookEvery = 250 * time.Millisecond // at partitions that are stuck, and at what is due
+
+	// soon is when to look again at what may be a change.
+	soon = time.Second
+
+	// fetchPause is how long to leave a broker alone that answers at once and without
+	// records.
+	fetchPause = 100 * time.Millisecond
 )
 
-// A partition is one of those being read. Its fields from leader on change
-// during the run, under the source's lock.
-type partition struct {
-	topic    string
-	id       [16]byte
-	num      int32
-	end      int64 // the first offset not to read; openEnd while following
-	target   int64 // a restore point needs what is below it
-	logStart int64
-	lost     [2]int64 // offsets below the first to read that are gone; empty if equal
-	resumed  position // where earlier runs have come to
-	branch   bool     // what they have read from the first offset on is not there any more
-
-	leader   int32
-	epoch    int32 // the leader's, or -1
-	pos      int64 // the next offset to fetch
-	lastSeen int32 // leader epoch of the last batch, -1 before it
-	aligned  bool  // a batch ended at pos
-	state    state
-	empty    int           // fetches of it alone that brought nothing, in a row
-	moved    time.Duration // on the source's clock, when pos last went on, or a broker said that there is no more
-	trouble  error         // why it does not
-	advanced time.Time     // when pos last went on
-	marked   int64         // the last mark's offset
-	missing  bool          // from the metadata, when they were last refreshed
-	begins   bool          // a mark has to say that it may not be the stream's first time
-	leaving  bool          // to others of the group: it is not fetched any more
-
-	// Of its jobs, which are fetched ahead of what is written: see turn.
-	jobs    int64 // put; whoever has the partition counts them
-	line    *sync.Cond
-	begun   int64 // jobs that have had their turn
-	reached int64 // offset below which all is written, or being so
-	epoch0  int32 // leader epoch there
-	halted  bool
-	closed  bool // the last mark is written
-}
-
-// turn decides whether a job is done, when it is its turn among the partition's: once
-// one has been left out because the run is told to stop, so are all after it. So a
-// stop need not wait until everything is written that was fetched ahead, which may
-// be far more than it was as it came over the network.
-func (p *partition) turn(j *job, stop <-chan struct{}) bool {
-	p.line.L.Lock()
-	defer p.line.L.Unlock()
-	for p.begun != j.seq {
-		p.line.Wait() // for one that another worker has just taken
-	}
-	p.begun++
-	p.line.Broadcast()
-	switch j.role {
-	case marking:
-		return !p.halted
-	case opening, closing:
-		return true
-	}
-	select {
-	case <-stop:
-		p.halted = true
-	default:
-	}
-	if p.halted {
-		return false
-	}
-	p.reached, p.epoch0, p.closed = j.next, j.epoch, len(j.tail) > 0
-	return true
-}
-
-// markHere appends to b a mark of what has been written of the partition, unless it is
-// to be the last and there has been one.
-func (p *partition) markHere(b []byte, last bool) ([]byte, error) {
-	p.line.L.Lock()
-	defer p.line.L.Unlock()
-	if last && p.closed {
-		return b, nil
-	}
-	p.closed = p.closed || last
-	return p.mark(b, p.reached, p.epoch0, nil)
-}
-
-type state uint8
-
-const (
-	waiting state = iota // not begun
-	idle                 // to be fetched
-	busy                 // being fetched
-	ailing               // waits for fresh metadata
-	done
-)
-
-func (p *partition) String() string { return fmt.Sprintf("%s/%d", p.topic, p.num) }
-
-// A source fetches partitions from their leaders: one goroutine a broker, each
-// with one request on the way for all idle partitions that the broker leads.
-// Where a partition has come to is told by the batches' own offsets, so that
-// markers, aborted and compacted records count as read.
+// A source reads partitions from their leaders. All of its state belongs to the goroutine
+// of run, which waits for messages and for nothing else: each broker is asked for records
+// by a goroutine of its own, with one request at a time for all idle partitions that it
+// leads (broker.go); other requests have one each (ask); and what goes into the stream is
+// put there by the queue's (queue.go). What to do is decided in decide.go.
 type source struct {
 	cl       *kgo.Client
 	adm      *kadm.Client
 	cfg      Config
 	log      *slog.Logger
 	stop     <-chan struct{}
-	e        *encoder
-	lost     *losses
-	parts    []*partition
-	limit    int  // partitions read at once
-	isolated int8 // read_committed is 1 (IsolationLevel)
 	progress func(done int64)
-	bytes    *throttle.Limit
-	records  *throttle.Limit
+
+	parts    []*partition
+	unplaced []unplaced   // while following: to be read once their offsets can be had
+	begun    int          // how many of them are, the first ones
+	active   []*partition // begun and not done
+	brokers  map[int32]*broker
+	ready    bool // there may be something to fetch
+	finding  bool // the metadata of stuck partitions are being asked for
+	queue    *queue
+
 	follower *follower // nil where the run has an end
 	member   *member   // nil where the run is in no group
-	events   chan event
-	yielding []*yielding
+	taking   bool      // partitions that the group gave are being looked at
 
-	over chan struct{} // there is something for run to look at
-
-	mu      sync.Mutex
-	changed *sync.Cond
-	next    int // index of the next partition to begin
-	left    int // partitions begun and not done, or not begun
-	active  []*partition
-	brokers map[int32]bool // that have a goroutine
+	lost    *losses
 	scanned int64
-	// Goroutines that wait for the stages downstream, or for a limit, and since when
-	// there are any; how long there were some until then.
-	waiting int
-	since   time.Time
-	waited  time.Duration
-	began   time.Time
-	pausing bool // nothing more is claimed
-	stopped bool // by the stop channel
-	failed  bool
+	stopped bool // before all was read
+
+	reading context.Context // ends when no more is to be read
+	answers chan *answer
+	replies chan func() error // see ask
+	events  chan event        // of member
+	over    chan struct{}     // nobody takes messages any more
+	working sync.WaitGroup
 }
 
-func newSource(cl *kgo.Client, cfg Config, env *command.Env, parts []*partition, e *encoder) *source {
-	s := &source{
-		cl: cl, adm: kadm.NewClient(cl), cfg: cfg, log: env.Log, stop: env.Stop, e: e, lost: e.lost, parts: parts,
-		limit: cfg.Concurrency, left: len(parts), brokers: make(map[int32]bool),
-		bytes: throttle.New(cfg.MaxRate), records: throttle.New(cfg.MaxRecords),
-		over: make(chan struct{}, 1), began: time.Now(),
+func newSource(cl *kgo.Client, cfg Config, env *command.Env, p *plan, e *encoder) *source {
+	return &source{
+		cl: cl, adm: kadm.NewClient(cl), cfg: cfg, log: env.Log, stop: env.Stop, progress: func(int64) {},
+		parts: p.parts, unplaced: p.unplaced, brokers: make(map[int32]*broker), queue: newQueue(e, cfg), lost: e.lost,
+		answers: make(chan *answer), replies: make(chan func() error), over: make(chan struct{}),
 	}
-	if cfg.Follow {
-		s.limit = math.MaxInt
-	}
-	if !cfg.Uncommitted {
-		s.isolated = 1
-	}
-	s.changed = sync.NewCond(&s.mu)
-	return s
 }
 
-// run fetches until every partition is at its end, or until it is told to stop.
+// run reads until every partition is at its end, or until it is told to stop. What is on
+// its way from a broker is then given up at once; what has come is kept.
 func (s *source) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	wake := context.AfterFunc(ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.failed = true
-		s.changed.Broadcast()
-	})
-	defer wake()
-	halted := make(chan struct{})
-	defer close(halted)
-	// What is on its way from a broker is given up at once; what has come is kept.
-	fetching, halt := context.WithCancel(ctx)
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	reading, halt := context.WithCancel(ctx)
 	defer halt()
-	go func() {
-		select {
-		case <-s.stop:
-			s.mu.Lock()
-			s.stopped = !s.finishedAll()
-			s.mu.Unlock()
-			halt()
-			s.changed.Broadcast()
-		case <-halted:
-		}
-	}()
-	var serving sync.WaitGroup
-	tick := time.NewTicker(tendEvery)
+	s.reading = reading
+	queued := make(chan error, 1)
+	go func() { queued <- s.queue.run(ctx, reading, s.over) }()
+	err := s.loop(ctx)
+	halt()
+	close(s.over)
+	for _, b := range s.brokers {
+		close(b.orders)
+	}
+	if err == nil {
+		s.queue.last()
+	} else {
+		fail(err) // the stages downstream are not waited for
+	}
+	close(s.queue.parcels)
+	s.working.Wait()
+	if qerr := <-queued; err == nil {
+		err = qerr
+	}
+	return err
+}
+
+// loop takes messages until the run is over.
+func (s *source) loop(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		if err := s.begin(ctx); err != nil {
-			cancel(err)
-			break
+		if err := s.begin(); err != nil {
+			return err
 		}
-		s.mu.Lock()
-		for _, p := range s.active {
-			if p.state == idle && !s.brokers[p.leader] {
-				s.brokers[p.leader] = true
-				broker := p.leader
-				serving.Go(func() {
-					if err := s.serve(ctx, fetching, broker); err != nil {
-						cancel(err)
-					}
-				})
-			}
-		}
-		finished := s.finishedAll() || s.stopped || s.failed
-		s.mu.Unlock()
-		if finished {
-			break
-		}
-		if err := s.yield(ctx); err != nil {
-			cancel(err)
-		}
-		select {
-		case <-s.over:
-		case ev := <-s.events:
-			if err := s.assigned(ctx, fetching, ev); err != nil && fetching.Err() == nil {
-				cancel(err)
-			}
-		case <-fetching.Done():
-		case <-tick.C:
-			if err := s.tend(fetching); err != nil {
-				cancel(err)
-			}
-			if s.follower != nil {
-				if err := s.follower.tend(ctx, fetching, s); err != nil {
-					cancel(err)
-				}
-			}
-		}
-	}
-	serving.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	return s.finish(ctx)
-}
-
-// finishedAll tells whether there is no more to come. The lock is held.
-func (s *source) finishedAll() bool { return s.left == 0 && s.follower == nil }
-
-// begin takes up partitions while fewer than the limit are active.
-func (s *source) begin(ctx context.Context) error {
-	for {
-		s.mu.Lock()
-		s.active = slices.DeleteFunc(s.active, func(p *partition) bool { return p.state == done })
-		if len(s.active) >= s.limit || s.next == len(s.parts) || s.stopped || s.failed {
-			s.mu.Unlock()
+		s.dispatch()
+		s.queue.flush()
+		if s.finished() {
 			return nil
 		}
-		p := s.parts[s.next]
-		s.next++
-		s.mu.Unlock()
-		p.line = sync.NewCond(new(sync.Mutex))
-		if p.lastSeen = -1; !p.branch {
-			p.lastSeen = p.resumed.epoch
+		events := s.events
+		if s.taking { // one after another
+			events = nil
 		}
-		p.epoch0 = p.lastSeen
-		j := &job{p: p, role: opening}
 		var err error
-		if j.head, err = p.opening(nil); err != nil {
+		select {
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-s.stop:
+			s.stopped = true
+			return nil
+		case a := <-s.answers:
+			err = s.answered(a)
+		case b := <-s.queue.free:
+			s.freed(b)
+		case reply := <-s.replies:
+			err = reply()
+		case ev := <-events:
+			err = s.assigned(ev)
+		case now := <-tick.C:
+			err = s.tick(now)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// finished tells whether all was read, and the limits let it pass.
+func (s *source) finished() bool {
+	if s.follower != nil || s.begun < len(s.parts) {
+		return false
+	}
+	for _, p := range s.active {
+		if p.state != done {
+			return false
+		}
+	}
+	for _, b := range s.brokers {
+		if b.busy && !b.held.IsZero() {
+			return false
+		}
+	}
+	return true
+}
+
+// ask does work that takes time, in a goroutine. The function that it returns is called
+// in the source's own.
+func (s *source) ask(work func(ctx context.Context) func() error) {
+	s.working.Go(func() {
+		reply := work(s.reading)
+		select {
+		case s.replies <- reply:
+		case <-s.over:
+		}
+	})
+}
+
+// begin takes up partitions while fewer than the limit are active.
+func (s *source) begin() error {
+	limit := s.cfg.Concurrency
+	if s.cfg.Follow {
+		limit = math.MaxInt
+	}
+	s.active = slices.DeleteFunc(s.active, func(p *partition) bool { return p.state == done })
+	for ; len(s.active) < limit && s.begun < len(s.parts); s.begun++ {
+		p := s.parts[s.begun]
+		if p.resumed.epoch >= 0 && !p.branch {
+			p.seen = []epochStart{{epoch: p.resumed.epoch}}
+		}
+		m := p.newMark(p.pos, -1)
+		m.Begins, m.Branch = p.begins, p.branch
+		j := &job{p: p, epoch: p.lastEpoch(), always: true}
+		var err error
+		if j.head, err = m.AppendFrame(nil); err != nil {
 			return err
 		}
 		if p.lost[0] < p.lost[1] {
-			if j.head, err = p.mark(j.head, p.lost[1], -1, [][2]int64{p.lost}); err != nil {
-				return err
-			}
 			p.pos = p.lost[1]
-		}
-		p.reached, p.marked = p.pos, p.pos
-		over := p.pos >= p.end
-		if err := s.put(ctx, j); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		p.moved = s.clock()
-		if p.state = idle; over {
-			s.finished(p)
-		} else if p.leader < 0 {
-			p.state, p.trouble = ailing, kerr.LeaderNotAvailable
-		}
-		s.active = append(s.active, p)
-		s.changed.Broadcast()
-		s.mu.Unlock()
-	}
-}
-
-// opening appends the partition's first mark to b.
-func (p *partition) opening(b []byte) ([]byte, error) {
-	m := p.newMark(p.pos, -1)
-	m.Begins, m.Branch = p.begins, p.branch
-	return m.AppendFrame(b)
-}
-
-// mark appends another. The leader epoch is -1 before the first batch.
-func (p *partition) mark(b []byte, next int64, epoch int32, lost [][2]int64) ([]byte, error) {
-	m := p.newMark(next, epoch)
-	m.Lost = lost
-	return m.AppendFrame(b)
-}
-
-func (p *partition) newMark(next int64, epoch int32) *format.Mark {
-	m := &format.Mark{Topic: p.topic, Partition: p.num, Next: next}
-	m.TopicID, m.LogStart = kafka.FormatTopicID(p.id), &p.logStart
-	if p.end != openEnd {
-		m.End = &p.end
-	}
-	if epoch >= 0 {
-		m.LeaderEpoch = &epoch
-	}
-	return m
-}
-
-// serve fetches from one broker.
-func (s *source) serve(ctx, fetching context.Context, broker int32) error {
-	for {
-		set := s.claim(broker)
-		if set == nil {
-			return nil
-		}
-		req, byID := s.request(set)
-		answer, err := s.cl.Broker(int(broker)).RetriableRequest(fetching, req)
-		if fetching.Err() != nil {
-			s.release(set)
-			return nil // the next claim says whether this was the end
-		}
-		if err != nil {
-			s.ail(set, fmt.Errorf("broker %d: %w", broker, err))
-			continue
-		}
-		resp := answer.(*kmsg.FetchResponse)
-		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-			s.ail(set, fmt.Errorf("broker %d: %w", broker, err))
-			continue
-		}
-		if err := s.handle(ctx, set, byID, resp); err != nil {
-			return err
-		}
-		if s.follower != nil {
-			if err := s.markIdle(ctx, set); err != nil {
+			m := p.newMark(p.pos, -1)
+			m.Lost = [][2]int64{p.lost}
+			if j.head, err = m.AppendFrame(j.head); err != nil {
 				return err
 			}
 		}
-		if err := s.throttle(fetching, resp); err != nil && fetching.Err() == nil {
-			return err
-		}
-		s.release(set)
-	}
-}
-
-// claim waits for idle partitions that a broker leads and takes all of them, or
-// nil when there is no more to do.
-func (s *source) claim(broker int32) []*partition {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		if s.finishedAll() || s.stopped || s.failed {
-			return nil
-		}
-		var set []*partition
-		for _, p := range s.active {
-			if p.state == idle && p.leader == broker && !s.pausing && !p.leaving {
-				if p.empty > 0 { // see settle
-					set = []*partition{p}
-					break
-				}
-				set = append(set, p)
+		j.next, p.marked, p.local = p.pos, p.pos, -1
+		p.taken = time.Now()
+		p.moved, p.advanced = p.taken, p.taken
+		if p.pos >= p.end {
+			if err := s.finish(p, j, p.newMark(p.pos, p.lastEpoch())); err != nil {
+				return err
 			}
+			continue
 		}
-		if len(set) > 0 {
-			for _, p := range set {
-				p.state = busy
-			}
-			return set
-		}
-		s.changed.Wait()
-	}
-}
-
-// release makes what is left of a claim idle again, those of which least was
-// heard first: a broker fills a response in the order of the request.
-func (s *source) release(set []*partition) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range set {
-		if p.state == busy {
-			p.state = idle
-		}
-	}
-	slices.SortStableFunc(s.active, func(a, b *partition) int { return cmp.Compare(a.moved, b.moved) })
-	s.changed.Broadcast()
-	if len(s.yielding) > 0 {
-		s.look()
-	}
-}
-
-// look wakes run. The lock is held.
-func (s *source) look() {
-	select {
-	case s.over <- struct{}{}:
-	default: // it has a look to take already
-	}
-}
-
-func (s *source) ail(set []*partition, why error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range set {
-		if p.state == busy {
-			p.state, p.trouble = ailing, why
-		}
-	}
-}
-
-func (s *source) request(set []*partition) (*kmsg.FetchRequest, map[[16]byte]string) {
-	req := kmsg.NewPtrFetchRequest()
-	req.ReplicaID = -1
-	req.MaxWaitMillis = int32(s.cfg.FetchWait.Milliseconds())
-	req.MinBytes = 1
-	req.MaxBytes = s.cfg.FetchBytes
-	if rate := s.cfg.MaxRate; rate > 0 { // no more than a second's worth
-		req.MaxBytes = int32(min(int64(req.MaxBytes), rate))
-	}
-	req.IsolationLevel = s.isolated
-	req.SessionEpoch = -1 // no fetch session: the set changes with every request
-	byID := make(map[[16]byte]string)
-	topics := make(map[string]int)
-	for _, p := range set {
-		i, ok := topics[p.topic]
-		if !ok {
-			i = len(req.Topics)
-			topics[p.topic], byID[p.id] = i, p.topic
-			t := kmsg.NewFetchRequestTopic()
-			t.Topic, t.TopicID = p.topic, p.id
-			req.Topics = append(req.Topics, t)
-		}
-		rp := kmsg.NewFetchRequestTopicPartition()
-		rp.Partition, rp.FetchOffset, rp.CurrentLeaderEpoch = p.num, p.pos, p.epoch
-		rp.PartitionMaxBytes = max(s.cfg.FetchPartitionBytes, req.MaxBytes/int32(len(set)))
-		req.Topics[i].Partitions = append(req.Topics[i].Partitions, rp)
-	}
-	return req, byID
-}
-
-// handle takes a response apart.
-func (s *source) handle(ctx context.Context, set []*partition, byID map[[16]byte]string, resp *kmsg.FetchResponse) error {
-	type key struct {
-		topic string
-		num   int32
-	}
-	asked := make(map[key]*partition, len(set))
-	for _, p := range set {
-		asked[key{p.topic, p.num}] = p
-	}
-	for i := range resp.Topics {
-		t := &resp.Topics[i]
-		topic := t.Topic
-		if topic == "" {
-			topic = byID[t.TopicID]
-		}
-		for j := range t.Partitions {
-			rp := &t.Partitions[j]
-			p := asked[key{topic, rp.Partition}]
-			if p == nil {
-				return fmt.Errorf("fetch: a broker answered for %s/%d, which it was not asked for", topic, rp.Partition)
-			}
-			if err := s.handlePartition(ctx, p, rp, len(set) == 1 && resp.ThrottleMillis == 0); err != nil {
-				return fmt.Errorf("fetch %s: %w", p, err)
-			}
+		s.queue.add(parcel{job: j})
+		if s.active = append(s.active, p); p.leader < 0 {
+			s.setStuck(p, kerr.LeaderNotAvailable)
+		} else {
+			s.setIdle(p)
 		}
 	}
 	return nil
 }
 
-func (s *source) handlePartition(ctx context.Context, p *partition, rp *kmsg.FetchResponseTopicPartition, alone bool) error {
-	if err := kerr.ErrorForCode(rp.ErrorCode); err != nil {
-		switch {
-		case errors.Is(err, kerr.OffsetOutOfRange):
-			return s.outOfRange(ctx, p)
-		case s.follower != nil && (errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.InconsistentTopicID)):
-			s.ail([]*partition{p}, err)
-			s.follower.hurry()
-			return nil
-		case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InconsistentTopicID):
-			return fmt.Errorf("the topic was deleted, or deleted and created again, while it was read: %w", err)
-		case kerr.IsRetriable(err):
-			s.ail([]*partition{p}, err)
-			return nil
-		}
-		return err
-	}
-	got, err := scan(rp.RecordBatches, place{p.pos, p.aligned}, p.end, rp.HighWatermark)
-	if err != nil {
-		return err
-	}
-	next := got.next
-	if got.size == 0 {
-		if next = s.settle(p, rp, alone); next == p.pos {
-			return nil
-		}
-	} else {
-		p.lastSeen, p.aligned = got.epoch, true
-	}
-	j := &job{p: p, from: p.pos, epoch: p.lastSeen, batches: rp.RecordBatches[:got.size], aborted: rp.AbortedTransactions}
-	return s.advance(ctx, p, min(next, p.end), j)
-}
+func (s *source) setIdle(p *partition) { p.state, s.ready = idle, true }
 
-// advance queues a job that takes p to the offset next.
-func (s *source) advance(ctx context.Context, p *partition, next int64, j *job) error {
-	j.next = next
-	over := next >= p.end
-	if over {
-		var err error
-		if j.tail, err = p.mark(j.tail, next, p.lastSeen, nil); err != nil {
-			return err
-		}
-	}
-	if err := s.put(ctx, j); err != nil {
+func (s *source) setStuck(p *partition, why error) { p.state, p.why, p.empty = stuck, why, 0 }
+
+// finish puts in a partition's last job, with its last mark.
+func (s *source) finish(p *partition, j *job, m *format.Mark) error {
+	var err error
+	if j.tail, err = m.AppendFrame(j.tail); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.scanned += next - p.pos
-	s.progress(s.scanned)
-	p.pos, p.moved, p.advanced, p.empty, p.trouble = next, s.clock(), time.Now(), 0, nil
-	if over {
-		s.finished(p)
-	}
+	j.ends, p.state = true, done
+	s.queue.add(parcel{job: j})
 	return nil
 }
 
-// finished counts p off. The lock is held.
-func (s *source) finished(p *partition) {
-	p.state = done
-	s.left--
-	s.changed.Broadcast()
-	s.look()
-}
-
-// put queues a job.
-func (s *source) put(ctx context.Context, j *job) error {
-	defer s.wait()()
-	return s.e.put(ctx, j)
-}
-
-// wait says that this goroutine waits for the stages downstream, or for a limit, until
-// done.
-func (s *source) wait() (done func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.waiting++; s.waiting == 1 {
-		s.since = time.Now()
+// dispatch gives orders to the brokers that are free.
+func (s *source) dispatch() {
+	if !s.ready {
+		return
 	}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.waiting--; s.waiting == 0 {
-			s.waited += time.Since(s.since)
+	s.ready = false
+	for id, parts := range nextFetches(s.active, func(id int32) bool { b := s.brokers[id]; return b == nil || !b.busy }) {
+		b := s.brokers[id]
+		if b == nil {
+			b = &broker{id: id, orders: make(chan *order, 1)}
+			s.brokers[id] = b
+			s.working.Go(func() {
+				b.serve(s.reading, s.cl, s.cfg, func(a *answer) {
+					select {
+					case s.answers <- a:
+					case <-s.over:
+					}
+				})
+			})
 		}
+		for _, p := range parts {
+			p.state = fetching
+		}
+		b.busy = true
+		b.orders <- newOrder(parts, b.pause)
 	}
 }
 
-// clock is the time that the run has taken, without that in which it waited for what
-// is not the brokers' fault. Timeouts run by it. The lock is held.
-func (s *source) clock() time.Duration {
-	now := time.Since(s.began) - s.waited
-	if s.waiting > 0 {
-		now -= time.Since(s.since)
-	}
-	return now
-}
-
-// throttle waits until the next request may be made, after what a response brought.
-func (s *source) throttle(ctx context.Context, resp *kmsg.FetchResponse) error {
-	if s.bytes == nil && s.records == nil {
+// answered does what an answer calls for.
+func (s *source) answered(a *answer) error {
+	if s.reading.Err() != nil {
 		return nil
 	}
-	var bytes, records int64
-	for i := range resp.Topics {
-		for j := range resp.Topics[i].Partitions {
-			rest := resp.Topics[i].Partitions[j].RecordBatches
-			bytes += int64(len(rest))
-			for len(rest) > 0 && s.records != nil {
-				t, more, err := recordbatch.CutChecked(rest)
-				if err != nil {
-					break // handled before
-				}
-				records, rest = records+int64(t.Records), more
-			}
+	now := time.Now()
+	for i := range a.order.parts {
+		p := a.order.parts[i].p
+		if p.state != fetching { // it was given up meanwhile
+			continue
+		}
+		if a.err != nil {
+			s.setStuck(p, a.err)
+		} else {
+			s.setIdle(p)
 		}
 	}
-	defer s.wait()()
-	return errors.Join(s.bytes.Wait(ctx, bytes), s.records.Wait(ctx, records))
+	alone := len(a.parts) == 1 && len(a.order.parts) == 1 && !a.throttled
+	for i := range a.parts {
+		part := &a.parts[i]
+		if part.p.state != idle {
+			continue
+		}
+		if err := s.obey(part.p, judge(part.p, part, alone, now), part); err != nil {
+			return err
+		}
+	}
+	b := a.from
+	b.held, b.pause = now, 0
+	if a.bytes == 0 && a.took < min(fetchPause, s.cfg.FetchWait) {
+		b.pause = fetchPause
+	}
+	s.queue.add(parcel{from: b, bytes: a.bytes, records: a.records})
+	return nil
 }
 
-// settle decides whether a fetch that brought nothing means that there is nothing up
-// to the partition's end, or to what is wanted of it while it is followed, and returns
-// where that takes the partition. It can mean that: compaction removes a tombstone, and with it
-// perhaps the last batch below the last stable offset; then a broker answers
-// with no records for ever (LocalLog.read: "all messages with offset greater
-// than start offset have been deleted"). But an empty answer can also mean that
-// the response was full, that a quota held the records back, or that a new
-// leader is behind. So ask for the partition alone, several times, with a last
-// stable offset that is past the target each time.
-func (s *source) settle(p *partition, rp *kmsg.FetchResponseTopicPartition, alone bool) (next int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	end := p.end
-	if end == openEnd {
-		if end = p.target; p.pos >= end { // a broker has no more of it for now
-			p.moved, p.trouble = s.clock(), nil
-			return p.pos
+// freed lets a broker fetch again, as what it brought is in the queue. The time that this
+// took was no fault of the partitions.
+func (s *source) freed(b *broker) {
+	if b == nil {
+		s.queue.putting = false
+		return
+	}
+	held := time.Since(b.held)
+	for _, p := range s.active {
+		if p.leader == b.id {
+			p.moved = p.moved.Add(held)
 		}
 	}
-	stable := rp.LastStableOffset // -1 where the request did not ask for it
-	if s.isolated == 0 {
-		stable = rp.HighWatermark
-	}
-	if len(rp.RecordBatches) > 0 || stable < end || rp.HighWatermark < end {
+	b.busy, b.held, s.ready = false, time.Time{}, true
+}
+
+// obey does what was decided about a partition. The answer is nil where there is none.
+func (s *source) obey(p *partition, v verdict, a *partAnswer) error {
+	if v.do != alone && v.do != inspect {
 		p.empty = 0
-		if len(rp.RecordBatches) > 0 && alone {
-			p.trouble = fmt.Errorf("the record batch at offset %d is cut short, or says that it is longer than it is", p.pos)
-		}
-		if rp.HighWatermark < end {
-			p.trouble = fmt.Errorf("the partition ended at offset %d before and ends at %d now", end, rp.HighWatermark)
-		}
-		return p.pos
 	}
-	if p.empty == 0 || alone {
+	switch v.do {
+	case again:
+		if v.why != nil {
+			p.why = v.why
+		}
+	case quiet:
+		p.moved, p.why = time.Now(), nil
+	case alone:
 		p.empty++
+	case lookUp:
+		s.setStuck(p, v.why)
+	case inspect:
+		s.inspect(p, v.why)
+	case advance:
+		for _, e := range a.seen {
+			p.remember(e)
+		}
+		p.aligned = true
+		return s.advance(p, &job{p: p, from: p.pos, next: v.next, batches: a.batches, aborted: a.aborted, mark: *p.newMark(v.next, p.lastEpoch())})
+	case skip:
+		s.log.Info(fmt.Sprintf("%s: offsets %d to %d hold no records any more: they were compacted away", p, p.pos, v.next-1))
+		return s.advance(p, &job{p: p, next: v.next})
+	case lose:
+		return s.lose(p, v.next)
+	case branch:
+		return s.branch(p, v.next, v.why)
+	case shrink:
+		return s.shrink(p, v.next)
+	case forget:
+		p.seen = nil
+	case fail:
+		return fmt.Errorf("fetch %s: %w", p, v.why)
 	}
-	if p.empty > confirmEmpty {
-		return end
-	}
-	return p.pos
+	return nil
 }
 
-// outOfRange is what to do about an offset that the leader does not have.
-func (s *source) outOfRange(ctx context.Context, p *partition) error {
-	starts, err := s.adm.ListStartOffsets(ctx, p.topic)
+// maxSeen bounds how many leader epochs are remembered of a partition.
+const maxSeen = 16
+
+// remember notes a leader epoch that begins. The earliest ones are thought of as one.
+func (p *partition) remember(e epochStart) {
+	if len(p.seen) == maxSeen {
+		first := p.seen[0].from
+		p.seen = slices.Delete(p.seen, 0, 1)
+		p.seen[0].from = first
+	}
+	p.seen = append(p.seen, e)
+}
+
+// advance puts in a job that takes p to an offset.
+func (s *source) advance(p *partition, j *job) error {
+	j.epoch = p.lastEpoch()
+	s.scanned += j.next - p.pos
+	s.progress(s.scanned)
+	now := time.Now()
+	p.pos, p.moved, p.advanced, p.why = j.next, now, now, nil
+	if p.pos >= p.end {
+		return s.finish(p, j, p.newMark(p.pos, j.epoch))
+	}
+	s.queue.add(parcel{job: j})
+	return nil
+}
+
+// mark puts in a mark where p is.
+func (s *source) mark(p *partition, change func(*format.Mark)) error {
+	m := p.newMark(p.pos, p.lastEpoch())
+	if change != nil {
+		change(m)
+	}
+	head, err := m.AppendFrame(nil)
 	if err != nil {
-		return fmt.Errorf("list start offsets: %w", err)
+		return err
 	}
-	start, ok := starts.Lookup(p.topic, p.num)
-	if !ok || start.Err != nil {
-		s.ail([]*partition{p}, kerr.OffsetOutOfRange)
-		return nil
-	}
-	if start.Offset <= p.pos {
-		s.ail([]*partition{p}, fmt.Errorf("offset %d, of records that ended at %d at the start, is past the partition's end now (unclean leader election?)", p.pos, p.end))
-		return nil
-	}
-	to := min(start.Offset, p.end)
-	what := deleted(p, p.pos, to)
+	p.marked = p.pos
+	s.queue.add(parcel{job: &job{p: p, next: p.pos, epoch: p.lastEpoch(), head: head}})
+	return nil
+}
+
+// loss notes what is lost, or ends the run with it.
+func (s *source) loss(what string) error {
 	if s.cfg.FailOnLoss {
 		return lossError(what)
 	}
 	s.lost.add(what)
-	p.aligned = false
-	j := &job{p: p, epoch: p.lastSeen}
-	if j.head, err = p.mark(nil, to, p.lastSeen, [][2]int64{{p.pos, to}}); err != nil {
-		return err
-	}
-	return s.advance(ctx, p, to, j)
+	return nil
 }
 
-// tend looks for fresh leaders of partitions in trouble, and gives up on those
+// lose records that the offsets up to next were deleted before they were read.
+func (s *source) lose(p *partition, next int64) error {
+	if err := s.loss(deleted(p, p.pos, next)); err != nil {
+		return err
+	}
+	m := p.newMark(next, p.lastEpoch())
+	m.Lost = [][2]int64{{p.pos, next}}
+	j := &job{p: p, next: next}
+	var err error
+	if j.head, err = m.AppendFrame(nil); err != nil {
+		return err
+	}
+	p.aligned = false
+	return s.advance(p, j)
+}
+
+// branch goes back to the offset next, from which on the leader has other records than
+// were read.
+func (s *source) branch(p *partition, next int64, why error) error {
+	if err := s.loss(fmt.Sprintf("%s: %v", p, why)); err != nil {
+		return err
+	}
+	p.seen = slices.DeleteFunc(p.seen, func(e epochStart) bool { return e.from >= next })
+	s.scanned -= p.pos - next
+	p.pos, p.aligned, p.moved, p.why = next, false, time.Now(), nil
+	if err := s.mark(p, func(m *format.Mark) { m.Begins, m.Branch = true, true }); err != nil {
+		return err
+	}
+	// Which epoch ended there, the leader may have to be asked again; and where its log
+	// ends.
+	s.inspect(p, nil)
+	return nil
+}
+
+// shrink takes note that a partition ends at the offset next, before its end of before.
+func (s *source) shrink(p *partition, next int64) error {
+	if err := s.loss(fmt.Sprintf("%s: it ended at offset %d before and ends at %d now (unclean leader election?): what was between is lost", p, p.wanted(), next)); err != nil {
+		return err
+	}
+	if p.target = next; p.end == openEnd {
+		return nil
+	}
+	p.end = next
+	if p.pos < p.end {
+		return nil
+	}
+	return s.advance(p, &job{p: p, next: p.pos})
+}
+
+// inspect asks a partition's leader about it, and does what follows.
+func (s *source) inspect(p *partition, why error) {
+	p.state = checked
+	if why != nil {
+		p.why = why
+	}
+	q := question{topic: p.topic, num: p.num, leaderEpoch: p.epoch, read: p.lastEpoch(), uncommitted: s.cfg.Uncommitted, local: p.empty >= confirmEmpty}
+	s.ask(func(ctx context.Context) func() error {
+		f, err := q.ask(ctx, s.cl)
+		return func() error {
+			switch {
+			case p.state != checked: // given up meanwhile
+				return nil
+			case err != nil:
+				s.log.Debug(fmt.Sprintf("%s: %v", p, err))
+				s.setStuck(p, errors.Join(p.why, err))
+				return nil
+			}
+			p.local, p.logStart = f.local, f.start
+			empty := p.empty
+			s.setIdle(p)
+			v := diagnose(p, f)
+			if err := s.obey(p, v, nil); err != nil {
+				return err
+			}
+			if v.do == again && f.local < 0 {
+				p.empty = empty // ask again after the next answer
+			}
+			return nil
+		}
+	})
+}
+
+// tick does what is due: it looks up the partitions that are stuck, and gives up on those
 // that have made no progress for the timeout.
-func (s *source) tend(ctx context.Context) error {
-	s.mu.Lock()
+func (s *source) tick(now time.Time) error {
 	var names []string
 	for _, p := range s.active {
 		if p.state == done {
 			continue
 		}
-		if s.clock()-p.moved > s.cfg.Timeout {
-			why := p.trouble
-			if why == nil {
-				why = errors.New("the broker sends nothing")
+		if b := s.brokers[p.leader]; !p.absent && now.Sub(p.moved) > s.cfg.Timeout && (b == nil || b.held.IsZero()) {
+			if err := s.giveUp(p); err != nil {
+				return err
 			}
-			s.mu.Unlock()
-			return fmt.Errorf("fetch %s: no progress at offset %d for %s: %w", p, p.pos, s.cfg.Timeout, why)
 		}
-		if p.state == ailing && !slices.Contains(names, p.topic) {
+		if p.state == stuck && !slices.Contains(names, p.topic) {
 			names = append(names, p.topic)
 		}
 	}
-	s.mu.Unlock()
-	if len(names) == 0 {
+	if len(names) > 0 && !s.finding {
+		s.finding = true
+		s.ask(func(ctx context.Context) func() error {
+			meta, err := s.adm.Metadata(ctx, names...)
+			return func() error {
+				s.finding = false
+				if err != nil {
+					s.log.Debug("metadata: " + err.Error())
+					return nil // the timeout decides
+				}
+				return s.found(meta.Topics, func(p *partition) bool { return p.state == stuck && slices.Contains(names, p.topic) })
+			}
+		})
+	}
+	if s.follower == nil {
 		return nil
 	}
-	meta, err := s.adm.Metadata(ctx, names...)
-	if err != nil {
-		s.log.Debug("metadata: " + err.Error())
-		return nil // the timeout decides
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.active {
-		if p.state != ailing {
-			continue
-		}
-		t := meta.Topics[p.topic]
-		if s.follower == nil && t.Err == nil && p.id != [16]byte{} && t.ID != [16]byte{} && p.id != t.ID {
-			return fmt.Errorf("fetch %s: the topic was deleted and created again while it was read", p)
-		}
-		d, ok := t.Partitions[p.num]
-		if !ok || d.Leader < 0 || p.id != t.ID {
-			continue
-		}
-		s.log.Debug(fmt.Sprintf("%s: %v; asking broker %d", p, p.trouble, d.Leader))
-		p.leader, p.epoch, p.state = d.Leader, d.LeaderEpoch, idle
-	}
-	s.changed.Broadcast()
-	return nil
+	return s.follow(now)
 }
 
-// finish writes the last mark of each partition that was begun and has none: where
-// it had come to when the run was told to stop.
-func (s *source) finish(ctx context.Context) error {
-	for _, p := range s.parts[:s.next] {
-		if err := s.put(ctx, &job{p: p, role: closing}); err != nil {
+// giveUp is what the timeout does to a partition: one without a leader is left out, or
+// while following until it has one.
+func (s *source) giveUp(p *partition) error {
+	if p.leader >= 0 || p.state != stuck {
+		why := p.why
+		if why == nil {
+			why = errors.New("the broker sends nothing")
+		}
+		return fmt.Errorf("fetch %s: no progress at offset %d for %s: %w", p, p.pos, s.cfg.Timeout, why)
+	}
+	if s.cfg.Follow && !s.cfg.FailOnLoss {
+		p.absent = true
+		s.log.Warn(fmt.Sprintf("%s: no leader for %s: going on without it until it has one", p, s.cfg.Timeout))
+		return nil
+	}
+	p.left = leaderless
+	what := fmt.Sprintf("%s: no leader for %s: what comes from offset %d on was not read", p, s.cfg.Timeout, p.pos)
+	if p.end != openEnd {
+		what = fmt.Sprintf("%s: no leader for %s: offsets %d to %d were not read", p, s.cfg.Timeout, p.pos, p.end-1)
+	}
+	if err := s.loss(what); err != nil {
+		return err
+	}
+	return s.retire(p, nil)
+}
+
+// found does what the metadata call for, of the partitions that they are about.
+func (s *source) found(topics kadm.TopicDetails, about func(*partition) bool) error {
+	now := time.Now()
+	confirm := soon
+	if s.cfg.Follow {
+		confirm = min(soon, s.cfg.Refresh)
+	}
+	lost := make(map[string][]*partition)
+	for _, p := range s.parts[:s.begun] {
+		if p.state == done || !about(p) {
+			continue
+		}
+		f := find(p, topics)
+		isGone, since := gone(p, f, now, confirm)
+		if p.missing = since; isGone {
+			lost[p.topic] = append(lost[p.topic], p)
+			continue
+		}
+		if p.state != stuck {
+			continue
+		}
+		switch f {
+		case unled:
+			p.leader, p.why = -1, kerr.LeaderNotAvailable
+		case led:
+			d := topics[p.topic].Partitions[p.num]
+			s.setLeader(p, d.Leader, d.LeaderEpoch)
+		}
+	}
+	for topic, parts := range lost {
+		_, again := topics[topic]
+		if err := s.drop(topic, parts, again && topics[topic].Err == nil); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// setLeader lets a partition be fetched from its leader. One that was elected since may
+// have another log than the one that was read.
+func (s *source) setLeader(p *partition, leader, epoch int32) {
+	s.log.Debug(fmt.Sprintf("%s: %v; asking broker %d", p, p.why, leader))
+	if p.absent {
+		p.absent, p.moved = false, time.Now()
+		s.log.Info(fmt.Sprintf("%s: has a leader again", p))
+	}
+	elected := epoch != p.epoch
+	p.leader, p.epoch, p.local = leader, epoch, -1
+	if elected && len(p.seen) > 0 {
+		s.inspect(p, nil)
+		return
+	}
+	s.setIdle(p)
+}
+
+// drop gives up partitions whose topic was deleted.
+func (s *source) drop(topic string, parts []*partition, again bool) error {
+	text := "was deleted: what there was of it is read as far as it could be"
+	switch {
+	case again && s.cfg.Follow:
+		text = "was deleted and created again: reading the new one from its beginning"
+	case again:
+		text = "was deleted and created again: what there was of it is read as far as it could be"
+	}
+	s.log.Warn(fmt.Sprintf("topic %s %s", topic, text), "was", kafka.FormatTopicID(parts[0].id))
+	for _, p := range parts {
+		p.left = topicDeleted
+		if wanted := p.wanted(); p.pos < wanted {
+			if err := s.loss(fmt.Sprintf("%s: the topic was deleted before offsets %d to %d were read", p, p.pos, wanted-1)); err != nil {
+				return err
+			}
+		}
+		if err := s.retire(p, func(m *format.Mark) { m.Deleted = true }); err != nil {
+			return err
+		}
+	}
+	if s.follower != nil {
+		s.follower.refresh = time.Now()
+	}
+	return nil
+}
+
+// retire writes the last mark of a partition before its end, and is done with it. What
+// may still come of it from a broker is not wanted.
+func (s *source) retire(p *partition, change func(*format.Mark)) error {
+	if p.state == done {
+		return nil
+	}
+	p.end = p.pos // so that the stages downstream know that no more comes
+	m := p.newMark(p.pos, p.lastEpoch())
+	if change != nil {
+		change(m)
+	}
+	return s.finish(p, &job{p: p, next: p.pos, epoch: p.lastEpoch()}, m)
+}
+
+// planner plans as cfg says.
+func (s *source) planner(cfg Config) *planner { return &planner{s.cl, s.adm, cfg, s.log, s.lost} }
+
+// noteAbsent notes the partitions that were followed no more, or not yet, when the run
+// ended.
+func (s *source) noteAbsent() {
+	if !s.cfg.Follow { // the plan has noted those
+		return
+	}
+	for _, u := range s.unplaced {
+		s.lost.add(fmt.Sprintf("%s is left out: its offsets could not be had: %v", u.partition, u.why))
+	}
+	for _, p := range s.active {
+		if p.absent {
+			s.lost.add(fmt.Sprintf("%s: no leader any more: what comes from offset %d on was not read", p, p.pos))
+		}
+	}
+}
+
+// lastMarks are the marks of the partitions that were begun and not ended: where the run
+// was told to stop. The queue must be done.
+func (s *source) lastMarks() []*format.Mark {
+	var marks []*format.Mark
+	for _, p := range s.parts[:s.begun] {
+		if !p.written.ended {
+			marks = append(marks, p.newMark(p.written.next, p.written.epoch))
+		}
+	}
+	return marks
 }

@@ -16,7 +16,12 @@ const (
 	EndOffset          = -1 // the last stable offset, or the high watermark
 	StartOffset        = -2
 	MaxTimestampOffset = -3 // of the record with the latest timestamp
+	LocalStartOffset   = -4 // of what is on the leader's own disk, in Kafka 3.4 and later
 )
+
+// localStartSince is the version of the request that knows LocalStartOffset: an earlier
+// one takes it for a time, and so has an answer (KIP-405).
+const localStartSince = 8
 
 // An Offset is what a partition's leader says of it, or why there is no answer.
 type Offset struct {
@@ -79,9 +84,14 @@ func ListOffsets(ctx context.Context, cl *kgo.Client, partitions map[string][]in
 			}
 			continue
 		}
-		for _, t := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics {
+		resp := shard.Resp.(*kmsg.ListOffsetsResponse)
+		for _, t := range resp.Topics {
 			for _, p := range t.Partitions {
-				out.set(t.Topic, p.Partition, Offset{p.Offset, p.Timestamp, p.LeaderEpoch, kerr.ErrorForCode(p.ErrorCode)})
+				err := kerr.ErrorForCode(p.ErrorCode)
+				if at == LocalStartOffset && resp.Version < localStartSince {
+					err = kerr.UnsupportedVersion
+				}
+				out.set(t.Topic, p.Partition, Offset{p.Offset, p.Timestamp, p.LeaderEpoch, err})
 			}
 		}
 	}
