@@ -200,25 +200,61 @@ func signers(file string) (sign.Signers, error) {
 func cursorSpec() command.Spec {
 	return command.Spec{
 		Name: "cursor", Usage: "print where the next run begins", Args: "REMOTE", MaxArgs: 1,
-		Description: "Prints, as kbk-fetch --from reads it, how far each partition of the backup goes.",
-		Action: func(ctx context.Context, c *cli.Context, _ *command.Env) error {
-			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Cursor(ctx, st, os.Stdout) })
+		Description: `Prints, as kbk-fetch --from reads it, how far each partition of the backup goes. What was
+read through a filter or a window does not count: a run without them stores the whole.`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "filtered", Usage: "count what was read through filters, too: for jobs that always filter"},
+		},
+		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
+			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Cursor(ctx, st, c.Bool("filtered"), env, os.Stdout) })
 		},
 	}
 }
 
 // Cursor prints the next offset to read of each partition. Of a backup that does not
-// exist yet there is none: the next run begins at the beginning.
-func Cursor(ctx context.Context, st *store.Store, out io.Writer) error {
+// exist yet there is none: the next run begins at the beginning. What only filtered runs
+// have counts if filtered is set, and is named if it is not.
+func Cursor(ctx context.Context, st *store.Store, filtered bool, env *command.Env, out io.Writer) error {
 	log, err := st.ReadLog(ctx, store.LogOptions{Keep: noSegments})
 	if err != nil {
 		return err
 	}
 	cur := cursor.Cursor{Version: cursor.Version, Topics: make(map[string]cursor.Topic)}
-	for name, pos := range log.Cursor() {
-		cur.Topics[name] = cursor.Topic{ID: pos.ID, Partitions: pos.Partitions}
+	for name, pos := range log.Cursor(filtered) {
+		cur.Topics[name] = cursor.Topic{ID: pos.ID, Partitions: pos.Partitions, Epochs: pos.Epochs}
+	}
+	if !filtered {
+		for _, line := range onlyFiltered(log.State) {
+			env.Log.Warn(line)
+		}
 	}
 	return json.NewEncoder(out).Encode(cur)
+}
+
+// onlyFiltered says, in a line for each topic, what is in the backup only as filters have
+// left it.
+func onlyFiltered(state *commitlog.State) (lines []string) {
+	for _, name := range state.Topics() {
+		ids := state.Incarnations(name)
+		id := ids[len(ids)-1]
+		var offsets int64
+		var first string
+		filters := make(map[string]bool)
+		for _, n := range state.Partitions(name, id) {
+			for _, f := range state.OnlyFiltered(name, id, n) {
+				if first == "" {
+					first = fmt.Sprintf("%s/%d: offsets %d to %d", name, n, f.From, f.Next-1)
+				}
+				offsets += f.Next - f.From
+				filters[strings.Join(f.Filters, ", ")] = true
+			}
+		}
+		if offsets > 0 {
+			lines = append(lines, fmt.Sprintf("%s: %s are in the backup only as filters have left them (%s; the first: %s)",
+				printable(name), command.Count(offsets, "offset"), strings.Join(sortedKeys(filters), "; "), first))
+		}
+	}
+	return lines
 }
 
 func catSpec() command.Spec {
@@ -293,40 +329,6 @@ deletes the entries. Pushes may go on meanwhile; another compact or prune may no
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
 			return rewriting(ctx, c, func(st *store.Store, signed bool) error {
 				return Compact(ctx, st, signed, env)
-			})
-		},
-	}
-}
-
-func pruneSpec() command.Spec {
-	return command.Spec{
-		Name: "prune", Usage: "delete what is not to be kept", Args: "REMOTE", MaxArgs: 1,
-		Description: `Says which restore points and segments would go, and with --yes deletes them. A segment goes
-when all of its records are older than what is kept, and no restore point that is kept
-needs it. The newest restore point is always kept.`,
-		Flags: append([]cli.Flag{
-			&cli.IntFlag{Name: "keep-last", Value: 1, Usage: "keep the last `N` restore points"},
-			&cli.StringFlag{Name: "older-than", Usage: "keep what is not older than `TIME`, such as 30d"},
-			&cli.BoolFlag{Name: "keep-points", Usage: "keep all restore points"},
-			&cli.BoolFlag{Name: "yes", Usage: "do it"},
-		}, sign.Flags()...),
-		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
-			r := commitlog.Retention{KeepLast: c.Int("keep-last"), KeepPoints: c.Bool("keep-points")}
-			switch {
-			case !c.IsSet("keep-last") && !c.IsSet("older-than"):
-				return command.WithHint(command.Usagef("nothing says what to keep"), "give --keep-last N, or --older-than 30d")
-			case c.IsSet("keep-last") && r.KeepLast < 1:
-				return command.Usagef("--keep-last %d is below 1", r.KeepLast)
-			}
-			if c.IsSet("older-than") {
-				t, err := timespec.Parse(c.String("older-than"), time.Now())
-				if err != nil {
-					return command.Usagef("--older-than: %w", err)
-				}
-				r.OlderThan = t
-			}
-			return rewriting(ctx, c, func(st *store.Store, signed bool) error {
-				return Prune(ctx, st, r, c.Bool("yes"), signed, env, os.Stdout)
 			})
 		},
 	}

@@ -118,7 +118,7 @@ func TestOldBackup(t *testing.T) {
 	}
 
 	out.Reset()
-	ok(t, Cursor(t.Context(), st, &out))
+	ok(t, Cursor(t.Context(), st, false, env(), &out))
 	cur, err := cursor.Read(&out)
 	ok(t, err)
 	if o, u := cur.Topics["orders"], cur.Topics["users"]; o.ID != "orders-id-1" || o.Partitions[0] != 24 || o.Partitions[1] != 12 || u.ID != "users-id-2" || u.Partitions[0] != 3 {

@@ -172,7 +172,7 @@ func report(st *store.Store, state *commitlog.State, m *partitions.Matcher) (*Re
 	if err := m.Missing(); err != nil {
 		return nil, fmt.Errorf("in %s: %w", st.Name(), err)
 	}
-	for _, g := range state.Groups() {
+	for _, g := range state.Groups(nil) {
 		r.Groups = append(r.Groups, ReportGroup{g.ID, g.Offsets})
 	}
 	for _, p := range state.Points() {
@@ -260,11 +260,13 @@ func Show(ctx context.Context, st *store.Store, m *partitions.Matcher, details, 
 }
 
 // name tells an old incarnation from the newest.
-func (t *ReportTopic) name() string {
-	if t.Newest {
-		return t.Name
+func (t *ReportTopic) name() string { return incarnation(t.Name, t.ID, t.Newest) }
+
+func incarnation(name, id string, newest bool) string {
+	if newest {
+		return name
 	}
-	return t.Name + " (" + printable(t.ID) + ", deleted)"
+	return name + " (" + printable(id) + ", deleted)"
 }
 
 // printable quotes what came from elsewhere and might do something to a terminal.

@@ -318,18 +318,18 @@ func TestStateMergesRuns(t *testing.T) {
 		from, next int64
 		want       bool
 	}{
-		{0, 0, 15, true}, {0, 3, 4, true}, {0, 14, 16, false}, {0, 15, 15, true}, {0, 20, 22, true}, {0, 19, 22, false},
+		{0, 0, 15, true}, {0, 3, 4, true}, {0, 14, 16, false}, {0, 15, 15, true}, {0, 20, 22, false}, {0, 19, 22, false},
 		{1, 5, 9, true}, {1, 4, 9, false}, {3, 0, 1, false},
 	} {
-		if got := s.Covered("orders", "t1", test.partition, test.from, test.next); got != test.want {
+		if got := s.Covered("orders", "t1", test.partition, test.from, test.next, nil); got != test.want {
 			t.Errorf("Covered(%d, [%d, %d)) is %v", test.partition, test.from, test.next, got)
 		}
 	}
-	if s.Covered("orders", "t2", 0, 0, 1) || s.Covered("else", "t1", 0, 0, 1) {
+	if s.Covered("orders", "t2", 0, 0, 1, nil) || s.Covered("else", "t1", 0, 0, 1, nil) {
 		t.Error("a topic that is not in the log is covered")
 	}
 	wantCursor := map[string]Position{"orders": {ID: "t1", Partitions: map[int32]int64{0: 22, 1: 9, 2: 7}}}
-	if got := s.Cursor(); !reflect.DeepEqual(got, wantCursor) {
+	if got := s.Cursor(false); !reflect.DeepEqual(got, wantCursor) {
 		t.Errorf("cursor %v, want %v", got, wantCursor)
 	}
 	if next, ok := s.Next("orders", "t1", 2); next != 7 || !ok {
@@ -341,7 +341,7 @@ func TestStateMergesRuns(t *testing.T) {
 	if got := s.Description("orders", "t1"); len(s.Topics()) != 1 || got.Partitions != 2 {
 		t.Errorf("topics %q, %+v", s.Topics(), got)
 	}
-	if got := s.Groups(); len(got) != 2 || got[0].ID != "a" || !bytes.Equal(got[1].Frame, []byte{2}) {
+	if got := s.Groups(nil); len(got) != 2 || got[0].ID != "a" || !bytes.Equal(got[1].Frame, []byte{2}) {
 		t.Errorf("groups %+v", got)
 	}
 	if len(s.Points()) != 1 || len(s.Others()) != 1 || s.Entries() != 4 {
@@ -389,7 +389,7 @@ func TestNewestIncarnation(t *testing.T) {
 	// A slow writer still finishes the topic that is gone.
 	add(t, &s, run, &Entry{Segments: []Segment{segment(t, "old", 0, 100, 110)}})
 
-	if got := s.Cursor()["orders"]; got.ID != "new" || got.Partitions[0] != 5 {
+	if got := s.Cursor(false)["orders"]; got.ID != "new" || got.Partitions[0] != 5 {
 		t.Errorf("cursor %+v", got)
 	}
 	plans := s.Select()
@@ -406,7 +406,7 @@ func TestNewestIncarnation(t *testing.T) {
 
 func TestEmptyState(t *testing.T) {
 	var s State
-	if s.Entries() != 0 || len(s.Cursor()) != 0 || s.Select() != nil || s.Covered("a", "", 0, 0, 1) {
+	if s.Entries() != 0 || len(s.Cursor(false)) != 0 || s.Select() != nil || s.Covered("a", "", 0, 0, 1, nil) {
 		t.Error("the zero state is not empty")
 	}
 	if _, err := s.Manifest().Encode(); err != nil {
@@ -444,7 +444,7 @@ func TestAgainstModel(t *testing.T) {
 		}
 		for from := range int64(size) {
 			for next := from + 1; next <= size; next++ {
-				if got, want := s.Covered("orders", "", 0, from, next), !slices.Contains(scanned[from:next], false); got != want {
+				if got, want := s.Covered("orders", "", 0, from, next, nil), !slices.Contains(scanned[from:next], false); got != want {
 					t.Fatalf("seed %d: Covered([%d, %d)) is %v", seed, from, next, got)
 				}
 			}

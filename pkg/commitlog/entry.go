@@ -45,13 +45,18 @@ type Entry struct {
 	Prev   string `json:"prev,omitempty"`
 	Tool   string `json:"tool,omitempty"` // name and version of the writer
 	Source Source `json:"source,omitzero"`
+	// Filters are the stages that may have dropped or changed records of all that the entry
+	// has: see format.Header. Nil in entries of earlier versions, which do not tell.
+	Filters []string `json:"filters"`
 
 	Topics   []Topic   `json:"topics,omitempty"`
 	Segments []Segment `json:"segments,omitempty"`
 	Marks    []Mark    `json:"marks,omitempty"`
 	Groups   []Group   `json:"groups,omitempty"`
-	Points   []Point   `json:"points,omitempty"`
-	Others   [][]byte  `json:"others,omitempty"` // raw frames of kinds the writer did not know
+	// GroupLists say which groups were asked for, and come before Groups.
+	GroupLists []GroupList `json:"group_lists,omitempty"`
+	Points     []Point     `json:"points,omitempty"`
+	Others     [][]byte    `json:"others,omitempty"` // raw frames of kinds the writer did not know
 
 	Final       bool `json:"final,omitempty"`       // the stream ended properly here
 	Interrupted bool `json:"interrupted,omitempty"` // its source was told to stop before it was done
@@ -91,7 +96,14 @@ type Mark struct {
 	LeaderEpoch *int32     `json:"leader_epoch,omitempty"`
 	LogStart    *int64     `json:"log_start,omitempty"`
 	End         *int64     `json:"end,omitempty"`
-	Lost        [][2]int64 `json:"lost,omitempty"` // [from, next) ranges deleted before they were read
+	Lost        [][2]int64 `json:"lost,omitempty"` // [from, next) ranges that could not be read
+	// Filters are those of this mark alone, before those of the entry.
+	Filters []string  `json:"filters,omitempty"`
+	Open    *[2]int64 `json:"open,omitempty"` // [from, next) was hidden behind an open transaction
+	// Branch says that what earlier entries have at From and above was cut off in Kafka. It
+	// counts before all else that the entry has of the partition.
+	Branch  bool `json:"branch,omitempty"`
+	Deleted bool `json:"deleted,omitempty"` // the topic was deleted while it was read
 }
 
 // CompareMarks orders marks by topic, incarnation and partition.
@@ -99,25 +111,16 @@ func CompareMarks(a, b Mark) int {
 	return cmp.Or(strings.Compare(a.Topic, b.Topic), strings.Compare(a.TopicID, b.TopicID), cmp.Compare(a.Partition, b.Partition))
 }
 
-// A Group is a consumer group's committed offsets, by topic and partition.
-type Group struct {
-	ID      string                           `json:"id"`
-	Offsets map[string]map[int32]GroupOffset `json:"offsets,omitempty"`
-	Frame   []byte                           `json:"frame,omitempty"`
-}
-
-// A GroupOffset is one committed offset.
-type GroupOffset struct {
-	Offset      int64   `json:"offset"`
-	LeaderEpoch *int32  `json:"leader_epoch,omitempty"`
-	Metadata    *string `json:"metadata,omitempty"`
-}
-
 // A Point is a restore point: the marks and groups before it are one moment of the
 // cluster.
 type Point struct {
 	Time  int64  `json:"time"` // milliseconds since the epoch
 	Frame []byte `json:"frame,omitempty"`
+	// Without are the partitions that the run speaks of and that are not part of it.
+	Without map[string][]int32 `json:"without,omitempty"`
+	// Moment is what belongs to a point of another backup, from which this one was copied:
+	// the run that copied it has spoken of more. ID and run are those that it had there.
+	Moment *Moment `json:"moment,omitempty"`
 }
 
 // Encode returns the bytes of e as they are stored and their SHA-256 in

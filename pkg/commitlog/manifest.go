@@ -37,9 +37,12 @@ type ManifestPartition struct {
 	Segments     int64      `json:"segments"`
 	MinTimestamp int64      `json:"min_timestamp,omitempty"` // milliseconds since the epoch
 	MaxTimestamp int64      `json:"max_timestamp,omitempty"`
-	Lost         [][2]int64 `json:"lost,omitempty"`  // [from, next) ranges deleted before they were read
+	Lost         [][2]int64 `json:"lost,omitempty"`  // [from, next) ranges that could not be read
 	Holes        [][2]int64 `json:"holes,omitempty"` // ranges that the backup has no word of
-	Pruned       int64      `json:"pruned,omitempty"`
+	Gone         [][2]int64 `json:"gone,omitempty"`  // ranges that were pruned
+	// Filtered are ranges that the backup has only as filters have left them.
+	Filtered []partial `json:"filtered,omitempty"`
+	Pruned   int64     `json:"pruned,omitempty"` // of earlier versions: what is below was pruned
 }
 
 // Manifest sums up the state.
@@ -51,7 +54,7 @@ func (s *State) Manifest() *Manifest {
 		LastID:  s.lastID,
 		Entries: s.entries,
 		Points:  len(s.points),
-		Groups:  len(s.groups),
+		Groups:  s.groups.count(),
 		Topics:  []ManifestTopic{},
 	}
 	for key, p := range s.partitions() {
@@ -65,10 +68,11 @@ func (s *State) Manifest() *Manifest {
 }
 
 func (p *partition) summary(number int32) ManifestPartition {
+	v, t := p.now(), p.total()
 	return ManifestPartition{
-		Partition: number, From: p.from, Next: p.next, Records: p.sums.records, Bytes: p.sums.bytes, RawBytes: p.sums.rawBytes,
-		Segments: p.sums.segments, MinTimestamp: p.sums.minTimestamp, MaxTimestamp: p.sums.maxTimestamp,
-		Lost: p.lost, Holes: p.covered.gaps(p.from, p.next), Pruned: p.pruned,
+		Partition: number, From: v.from, Next: v.next, Records: t.records, Bytes: t.bytes, RawBytes: t.rawBytes,
+		Segments: t.segments, MinTimestamp: t.minTimestamp, MaxTimestamp: t.maxTimestamp,
+		Lost: v.missing(), Holes: v.holes(), Gone: v.gone(), Filtered: v.onlyPartial(),
 	}
 }
 

@@ -17,13 +17,17 @@ import (
 // A Moment is what a run had stored when it wrote an entry: of a restore point's entry,
 // what belongs to the point. Partitions that the run did not speak of are not in it.
 type Moment struct {
-	Entry  string        `json:"entry"` // id
+	Entry string `json:"entry"` // id
+	// In is the id of the entry in this log, where Entry is the one of another backup.
+	In     string        `json:"in,omitempty"`
 	Run    string        `json:"run"`
 	Seq    int           `json:"seq"`
 	Points []Point       `json:"points,omitempty"` // of that entry
 	Topics []MomentTopic `json:"topics"`           // by name, in the order in which the run spoke of them
-	Groups []Group       `json:"groups,omitempty"` // by id
-	Others [][]byte      `json:"others,omitempty"`
+	Groups []Group       `json:"groups,omitempty"` // each with the topics for which it is the newest
+	// GroupLists say which groups the run asked for.
+	GroupLists []GroupList `json:"group_lists,omitempty"`
+	Others     [][]byte    `json:"others,omitempty"`
 }
 
 // A MomentTopic is one incarnation of a topic at a moment.
@@ -41,6 +45,12 @@ func (m *Moment) Add(e *Entry) {
 		t := m.topic(e.Topics[i].Name, e.Topics[i].ID)
 		t.Topic = &e.Topics[i]
 	}
+	for i := range e.Marks {
+		if k := &e.Marks[i]; k.Branch { // what comes next may lie below what the run has read
+			t := m.topic(k.Topic, k.TopicID)
+			t.Partitions[k.Partition] = [2]int64{t.Partitions[k.Partition][0], k.From}
+		}
+	}
 	for i := range e.Segments {
 		s := &e.Segments[i]
 		m.reach(s.Topic, s.TopicID, s.Partition, s.Next, nil)
@@ -49,16 +59,77 @@ func (m *Moment) Add(e *Entry) {
 		k := &e.Marks[i]
 		m.reach(k.Topic, k.TopicID, k.Partition, k.Next, k.LogStart)
 	}
-	for _, g := range e.Groups {
-		i, found := slices.BinarySearchFunc(m.Groups, g.ID, func(a Group, id string) int { return strings.Compare(a.ID, id) })
-		if found {
-			m.Groups[i] = g
-		} else {
-			m.Groups = slices.Insert(m.Groups, i, g)
-		}
+	set := groupSet{m.Groups, m.GroupLists}
+	for _, l := range e.GroupLists {
+		set.list(l, m.currentID)
 	}
+	for _, g := range e.Groups {
+		set.add(g, m.currentID)
+	}
+	m.Groups, m.GroupLists = set.groups, set.lists
 	m.Others = append(m.Others, e.Others...)
 }
+
+// currentID is the id of a topic's last incarnation that the run has spoken of.
+func (m *Moment) currentID(topic string) string {
+	t, _ := m.Topic(topic)
+	return t.ID
+}
+
+// AtPoints returns the moments of the points of the run's last entry, which the moment
+// must have been taken to by [Moment.Add].
+func (m *Moment) AtPoints() []*Moment {
+	var out []*Moment
+	for i, p := range m.Points {
+		if p.Moment != nil {
+			at := *p.Moment
+			at.In, at.Points = m.Entry, []Point{{Time: p.Time, Frame: p.Frame, Without: p.Without}}
+			out = append(out, &at)
+			continue
+		}
+		at := m.Keep(func(topic, _ string, partition int32) bool { return !slices.Contains(p.Without[topic], partition) })
+		at.Points = m.Points[i : i+1]
+		out = append(out, at)
+	}
+	return out
+}
+
+// Keep returns the moment with the partitions that keep names, and no topic that is left
+// without one.
+func (m *Moment) Keep(keep func(topic, id string, partition int32) bool) *Moment {
+	kept := *m
+	kept.Topics = nil
+	for _, t := range m.Topics {
+		parts := make(map[int32][2]int64)
+		for n, at := range t.Partitions {
+			if keep(t.Name, t.ID, n) {
+				parts[n] = at
+			}
+		}
+		if len(parts) > 0 || len(t.Partitions) == 0 {
+			t.Partitions = parts
+			kept.Topics = append(kept.Topics, t)
+		}
+	}
+	return &kept
+}
+
+// Forget takes topics out of the moment, and the offsets of groups in them.
+func (m *Moment) Forget(forgotten func(topic, id string) bool) {
+	m.Topics = slices.DeleteFunc(slices.Clone(m.Topics), func(t MomentTopic) bool { return forgotten(t.Name, t.ID) })
+	set := groupSet{m.Groups, m.GroupLists}
+	set.forgetTopics(forgotten)
+	m.Groups = set.groups
+}
+
+// MergedGroups returns every group once, by id.
+func (m *Moment) MergedGroups() []Group {
+	set := groupSet{groups: m.Groups}
+	return set.merged(m.currentID)
+}
+
+// entry is the id of the entry in this log that has the moment.
+func (m *Moment) entry() string { return cmp.Or(m.In, m.Entry) }
 
 func (m *Moment) topic(name, id string) *MomentTopic {
 	i, found := slices.BinarySearchFunc(m.Topics, name, func(a MomentTopic, name string) int { return strings.Compare(a.Name, name) })
@@ -117,15 +188,13 @@ func (s *State) Find(name string) (RestorePoint, error) {
 	return RestorePoint{}, fmt.Errorf("%d restore points begin with %q", len(found), name)
 }
 
-// LastPoint returns the last restore point at ms, milliseconds since the epoch, or
-// before, and false when there is none.
-func (s *State) LastPoint(ms int64) (last RestorePoint, ok bool) {
-	for _, p := range s.points {
-		if p.Time <= ms && (!ok || cmp.Or(cmp.Compare(p.Time, last.Time), strings.Compare(p.Entry, last.Entry)) >= 0) {
-			last, ok = p, true
-		}
+// BranchAt is the number of the branch that a partition was on at a moment.
+func (s *State) BranchAt(topic, id string, partition int32, m *Moment) int {
+	p := s.parts[partitionKey{topic, id, partition}]
+	if p == nil {
+		return 0
 	}
-	return last, ok
+	return p.branchAt(m.entry())
 }
 
 // WriteMoments returns a function that appends moments to a file of them, zstd around
@@ -145,6 +214,10 @@ func ReadMoments(r io.Reader, each func(*Moment) error) error {
 		m := new(Moment)
 		if err := json.Unmarshal(line, m); err != nil {
 			return fmt.Errorf("%w: not a restore point: %w", ErrCorrupt, err)
+		}
+		for i := range m.Groups { // those of earlier versions do not tell
+			g := &m.Groups[i]
+			g.Topics = topicIDs(g.Topics, g.Offsets, m.currentID)
 		}
 		return each(m)
 	})

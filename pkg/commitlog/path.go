@@ -43,9 +43,9 @@ func isAlphanumeric(c byte) bool {
 
 // SegmentPath returns where the object of s lives, relative to the backup's folder:
 //
-//	topics/<topic>/partition=<p>/segment-<first>-<last>-<sha8>.cbor[.<codec>][.<cipher>]
+//	topics/<topic>/partition=<p>/segment-<first>-<last>-<sha8>[-<run>].cbor[.<codec>][.<cipher>]
 //
-// The eight digits of the content's SHA-256 keep two contents from ever sharing a
+// The eight digits of the content's SHA-256 keep two contents of a run from ever sharing a
 // name, while a retried upload gets the same one. It fails when a field does not
 // fit into a path.
 func SegmentPath(s *Segment) (string, error) {
@@ -62,7 +62,14 @@ func SegmentPath(s *Segment) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	name := fmt.Sprintf("segment-%020d-%020d-%x%s", s.First, s.Last, s.SHA256[:4], ext)
+	run := ""
+	if s.Run != "" {
+		if !isHex(s.Run, runDigits) {
+			return "", fmt.Errorf("%q is not the name of a run", s.Run)
+		}
+		run = "-" + s.Run
+	}
+	name := fmt.Sprintf("segment-%020d-%020d-%x%s%s", s.First, s.Last, s.SHA256[:4], run, ext)
 	return path.Join(TopicsDir, s.Topic, "partition="+strconv.Itoa(int(s.Partition)), name), nil
 }
 

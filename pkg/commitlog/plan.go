@@ -1,6 +1,10 @@
 package commitlog
 
-import "math"
+import (
+	"cmp"
+	"math"
+	"slices"
+)
 
 // A Plan is what a restore of one partition reads: segments, in order, that give
 // every record that the backup holds exactly once.
@@ -14,22 +18,31 @@ type Plan struct {
 	// Holes are ranges between From and Next that were never scanned: neither a
 	// segment nor a mark covers them, and none says that they are lost.
 	Holes [][2]int64
-	// Lost are ranges between From and Next that were deleted before they were read.
-	Lost     [][2]int64
+	// Lost are ranges between From and Next that could not be read, and Pruned those that
+	// were let go on purpose.
+	Lost, Pruned [][2]int64
+	// Filtered are the ranges that are here only as filters have left them.
+	Filtered []Filtered
+	// Branches are the offsets from which on other records stand in the place of ones that
+	// were cut off in Kafka.
+	Branches []int64
+	// Epoch is the leader epoch of the last batch below Next, where it is known.
+	Epoch    *int32
 	segments []chosen
 }
 
-// chosen is a segment of a plan.
+// chosen is a segment of a plan, for the offsets [at, end).
 type chosen struct {
 	*Content
-	dropBelow int64
+	at, end int64
 }
 
 // A Chosen segment is one of a [Plan]. Its records below DropBelow are in the
-// segments before it; without an overlap DropBelow equals From.
+// segments before it; without an overlap DropBelow equals From. Those at DropFrom and
+// above are in the ones behind it, or were cut off; where there are none it is Next.
 type Chosen struct {
 	Segment
-	DropBelow int64
+	DropBelow, DropFrom int64
 }
 
 // Len returns how many segments there are.
@@ -38,7 +51,7 @@ func (p *Plan) Len() int { return len(p.segments) }
 // Segment returns one of the segments, from 0.
 func (p *Plan) Segment(i int) Chosen {
 	c := p.segments[i]
-	return Chosen{partitionKey{p.Topic, p.TopicID, p.Partition}.segment(c.Content), c.dropBelow}
+	return Chosen{partitionKey{p.Topic, p.TopicID, p.Partition}.segment(c.Content), c.at, c.end}
 }
 
 // Size returns the bytes of the segments' objects.
@@ -50,17 +63,36 @@ func (p *Plan) Size() int64 {
 	return n
 }
 
-// Plan returns what to read of a partition, and false when the log does not know it.
-// The state must have kept its segments.
+// Plan returns what to read of a partition as it is now, and false when the log does not
+// know it. The state must have kept its segments.
 func (s *State) Plan(topic, id string, number int32) (Plan, bool) {
 	p := s.parts[partitionKey{topic, id, number}]
 	if p == nil {
 		return Plan{}, false
 	}
-	return Plan{
-		Topic: topic, TopicID: id, Partition: number, From: p.from, Next: p.next,
-		segments: choose(p.segments), Holes: p.covered.gaps(p.from, p.next), Lost: p.lost,
-	}, true
+	return s.PlanOf(topic, id, number, len(p.branches)-1)
+}
+
+// PlanOf is [State.Plan] of an earlier branch of the partition. They count from 0.
+func (s *State) PlanOf(topic, id string, number int32, branch int) (Plan, bool) {
+	p := s.parts[partitionKey{topic, id, number}]
+	if p == nil || branch < 0 || branch >= len(p.branches) {
+		return Plan{}, false
+	}
+	v := p.view(branch)
+	plan := Plan{
+		Topic: topic, TopicID: id, Partition: number, From: v.from, Next: v.next, segments: p.choose(branch, &v),
+		Holes: v.holes(), Lost: v.missing(), Pruned: v.gone(), Filtered: v.onlyFiltered(),
+	}
+	if v.reach == v.next {
+		plan.Epoch = v.epoch
+	}
+	for i, cut := range p.cuts(branch) {
+		if at := p.branches[i].at; i > 0 && at < cut {
+			plan.Branches = append(plan.Branches, at)
+		}
+	}
+	return plan, true
 }
 
 // Select returns the plan for every partition of the newest incarnation of every
@@ -83,44 +115,74 @@ func (s *State) Select() []Plan {
 func (p *Plan) Cut(from, next, since, until int64) {
 	kept := p.segments[:0:0]
 	for _, c := range p.segments {
-		if max(c.First, c.dropBelow) < next && c.Last >= from && c.MinTimestamp <= until && c.MaxTimestamp >= since {
+		if max(c.First, c.at) < min(next, c.end) && min(c.Last, c.end-1) >= from && c.MinTimestamp <= until && c.MaxTimestamp >= since {
 			kept = append(kept, c)
 		}
 	}
 	p.segments = kept
+	if next < p.Next {
+		p.Epoch = nil
+	}
 	p.From, p.Next = min(max(p.From, from), p.Next), max(min(p.Next, next), p.From)
 	p.Next = max(p.Next, p.From)
-	p.Holes, p.Lost = clip(p.Holes, p.From, p.Next), clip(p.Lost, p.From, p.Next)
-}
-
-// clip returns what of ranges lies in [from, next).
-func clip(ranges [][2]int64, from, next int64) [][2]int64 {
-	var out [][2]int64
-	for _, r := range ranges {
-		if a, b := max(r[0], from), min(r[1], next); a < b {
-			out = append(out, [2]int64{a, b})
+	for _, ranges := range []*[][2]int64{&p.Holes, &p.Lost, &p.Pruned} {
+		*ranges = spans(*ranges).clip(p.From, p.Next)
+	}
+	filtered := p.Filtered[:0:0]
+	for _, f := range p.Filtered {
+		if f.From, f.Next = max(f.From, p.From), min(f.Next, p.Next); f.From < f.Next {
+			filtered = append(filtered, f)
 		}
 	}
+	p.Filtered = filtered
+	p.Branches = slices.DeleteFunc(slices.Clone(p.Branches), func(at int64) bool { return at <= p.From || at >= p.Next })
+}
+
+// choose returns segments that give every record that a branch has, whole where any has it
+// whole: those that were kept whole first, and between them what filters have left.
+func (p *partition) choose(branch int, v *coverage) []chosen {
+	cuts := p.cuts(branch)
+	var whole, filtered []chosen
+	for i := range p.segments {
+		seg := &p.segments[i]
+		if int(seg.branch) > branch || seg.From >= cuts[seg.branch] {
+			continue
+		}
+		c := chosen{&seg.Content, seg.From, min(seg.Next, cuts[seg.branch])}
+		if len(seg.Filters) == 0 {
+			whole = append(whole, c)
+		} else {
+			filtered = append(filtered, c)
+		}
+	}
+	out := fewest(nil, whole, math.MinInt64, math.MaxInt64)
+	if len(filtered) == 0 {
+		return out
+	}
+	for _, gap := range v.whole.gaps(v.from, v.next) {
+		out = fewest(out, filtered, gap[0], gap[1])
+	}
+	slices.SortFunc(out, func(a, b chosen) int { return cmp.Compare(a.at, b.at) })
 	return out
 }
 
-// choose returns the fewest of segments, which are sorted by from, that together
-// cover what all of them cover: of those that begin at or before the first offset
-// that is still to be covered, always the one that reaches furthest.
-func choose(segments []Content) []chosen {
-	var out []chosen
-	at := int64(math.MinInt64) // all below is covered, or is in no segment
+// fewest appends to out the fewest of segments, which are sorted by their beginning, that
+// together give of [at, until) what all of them give: of those that begin at or before the
+// first offset that is still to be given, always the one that reaches furthest.
+func fewest(out, segments []chosen, at, until int64) []chosen {
 	for i := 0; i < len(segments); {
-		at = max(at, segments[i].From)
+		if at = max(at, segments[i].at); at >= until {
+			break
+		}
 		best := i
-		for ; i < len(segments) && segments[i].From <= at; i++ {
-			if segments[i].Next > segments[best].Next {
+		for ; i < len(segments) && segments[i].at <= at; i++ {
+			if segments[i].end > segments[best].end {
 				best = i
 			}
 		}
-		if next := segments[best].Next; next > at {
-			out = append(out, chosen{&segments[best], at})
-			at = next
+		if end := min(segments[best].end, until); end > at {
+			out = append(out, chosen{segments[best].Content, at, end})
+			at = end
 		}
 	}
 	return out

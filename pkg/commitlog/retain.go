@@ -1,86 +1,351 @@
 package commitlog
 
 import (
-	"cmp"
+	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"time"
 )
 
-// A Retention says what of a backup is kept. The newest restore point always is.
-type Retention struct {
-	KeepLast   int       // so many of the newest restore points
-	KeepPoints bool      // all of them
-	OlderThan  time.Time // what is not older than this; zero: nothing for its age
+// A Policy says which restore points are kept. Those that any rule keeps are kept, and the
+// newest one always is.
+type Policy struct {
+	All    bool          // all of them
+	Last   int           // so many of the newest
+	Within time.Duration // those that are not older than this, counted from the newest one
+	Since  time.Time     // those that are not older than this
+	// The newest of each of the last so many hours, days, ISO weeks, months and years, in
+	// UTC, that have any. -1: of every one.
+	Hourly, Daily, Weekly, Monthly, Yearly int
 }
 
-// Points returns the restore points that r keeps, oldest first, and the time before
-// which records may go when no point needs them.
-func (r Retention) Points(all []RestorePoint) (kept []RestorePoint, before time.Time) {
-	kept = slices.Clone(all)
-	slices.SortStableFunc(kept, func(a, b RestorePoint) int { return cmp.Compare(a.Time, b.Time) })
-	for len(kept) > max(r.KeepLast, 1) && !r.KeepPoints && (r.OlderThan.IsZero() || kept[0].Time < r.OlderThan.UnixMilli()) {
-		kept = kept[1:]
+// Apply says of each point why it is kept; of one that goes, nothing. times are those of
+// the points in the order of the log, oldest first: which point is newer than another is
+// told by it, and not by the clocks of those who made them.
+func (p Policy) Apply(times []int64, now time.Time) [][]string {
+	why := make([][]string, len(times))
+	if len(times) == 0 {
+		return why
 	}
-	switch {
-	case !r.OlderThan.IsZero():
-		before = r.OlderThan
-	case len(kept) > 0:
-		before = time.UnixMilli(kept[0].Time)
+	at := func(i int) time.Time { return time.UnixMilli(min(times[i], now.UnixMilli())).UTC() } // none is from the future
+	newest := len(times) - 1
+	why[newest] = append(why[newest], "newest")
+	buckets := []struct {
+		why  string
+		left int
+		of   func(time.Time) string
+		last string
+	}{
+		{"hourly", p.Hourly, func(t time.Time) string { return t.Format("2006010215") }, ""},
+		{"daily", p.Daily, func(t time.Time) string { return t.Format("20060102") }, ""},
+		{"weekly", p.Weekly, func(t time.Time) string { y, w := t.ISOWeek(); return fmt.Sprint(y, "/", w) }, ""},
+		{"monthly", p.Monthly, func(t time.Time) string { return t.Format("200601") }, ""},
+		{"yearly", p.Yearly, func(t time.Time) string { return t.Format("2006") }, ""},
 	}
-	return kept, before
-}
-
-// Needs are the offsets that restore points are made of.
-type Needs map[partitionKey]*spans
-
-// Add adds what a point needs: of each partition what Kafka had of it at that moment.
-func (n Needs) Add(m *Moment) {
-	for _, t := range m.Topics {
-		for number, at := range t.Partitions {
-			key := partitionKey{t.Name, t.ID, number}
-			if n[key] == nil {
-				n[key] = new(spans)
+	for i := newest; i >= 0; i-- {
+		t := at(i)
+		keep := func(yes bool, reason string) {
+			if yes {
+				why[i] = append(why[i], reason)
 			}
-			n[key].add(at[0], at[1])
+		}
+		keep(p.All, "all")
+		keep(p.Last < 0 || newest-i < p.Last, "last")
+		keep(p.Within > 0 && !t.Before(at(newest).Add(-p.Within)), "within")
+		keep(!p.Since.IsZero() && !t.Before(p.Since), "not older")
+		for b := range buckets {
+			k := &buckets[b]
+			if key := k.of(t); k.left != 0 && key != k.last {
+				k.last = key
+				k.left = max(k.left-1, -1)
+				keep(true, k.why)
+			}
 		}
 	}
+	return why
 }
 
-// Prune lets go of segments whose records are all older than before and that needs does
-// not name, and returns them. Of a partition they are the first ones, so that no hole
-// comes to be. The state must have kept all segments.
-func (s *State) Prune(before time.Time, needs Needs) []Segment {
-	var gone []Segment
-	for key, p := range s.partitions() {
-		var need spans
-		if n := needs[key]; n != nil {
-			need = *n
-		}
-		i := 0
-		for i < len(p.segments) && p.segments[i].MaxTimestamp < before.UnixMilli() && !need.touches(p.segments[i].From, p.segments[i].Next) {
-			gone = append(gone, key.segment(&p.segments[i]))
-			p.pruned = max(p.pruned, p.segments[i].Next)
-			i++
-		}
-		if i == 0 {
+// A Retention says what of a backup is kept.
+type Retention struct {
+	Policy
+	// Records keeps records that are not older than this, whether or not a point needs
+	// them. Zero: for their age none are kept.
+	Records time.Time
+	// Forget names topics of which nothing is kept. Nil: none.
+	Forget func(topic, id string) bool
+}
+
+// A Retainer finds out what a [Retention] keeps. Points count for the partitions that they
+// speak of: the policy is applied to each partition by itself. It is told of the moments of
+// all points twice: [Retainer.Note], in any order, then [Retainer.Keep].
+type Retainer struct {
+	retention Retention
+	points    []RestorePoint
+	now       time.Time
+	place     map[string]int32         // of each point, in the order of the log
+	speaks    map[partitionKey][]int32 // the points that speak of a partition, later only those that are kept
+	noted     map[string]bool
+	decided   bool
+	needs     map[partitionKey][]need
+}
+
+// A need is what a point that is kept needs of a partition.
+type need struct {
+	entry       string // id
+	start, next int64
+}
+
+// NewRetainer returns a Retainer for points, which are in the order of the log.
+func NewRetainer(r Retention, points []RestorePoint, now time.Time) *Retainer {
+	t := &Retainer{
+		retention: r, points: points, now: now, place: make(map[string]int32),
+		speaks: make(map[partitionKey][]int32), noted: make(map[string]bool), needs: make(map[partitionKey][]need),
+	}
+	for i, p := range points {
+		t.place[p.Entry] = int32(i)
+	}
+	return t
+}
+
+// Note takes down which partitions a point speaks of.
+func (t *Retainer) Note(m *Moment) {
+	place, known := t.place[m.Entry]
+	if !known || t.noted[m.Entry] {
+		return
+	}
+	t.noted[m.Entry] = true
+	nothing := true
+	for _, topic := range m.Topics {
+		if t.forgets(topic.Name, topic.ID) {
 			continue
 		}
-		if p.segments = slices.Clone(p.segments[i:]); len(p.segments) > 0 {
-			p.pruned = p.segments[0].From
+		for n := range topic.Partitions {
+			key := partitionKey{topic.Name, topic.ID, n}
+			t.speaks[key] = append(t.speaks[key], place)
+			nothing = false
 		}
-		p.covered, p.lost = clip(p.covered, p.pruned, p.next), clip(p.lost, p.pruned, p.next)
-		p.from = max(p.from, p.pruned)
-		p.sums = sums{}
-		for j := range p.segments {
-			p.sums.add(&p.segments[j])
+	}
+	if nothing { // such points are held against each other
+		t.speaks[partitionKey{}] = append(t.speaks[partitionKey{}], place)
+	}
+}
+
+func (t *Retainer) forgets(topic, id string) bool {
+	return t.retention.Forget != nil && t.retention.Forget(topic, id)
+}
+
+// decide applies the policy.
+func (t *Retainer) decide() {
+	if t.decided {
+		return
+	}
+	t.decided = true
+	for key, places := range t.speaks {
+		slices.Sort(places)
+		times := make([]int64, len(places))
+		for i, place := range places {
+			times[i] = t.points[place].Time
 		}
+		kept := places[:0]
+		for i, why := range t.retention.Apply(times, t.now) {
+			if len(why) > 0 {
+				kept = append(kept, places[i])
+			}
+		}
+		t.speaks[key] = slices.Clip(kept)
+	}
+}
+
+// Keep returns what is kept of a point, or nil.
+func (t *Retainer) Keep(m *Moment) *Moment {
+	t.decide()
+	place, known := t.place[m.Entry]
+	if !known {
+		return nil
+	}
+	keeps := func(key partitionKey) bool {
+		_, found := slices.BinarySearch(t.speaks[key], place)
+		return found
+	}
+	kept := m.Keep(func(topic, id string, partition int32) bool { return keeps(partitionKey{topic, id, partition}) })
+	some := keeps(partitionKey{})
+	for _, topic := range kept.Topics {
+		for n, at := range topic.Partitions {
+			key := partitionKey{topic.Name, topic.ID, n}
+			t.needs[key] = append(t.needs[key], need{m.entry(), at[0], at[1]})
+			some = true
+		}
+	}
+	if !some {
+		return nil
+	}
+	if t.retention.Forget != nil {
+		kept.Forget(t.retention.Forget)
+	}
+	return kept
+}
+
+// Points returns the points of which something is kept and those that go, in the order of
+// the log. It fails when the moment of one was not noted.
+func (t *Retainer) Points() (kept, gone []RestorePoint, err error) {
+	t.decide()
+	some := make(map[int32]bool)
+	for _, places := range t.speaks {
+		for _, place := range places {
+			some[place] = true
+		}
+	}
+	for i, p := range t.points {
+		switch {
+		case !t.noted[p.Entry]:
+			return nil, nil, fmt.Errorf("%w: it is not known what belongs to restore point %s", ErrCorrupt, p.Entry)
+		case some[int32(i)]:
+			kept = append(kept, p)
+		default:
+			gone = append(gone, p)
+		}
+	}
+	return kept, gone, nil
+}
+
+// A PrunedTopic is what pruning does to an incarnation of a topic.
+type PrunedTopic struct {
+	Name, ID      string
+	NewestOfTopic bool // false: the topic was deleted and created again
+	Before, After PruneSums
+	Point         *RestorePoint // the newest that is kept and speaks of it
+	Forgotten     bool
+}
+
+// PruneSums count what is stored.
+type PruneSums struct{ Segments, Records, Bytes int64 }
+
+func (p *PruneSums) add(c *Content) {
+	p.Segments++
+	p.Records += c.Records
+	p.Bytes += c.Size
+}
+
+// Prune lets go, in memory, of what t does not keep, and returns it. Of a partition what
+// goes is below the highest offset that a point which is kept speaks of, and in none of
+// these points; a partition that none of them speaks of stays as it is. The state must
+// have kept all segments, and t must have been told of all points.
+func (s *State) Prune(t *Retainer) (gone []Segment, topics []PrunedTopic) {
+	t.decide()
+	for key, p := range s.partitions() {
+		n := len(topics)
+		if n == 0 || topics[n-1].Name != key.topic || topics[n-1].ID != key.id {
+			topics = append(topics, PrunedTopic{
+				Name: key.topic, ID: key.id, Forgotten: t.forgets(key.topic, key.id), NewestOfTopic: s.currentID(key.topic) == key.id,
+			})
+			n++
+		}
+		topic := &topics[n-1]
+		for i := range p.segments {
+			topic.Before.add(&p.segments[i].Content)
+		}
+		if places := t.speaks[key]; len(places) > 0 {
+			newest := &t.points[places[len(places)-1]]
+			if topic.Point == nil || t.place[topic.Point.Entry] < t.place[newest.Entry] {
+				topic.Point = newest
+			}
+		}
+		out := p.prune(t.needs[key], t.retention.Records, topic.Forgotten)
+		for i := range out {
+			gone = append(gone, key.segment(&out[i]))
+		}
+		for i := range p.segments {
+			topic.After.add(&p.segments[i].Content)
+		}
+	}
+	for _, topic := range topics {
+		if topic.Forgotten {
+			s.forget(topic.Name, topic.ID)
+		}
+	}
+	return gone, topics
+}
+
+// prune lets go of segments that no need and no rule keeps.
+func (p *partition) prune(needs []need, records time.Time, forgotten bool) (gone []Content) {
+	if len(needs) == 0 && !forgotten {
+		return nil
+	}
+	keep := p.keeper(needs, records)
+	kept := p.segments[:0:0]
+	left := make([]spans, len(p.branches))
+	lost := make([]spans, len(p.branches))
+	for _, seg := range p.segments {
+		if !forgotten && keep(&seg) {
+			kept = append(kept, seg)
+			left[seg.branch].add(seg.From, seg.Next)
+			continue
+		}
+		gone = append(gone, seg.Content)
+		lost[seg.branch].add(seg.From, seg.Next)
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	p.segments = kept
+	for i := range p.branches {
+		p.branches[i].let(lost[i].without(left[i]))
+	}
+	p.sums, p.partial = sums{}, sums{}
+	var whole, all spans
+	for i := range p.segments {
+		seg := &p.segments[i]
+		switch {
+		case len(seg.Filters) == 0 && !whole.covers(seg.From, seg.Next):
+			p.sums.add(&seg.Content)
+			whole.add(seg.From, seg.Next)
+		case len(seg.Filters) > 0 && !all.covers(seg.From, seg.Next):
+			p.partial.add(&seg.Content)
+		}
+		all.add(seg.From, seg.Next)
 	}
 	return gone
 }
 
-// touches tells whether any offset of [from, next) is in the set.
-func (s spans) touches(from, next int64) bool {
-	return slices.ContainsFunc(s, func(r [2]int64) bool { return r[0] < next && from < r[1] })
+// keeper returns what tells whether a segment stays.
+func (p *partition) keeper(needs []need, records time.Time) func(*held) bool {
+	newest := len(p.branches) - 1
+	now := p.cuts(newest)
+	byBranch := make([]spans, len(p.branches)) // what points need of the partition as it was on a branch
+	cuts := make([][]int64, len(p.branches))
+	top := int64(0) // what lies above it may belong to a point that is still to come
+	for _, n := range needs {
+		b := p.branchAt(n.entry)
+		byBranch[b].add(n.start, n.next)
+		cuts[b] = p.cuts(b)
+		top = max(top, min(n.next, now[b]))
+	}
+	before := int64(math.MaxInt64)
+	if !records.IsZero() {
+		before = records.UnixMilli()
+	}
+	return func(seg *held) bool {
+		if seg.MaxTimestamp >= before || min(seg.Next, now[seg.branch]) > max(top, seg.From) {
+			return true
+		}
+		for b := int(seg.branch); b < len(byBranch); b++ {
+			if len(byBranch[b]) > 0 && byBranch[b].touches(seg.From, min(seg.Next, cuts[b][seg.branch])) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// forget takes an incarnation out of the state.
+func (s *State) forget(topic, id string) {
+	s.topics[topic] = slices.DeleteFunc(slices.Clone(s.topics[topic]), func(in *incarnation) bool { return in.id == id })
+	if len(s.topics[topic]) == 0 {
+		delete(s.topics, topic)
+	}
+	maps.DeleteFunc(s.parts, func(key partitionKey, _ *partition) bool { return key.topic == topic && key.id == id })
+	s.groups.forgetTopics(func(name, of string) bool { return name == topic && of == id })
 }
 
 // PlaceMoments says that the moments of the points that are in no file yet are in f.

@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -72,9 +73,9 @@ func TestSnapshotIsTheLog(t *testing.T) {
 	}
 	for what, f := range map[string]func(s *State) any{
 		"plans":    func(s *State) any { return fmt.Sprint(planText(s)) },
-		"cursor":   func(s *State) any { return s.Cursor() },
+		"cursor":   func(s *State) any { return s.Cursor(false) },
 		"manifest": func(s *State) any { return s.Manifest() },
-		"groups":   func(s *State) any { return s.Groups() },
+		"groups":   func(s *State) any { return s.Groups(nil) },
 		"others":   func(s *State) any { return s.Others() },
 		"source":   func(s *State) any { return s.Source() },
 		"topic":    func(s *State) any { return s.Description("orders", "t1") },
@@ -91,8 +92,8 @@ func TestSnapshotIsTheLog(t *testing.T) {
 			t.Errorf("kept %s", seg.Path)
 		}
 	}
-	if n != 1 || !reflect.DeepEqual(one.Cursor(), s.Cursor()) {
-		t.Errorf("%d segments kept, cursor %v", n, one.Cursor())
+	if n != 1 || !reflect.DeepEqual(one.Cursor(false), s.Cursor(false)) {
+		t.Errorf("%d segments kept, cursor %v", n, one.Cursor(false))
 	}
 }
 
@@ -160,82 +161,114 @@ func TestDecodeSnapshotRefuses(t *testing.T) {
 	}
 }
 
+// A backupOf is a state with the moments of its points.
+type backupOf struct {
+	State
+	moments []*Moment
+	open    map[string]*Moment
+}
+
+// add adds the run's next entry.
+func (b *backupOf) add(t testing.TB, run *Run, e *Entry) {
+	t.Helper()
+	e, sha := store(t, run, e)
+	if err := b.State.Add(e, sha); err != nil {
+		t.Fatal(err)
+	}
+	if b.open == nil {
+		b.open = make(map[string]*Moment)
+	}
+	m := b.open[e.Run]
+	if m == nil {
+		m = new(Moment)
+		b.open[e.Run] = m
+	}
+	m.Add(e)
+	for _, at := range m.AtPoints() {
+		var buf bytes.Buffer
+		put, end, err := WriteMoments(&buf)
+		if err == nil {
+			err = errors.Join(put(at), end())
+		}
+		if err == nil {
+			err = ReadMoments(&buf, func(m *Moment) error { b.moments = append(b.moments, m); return nil })
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// prune lets go of what r does not keep.
+func (b *backupOf) prune(t testing.TB, r Retention, now time.Time) (gone []Segment, topics []PrunedTopic) {
+	t.Helper()
+	retainer := NewRetainer(r, b.Points(), now)
+	for _, m := range b.moments {
+		retainer.Note(m)
+	}
+	var moments []*Moment
+	for _, m := range b.moments {
+		if kept := retainer.Keep(m); kept != nil {
+			moments = append(moments, kept)
+		}
+	}
+	b.moments = moments
+	kept, _, err := retainer.Points()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, topics = b.Prune(retainer)
+	b.RetainPoints(kept)
+	return gone, topics
+}
+
 // TestPrune has a partition whose log began at 0, 10 and 20 at three points.
 func TestPrune(t *testing.T) {
-	build := func() (*State, []*Moment) {
-		s := new(State)
-		run := NewRun()
-		m := new(Moment)
-		var moments []*Moment
-		for i := range int64(3) {
-			e, sha := store(t, run, &Entry{
-				Segments: []Segment{segment(t, "t1", 0, i*10, i*10+10)}, // timestamps 1000 + offset
-				Marks:    []Mark{{Topic: "orders", TopicID: "t1", From: i * 10, Next: i*10 + 10, LogStart: ptr(i * 10)}},
-				Points:   []Point{{Time: 1010 + i*10}},
-			})
-			if err := s.Add(e, sha); err != nil {
-				t.Fatal(err)
-			}
-			m.Add(e)
-			var buf bytes.Buffer
-			put, end, err := WriteMoments(&buf)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := put(m); err != nil {
-				t.Fatal(err)
-			}
-			if err := end(); err != nil {
-				t.Fatal(err)
-			}
-			if err := ReadMoments(&buf, func(m *Moment) error { moments = append(moments, m); return nil }); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return s, moments
-	}
 	for _, test := range []struct {
 		name string
 		r    Retention
 		kept int   // points
 		low  int64 // the first offset that is left
 	}{
-		{"last", Retention{KeepLast: 1}, 1, 20},
-		{"last two", Retention{KeepLast: 2}, 2, 10},
-		{"all points", Retention{KeepLast: 1, KeepPoints: true}, 3, 0},
-		{"age", Retention{OlderThan: time.UnixMilli(1025)}, 1, 20},
-		{"age and last", Retention{OlderThan: time.UnixMilli(1025), KeepLast: 2}, 2, 10},
-		{"age of nothing", Retention{OlderThan: time.UnixMilli(5)}, 3, 0},
+		{"newest", Retention{}, 1, 20},
+		{"last", Retention{Policy: Policy{Last: 1}}, 1, 20},
+		{"last two", Retention{Policy: Policy{Last: 2}}, 2, 10},
+		{"all points", Retention{Policy: Policy{All: true}}, 3, 0},
+		{"age", Retention{Policy: Policy{Since: time.UnixMilli(1025)}, Records: time.UnixMilli(1025)}, 1, 20},
+		{"age and last", Retention{Policy: Policy{Since: time.UnixMilli(1025), Last: 2}, Records: time.UnixMilli(1025)}, 2, 10},
+		{"age of nothing", Retention{Policy: Policy{Since: time.UnixMilli(5)}}, 3, 0},
+		{"records", Retention{Records: time.UnixMilli(1015)}, 1, 10},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, moments := build()
-			kept, before := test.r.Points(s.Points())
-			if len(kept) != test.kept {
-				t.Fatalf("%d points kept, want %d", len(kept), test.kept)
+			var b backupOf
+			run := NewRun()
+			for i := range int64(3) {
+				b.add(t, run, &Entry{
+					Segments: []Segment{segment(t, "t1", 0, i*10, i*10+10)}, // timestamps 1000 + offset
+					Marks:    []Mark{{Topic: "orders", TopicID: "t1", From: i * 10, Next: i*10 + 10, LogStart: ptr(i * 10)}},
+					Points:   []Point{{Time: 1010 + i*10}},
+				})
 			}
-			needs := Needs{}
-			for _, m := range moments {
-				for _, k := range kept {
-					if m.Entry == k.Entry {
-						needs.Add(m)
-					}
-				}
-			}
-			gone := s.Prune(before, needs)
-			plan := s.Select()[0]
+			gone, topics := b.prune(t, test.r, start)
+			plan := b.Select()[0]
 			if int64(len(gone)) != test.low/10 || plan.From != test.low || plan.Next != 30 || plan.Holes != nil || int64(plan.Len()) != 3-test.low/10 {
 				t.Errorf("%d gone, left %+v", len(gone), plan)
 			}
-			if !s.Covered("orders", "t1", 0, 0, 30) {
-				t.Error("what was pruned would be stored again")
+			if len(topics) != 1 || topics[0].Before.Segments != 3 || topics[0].After.Segments != 3-test.low/10 || topics[0].Point == nil || topics[0].Point.Time != 1030 {
+				t.Errorf("topics %+v", topics)
 			}
-			s.RetainPoints(kept)
-			s.PlaceMoments(File{Path: "index/points/0.jsonl.zst", SHA256: Sum(nil)})
-			back := folded(t, s, nil)
+			if b.Covered("orders", "t1", 0, 0, 30, nil) != (test.low == 0) || !b.Covered("orders", "t1", 0, test.low, 30, nil) {
+				t.Error("what was pruned is covered, or what is left is not")
+			}
+			if len(b.Points()) != test.kept || len(b.moments) != test.kept {
+				t.Errorf("%d points and %d moments kept, want %d", len(b.Points()), len(b.moments), test.kept)
+			}
+			b.PlaceMoments(File{Path: "index/points/0.jsonl.zst", SHA256: Sum(nil)})
+			back := folded(t, &b.State, nil)
 			if len(back.Points()) != test.kept {
 				t.Errorf("%d points are left", len(back.Points()))
 			}
-			if !back.Covered("orders", "t1", 0, 0, 30) || back.Select()[0].From != test.low {
+			if back.Covered("orders", "t1", 0, 0, 30, nil) != (test.low == 0) || back.Select()[0].From != test.low || back.Cursor(false)["orders"].Partitions[0] != 30 {
 				t.Error("a snapshot forgets what was pruned")
 			}
 		})
@@ -256,14 +289,6 @@ func TestFindPoint(t *testing.T) {
 		if p, err := s.Find(name); err == nil {
 			t.Errorf("%q is %+v", name, p)
 		}
-	}
-	for at, want := range map[int64]int64{5: 5, 6: 5, 7: 7, 99: 7} {
-		if p, ok := s.LastPoint(at); !ok || p.Time != want {
-			t.Errorf("at %d: %+v", at, p)
-		}
-	}
-	if _, ok := s.LastPoint(4); ok {
-		t.Error("a point before the first")
 	}
 }
 

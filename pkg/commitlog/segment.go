@@ -46,6 +46,9 @@ type Form struct {
 	// Filters says that records of [From, Next) may have been dropped or changed on
 	// purpose, and by which stages.
 	Filters []string `json:"filters,omitempty"`
+	// Run is the run that stored it, and part of its name: no other run lists the object, so
+	// that it can be deleted whatever others are doing. Earlier versions have none.
+	Run string `json:"run,omitempty"`
 }
 
 // A Hash is a SHA-256; in JSON and in messages 64 lower-case hexadecimal digits.
@@ -69,13 +72,13 @@ func (h *Hash) UnmarshalText(text []byte) error {
 	return err
 }
 
-// SegmentOf is what the log says of a segment of a stream. It fails where the segment
-// could not be in a log.
-func SegmentOf(m *format.Segment) (Segment, error) {
+// SegmentOf is what the log says of a segment of a stream that a run stores. It fails where
+// the segment could not be in a log.
+func SegmentOf(m *format.Segment, run string) (Segment, error) {
 	s := Segment{Topic: m.Topic, TopicID: m.TopicID, Partition: m.Partition, Content: Content{
 		From: m.From, Next: m.Next, First: m.First, Last: m.Last, Records: m.Records,
 		MinTimestamp: m.MinTimestamp, MaxTimestamp: m.MaxTimestamp,
-		Form:    &Form{Codec: m.Codec, Cipher: m.Cipher, Filters: m.Filters},
+		Form:    &Form{Codec: m.Codec, Cipher: m.Cipher, Filters: m.Filters, Run: run},
 		RawSize: m.RawSize, Size: m.Size,
 	}}
 	if len(m.SHA256) != len(s.SHA256) {
@@ -133,7 +136,7 @@ func (key partitionKey) segment(c *Content) Segment {
 
 // compareContents orders the segments of a partition.
 func compareContents(a, b *Content) int {
-	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Next, b.Next), bytes.Compare(a.SHA256[:], b.SHA256[:]))
+	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Next, b.Next), bytes.Compare(a.SHA256[:], b.SHA256[:]), strings.Compare(a.Run, b.Run))
 }
 
 // forms keeps one of each [Form].
@@ -141,9 +144,9 @@ type forms map[string]*Form
 
 // share lets c have the form that others like it have.
 func (f forms) share(c Content) Content {
-	key := strings.Join(append([]string{c.Codec, c.Cipher}, c.Filters...), "\x00")
+	key := strings.Join(append([]string{c.Codec, c.Cipher, c.Run}, c.Filters...), "\x00")
 	if f[key] == nil {
-		f[key] = &Form{c.Codec, c.Cipher, slices.Clone(c.Filters)}
+		f[key] = &Form{c.Codec, c.Cipher, slices.Clone(c.Filters), c.Run}
 	}
 	c.Form = f[key]
 	return c

@@ -3,9 +3,11 @@ package commitlog
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,12 +32,16 @@ type Snapshot struct {
 	Updated    time.Time       `json:"updated"` // the time of the last entry
 	Source     Source          `json:"source,omitzero"`
 	Runs       map[string]Head `json:"runs"` // whose entries may still lie in the log, or come
-	Topics     []SnapshotTopic `json:"topics"`
-	Groups     []Group         `json:"groups,omitempty"`
-	Points     []SnapshotPoint `json:"points,omitempty"`
-	Moments    []File          `json:"moments,omitempty"` // files of [WriteMoments]: those of the points
-	Open       *File           `json:"open,omitempty"`    // and those of runs that may go on
-	Others     [][]byte        `json:"others,omitempty"`
+	// TellsFilters says that Covered is what was kept whole. Earlier versions count what
+	// filters have left, too: only their indexes tell.
+	TellsFilters bool            `json:"tells_filters"`
+	Topics       []SnapshotTopic `json:"topics"`
+	Groups       []Group         `json:"groups,omitempty"` // each with the topics for which it is the newest
+	GroupLists   []GroupList     `json:"group_lists,omitempty"`
+	Points       []SnapshotPoint `json:"points,omitempty"`
+	Moments      []File          `json:"moments,omitempty"` // files of [WriteMoments]: those of the points
+	Open         *File           `json:"open,omitempty"`    // and those of runs that may go on
+	Others       [][]byte        `json:"others,omitempty"`
 }
 
 // A Head is the last entry of a run that a snapshot stands for.
@@ -43,7 +49,9 @@ type Head struct {
 	Seq    int    `json:"seq"`
 	ID     string `json:"id"`
 	SHA256 string `json:"sha256,omitempty"` // not known where it was damaged
-	Final  bool   `json:"final,omitempty"`
+	// Filters are those of the segments of a run of an earlier version.
+	Filters []string `json:"filters,omitempty"`
+	Final   bool     `json:"final,omitempty"`
 }
 
 // A File is one that a snapshot needs, below [IndexDir].
@@ -73,7 +81,40 @@ type SnapshotTopic struct {
 // A SnapshotPartition sums up a partition, and says what is covered of it.
 type SnapshotPartition struct {
 	ManifestPartition
-	Covered [][2]int64 `json:"covered,omitempty"`
+	Covered [][2]int64 `json:"covered,omitempty"` // scanned and kept whole
+	Scanned []partial  `json:"scanned,omitempty"` // scanned through filters
+	// Reach is how far it was scanned whole, or lost; absent: as far as Next.
+	Reach       *int64        `json:"reach,omitempty"`
+	LeaderEpoch *int32        `json:"leader_epoch,omitempty"` // of the last batch below Reach
+	Partial     *SnapshotSums `json:"partial,omitempty"`      // what the manifest's sums leave out
+	// Branches, where there are several, say instead what each of them covers. What is
+	// beside them is what is there now.
+	Branches []SnapshotBranch `json:"branches,omitempty"`
+}
+
+// SnapshotSums are sums over segments.
+type SnapshotSums struct {
+	Records      int64 `json:"records"`
+	Bytes        int64 `json:"bytes"`
+	RawBytes     int64 `json:"raw_bytes"`
+	Segments     int64 `json:"segments"`
+	MinTimestamp int64 `json:"min_timestamp"`
+	MaxTimestamp int64 `json:"max_timestamp"`
+}
+
+// A SnapshotBranch is what was scanned of a partition before others took the place of
+// records of it, or since then.
+type SnapshotBranch struct {
+	Since       string     `json:"since,omitempty"` // id of the entry that began it
+	At          int64      `json:"at,omitempty"`    // the offset where it begins
+	From        int64      `json:"from"`
+	Next        int64      `json:"next"`
+	Reach       int64      `json:"reach"`
+	LeaderEpoch *int32     `json:"leader_epoch,omitempty"`
+	Covered     [][2]int64 `json:"covered,omitempty"`
+	Scanned     []partial  `json:"scanned,omitempty"`
+	Lost        [][2]int64 `json:"lost,omitempty"`
+	Gone        [][2]int64 `json:"gone,omitempty"`
 }
 
 // A SnapshotPoint is a restore point.
@@ -84,6 +125,8 @@ type SnapshotPoint struct {
 	Seq   int    `json:"seq"`
 	Frame []byte `json:"frame,omitempty"`
 	File  int    `json:"file"` // which of the snapshot's Moments has it
+
+	Without map[string][]int32 `json:"without,omitempty"`
 }
 
 // IndexDir is where the files are that snapshots need.
@@ -136,10 +179,8 @@ func (n *Snapshot) validate() error {
 			files = append(files[:len(files):len(files)], f.File)
 		}
 		for _, p := range t.Partitions {
-			for _, r := range append([][2]int64{{p.From, p.Next}}, append(p.Covered, p.Lost...)...) {
-				if p.Partition < 0 || r[0] < 0 || r[0] > r[1] {
-					return fmt.Errorf("%s/%d: [%d, %d) is not a range of offsets", t.Name, p.Partition, r[0], r[1])
-				}
+			if err := p.validate(); err != nil {
+				return fmt.Errorf("%s/%d: %w", t.Name, p.Partition, err)
 			}
 		}
 	}
@@ -156,6 +197,30 @@ func (n *Snapshot) validate() error {
 	return nil
 }
 
+func (p *SnapshotPartition) validate() error {
+	if p.Partition < 0 {
+		return fmt.Errorf("the partition is negative")
+	}
+	all := slices.Concat([][2]int64{{p.From, p.Next}}, p.Covered, p.Lost, p.Gone)
+	scanned := p.Scanned
+	for _, b := range p.Branches {
+		all = slices.Concat(all, [][2]int64{{b.From, b.Next}}, b.Covered, b.Lost, b.Gone)
+		scanned = slices.Concat(scanned, b.Scanned)
+	}
+	for _, s := range scanned {
+		if len(s.Filters) == 0 || len(s.Ranges) == 0 {
+			return errors.New("it was scanned through filters that are not named")
+		}
+		all = slices.Concat(all, s.Ranges)
+	}
+	for _, r := range all {
+		if r[0] < 0 || r[0] > r[1] {
+			return fmt.Errorf("[%d, %d) is not a range of offsets", r[0], r[1])
+		}
+	}
+	return nil
+}
+
 // AddSnapshot folds a snapshot into the state, before any entry.
 func (s *State) AddSnapshot(n *Snapshot) {
 	s.init()
@@ -166,7 +231,7 @@ func (s *State) AddSnapshot(n *Snapshot) {
 	}
 	for run, h := range n.Runs {
 		if h.Seq > s.runs[run].seq {
-			s.runs[run] = link{seq: h.Seq, id: h.ID, sha: h.SHA256, final: h.Final, skipped: h.SHA256 == ""}
+			s.runs[run] = link{seq: h.Seq, id: h.ID, sha: h.SHA256, final: h.Final, skipped: h.SHA256 == "", filters: h.Filters}
 		}
 	}
 	for i := range n.Topics {
@@ -175,31 +240,76 @@ func (s *State) AddSnapshot(n *Snapshot) {
 			in.topic = t.Topic
 		}
 		for _, sp := range t.Partitions {
-			p := s.partition(t.Name, t.ID, sp.Partition, sp.From)
-			p.from, p.next = min(p.from, sp.From), max(p.next, sp.Next)
-			for _, r := range sp.Covered {
-				p.covered.add(r[0], r[1])
-			}
-			for _, r := range sp.Lost {
-				p.lost.add(r[0], r[1])
-			}
-			p.pruned = max(p.pruned, sp.Pruned)
-			if sp.Segments > p.sums.segments { // a second snapshot is of the same segments, or nearly
-				p.sums = sums{sp.Records, sp.Bytes, sp.RawBytes, sp.Segments, sp.MinTimestamp, sp.MaxTimestamp}
-			}
+			s.partition(t.Name, t.ID, sp.Partition, sp.From).addSnapshot(&sp, n.TellsFilters)
 		}
 	}
+	s.untold = s.untold || !n.TellsFilters
+	for _, l := range n.GroupLists {
+		s.groups.lists = append(s.groups.lists, l)
+	}
 	for _, g := range n.Groups {
-		s.groups[g.ID] = g
+		s.groups.add(g, s.currentID)
 	}
 	for _, p := range n.Points {
-		s.points = append(s.points, RestorePoint{Point{p.Time, p.Frame}, p.Entry, p.Run, p.Seq, len(s.moments) + p.File})
+		if slices.ContainsFunc(s.points, func(had RestorePoint) bool { return had.Entry == p.Entry }) {
+			continue // of two snapshots that were made at the same time
+		}
+		s.points = append(s.points, RestorePoint{
+			Point: Point{Time: p.Time, Frame: p.Frame, Without: p.Without}, Entry: p.Entry, Run: p.Run, Seq: p.Seq, file: len(s.moments) + p.File,
+		})
 	}
 	s.moments = append(s.moments, n.Moments...)
 	if n.Open != nil {
 		s.open = n.Open
 	}
 	s.others = append(s.others, n.Others...)
+}
+
+// addSnapshot adds what a snapshot says of a partition. Where two snapshots were made at
+// the same time, what one of them says is said.
+func (p *partition) addSnapshot(sp *SnapshotPartition, tellsFilters bool) {
+	if sp.Segments > p.sums.segments { // a second snapshot is of the same segments, or nearly
+		p.sums = sums{sp.Records, sp.Bytes, sp.RawBytes, sp.Segments, sp.MinTimestamp, sp.MaxTimestamp}
+		p.partial = sums{}
+		if x := sp.Partial; x != nil {
+			p.partial = sums{x.Records, x.Bytes, x.RawBytes, x.Segments, x.MinTimestamp, x.MaxTimestamp}
+		}
+	}
+	branches := sp.Branches
+	if len(branches) == 0 {
+		b := SnapshotBranch{From: sp.From, Next: sp.Next, Reach: sp.Next, LeaderEpoch: sp.LeaderEpoch,
+			Covered: sp.Covered, Scanned: sp.Scanned, Lost: sp.Lost, Gone: sp.Gone}
+		if sp.Reach != nil {
+			b.Reach = *sp.Reach
+		}
+		if sp.Pruned > 0 {
+			b.Gone = append(b.Gone, [2]int64{0, sp.Pruned})
+		}
+		branches = []SnapshotBranch{b}
+	}
+	for i, sb := range branches {
+		if i == len(p.branches) {
+			p.branches = append(p.branches, branch{since: sb.Since, at: sb.At, coverage: newCoverage(sb.From)})
+		}
+		b := &p.branches[i]
+		for _, r := range sb.Covered {
+			b.whole.add(r[0], r[1])
+		}
+		for _, s := range sb.Scanned {
+			for _, r := range s.Ranges {
+				b.scan(r[0], r[1], s.Filters)
+			}
+		}
+		if !tellsFilters { // there, what was lost is covered
+			b.whole = b.whole.without(sb.Lost)
+		}
+		b.lost.addAll(sb.Lost)
+		b.pruned.addAll(sb.Gone)
+		b.from, b.next = min(b.from, sb.From), max(b.next, sb.Next)
+		if sb.Reach >= b.reach {
+			b.reach, b.epoch = sb.Reach, sb.LeaderEpoch
+		}
+	}
 }
 
 // Folded tells whether a snapshot stands for the entry with this id already.
@@ -228,6 +338,7 @@ func (s *State) Moments() (files []File, open *File) { return s.moments, s.open 
 type indexLine struct {
 	Partition int32 `json:"partition"` // first: a reader may go by it
 	Content
+	Branch int32 `json:"branch,omitempty"`
 }
 
 // indexSize is how many segments an index file gets before the next partition goes into
@@ -249,7 +360,7 @@ func (s *State) WriteIndex(topic, id string, put func(data []byte) (File, error)
 	for i, n, first := 0, 0, 0; i < len(numbers); i++ {
 		key := partitionKey{topic, id, numbers[i]}
 		for j := range s.parts[key].segments {
-			if err := enc.Encode(indexLine{numbers[i], s.parts[key].segments[j]}); err != nil {
+			if err := enc.Encode(indexLine{numbers[i], s.parts[key].segments[j].Content, s.parts[key].segments[j].branch}); err != nil {
 				return nil, err
 			}
 			n++
@@ -276,16 +387,17 @@ func (s *State) WriteIndex(topic, id string, put func(data []byte) (File, error)
 // [State.WriteIndex]. They are in the snapshot's sums and coverage already.
 func (s *State) ReadIndex(r io.Reader, topic, id string) error {
 	kept := make(map[string]bool) // by a line's beginning, up to its second field
-	return lines(r, func(line []byte) error {
+	old := make(map[int32]*told)
+	err := lines(r, func(line []byte) error {
 		head, _, _ := bytes.Cut(line, []byte(","))
-		if keep, known := kept[string(head)]; known && !keep {
+		if keep, known := kept[string(head)]; known && !keep && !s.untold {
 			return nil
 		}
 		var l indexLine
 		if err := json.Unmarshal(line, &l); err != nil {
 			return fmt.Errorf("%w: not a segment: %w", ErrCorrupt, err)
 		}
-		if kept[string(head)] = s.keeps(topic, l.Partition); !kept[string(head)] {
+		if kept[string(head)] = s.keeps(topic, l.Partition); !kept[string(head)] && !s.untold {
 			return nil
 		}
 		seg := Segment{Topic: topic, TopicID: id, Partition: l.Partition, Content: l.Content}
@@ -296,12 +408,66 @@ func (s *State) ReadIndex(r io.Reader, topic, id string) error {
 		if seg.Path, err = SegmentPath(&seg); err == nil {
 			err = seg.validate()
 		}
+		p := s.partition(topic, id, l.Partition, l.From)
+		if err == nil && (l.Branch < 0 || int(l.Branch) >= len(p.branches)) {
+			err = fmt.Errorf("branch %d is not known", l.Branch)
+		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		s.partition(topic, id, l.Partition, l.From).insert(s.forms.share(seg.Content))
+		if s.untold {
+			if old[l.Partition] == nil {
+				old[l.Partition] = new(told)
+			}
+			old[l.Partition].add(&seg.Content)
+		}
+		if kept[string(head)] {
+			p.insert(held{s.forms.share(seg.Content), l.Branch})
+		}
 		return nil
 	})
+	for number, t := range old {
+		t.correct(s.parts[partitionKey{topic, id, number}])
+	}
+	return err
+}
+
+// told is what an index of an earlier version tells of a partition, whose snapshot counts
+// what filters have left as covered.
+type told struct {
+	whole    spans
+	filtered []partial
+	sums     sums // of the filtered segments
+}
+
+func (t *told) add(seg *Content) {
+	if len(seg.Filters) == 0 {
+		t.whole.add(seg.From, seg.Next)
+		return
+	}
+	t.filtered = append(t.filtered, partial{seg.Filters, [][2]int64{{seg.From, seg.Next}}})
+	t.sums.add(seg)
+}
+
+func (t *told) correct(p *partition) {
+	if len(t.filtered) == 0 {
+		return
+	}
+	b := &p.branches[0]
+	for _, f := range t.filtered {
+		b.whole = b.whole.without(spans(f.Ranges).without(t.whole))
+		b.scan(f.Ranges[0][0], f.Ranges[0][1], f.Filters)
+	}
+	b.reach = -1
+	if n := len(b.whole); n > 0 {
+		b.reach = b.whole[n-1][1]
+	}
+	if n := len(b.lost); n > 0 {
+		b.reach = max(b.reach, b.lost[n-1][1])
+	}
+	p.sums = sums{p.sums.records - t.sums.records, p.sums.bytes - t.sums.bytes, p.sums.rawBytes - t.sums.rawBytes,
+		p.sums.segments - t.sums.segments, p.sums.minTimestamp, p.sums.maxTimestamp}
+	p.partial = t.sums
 }
 
 // LoseIndex says that an index could not be read: of what a snapshot covers in its
@@ -310,7 +476,10 @@ func (s *State) LoseIndex(topic, id string, f IndexFile) {
 	for _, number := range s.Partitions(topic, id) {
 		if f.First <= number && number <= f.Last {
 			p := s.parts[partitionKey{topic, id, number}]
-			p.covered, p.segments, p.sums = nil, nil, sums{}
+			p.segments, p.sums, p.partial = nil, sums{}, sums{}
+			for i := range p.branches {
+				p.branches[i].whole, p.branches[i].partial = nil, nil
+			}
 		}
 	}
 }
@@ -329,11 +498,12 @@ func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile
 	now = now.UTC().Truncate(time.Millisecond)
 	n := &Snapshot{
 		Version: Version, KBK: "log snapshot", ID: now.Format(idTime) + "-" + NewRun().Name(), Time: now,
-		Supersedes: s.snapshots, Entries: s.entries, LastID: s.lastID, Updated: s.updated, Source: s.source,
-		Runs: make(map[string]Head), Topics: []SnapshotTopic{}, Groups: s.Groups(), Moments: s.moments, Open: s.open, Others: s.others,
+		Supersedes: s.snapshots, Entries: s.entries, LastID: s.lastID, Updated: s.updated, Source: s.source, TellsFilters: true,
+		Runs: make(map[string]Head), Topics: []SnapshotTopic{}, Groups: s.groups.groups, GroupLists: s.groups.lists,
+		Moments: s.moments, Open: s.open, Others: s.others,
 	}
 	for run, l := range s.runs {
-		if h := (Head{l.seq, l.id, l.sha, l.final}); keepRun(run, h) {
+		if h := (Head{Seq: l.seq, ID: l.id, SHA256: l.sha, Final: l.final, Filters: l.filters}); keepRun(run, h) {
 			n.Runs[run] = h
 		}
 	}
@@ -341,16 +511,38 @@ func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile
 		for _, in := range s.topics[name] {
 			t := SnapshotTopic{Name: name, ID: in.id, Topic: in.topic, Index: index(name, in.id), Partitions: []SnapshotPartition{}}
 			for _, number := range s.Partitions(name, in.id) {
-				p := s.parts[partitionKey{name, in.id, number}]
-				sum := p.summary(number)
-				sum.Holes = nil // what is not covered
-				t.Partitions = append(t.Partitions, SnapshotPartition{sum, p.covered})
+				t.Partitions = append(t.Partitions, s.parts[partitionKey{name, in.id, number}].snapshot(number))
 			}
 			n.Topics = append(n.Topics, t)
 		}
 	}
 	for _, p := range s.points {
-		n.Points = append(n.Points, SnapshotPoint{p.Time, p.Entry, p.Run, p.Seq, p.Frame, p.file})
+		n.Points = append(n.Points, SnapshotPoint{p.Time, p.Entry, p.Run, p.Seq, p.Frame, p.file, p.Without})
 	}
 	return n
+}
+
+func (p *partition) snapshot(number int32) SnapshotPartition {
+	v := p.now()
+	sp := SnapshotPartition{ManifestPartition: p.summary(number), Covered: v.whole, Scanned: v.partial, LeaderEpoch: v.epoch}
+	sp.Holes, sp.Filtered = nil, nil // the rest says it
+	sp.Records, sp.Bytes, sp.RawBytes, sp.Segments = p.sums.records, p.sums.bytes, p.sums.rawBytes, p.sums.segments
+	sp.MinTimestamp, sp.MaxTimestamp = p.sums.minTimestamp, p.sums.maxTimestamp
+	if x := p.partial; x.segments > 0 {
+		sp.Partial = &SnapshotSums{x.records, x.bytes, x.rawBytes, x.segments, x.minTimestamp, x.maxTimestamp}
+	}
+	if v.reach != v.next {
+		sp.Reach = &v.reach
+	}
+	if len(p.branches) == 1 {
+		return sp
+	}
+	for i := range p.branches {
+		b := &p.branches[i]
+		sp.Branches = append(sp.Branches, SnapshotBranch{
+			Since: b.since, At: b.at, From: b.from, Next: b.next, Reach: b.reach, LeaderEpoch: b.epoch,
+			Covered: b.whole, Scanned: b.partial, Lost: b.lost, Gone: b.pruned,
+		})
+	}
+	return sp
 }

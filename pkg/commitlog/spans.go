@@ -25,6 +25,13 @@ func (s *spans) add(from, next int64) {
 	*s = slices.Replace(*s, i, j, [2]int64{from, next})
 }
 
+// addAll puts all of other into the set.
+func (s *spans) addAll(other spans) {
+	for _, r := range other {
+		s.add(r[0], r[1])
+	}
+}
+
 // covers tells whether all of [from, next) is in the set.
 func (s spans) covers(from, next int64) bool {
 	if from >= next {
@@ -34,17 +41,55 @@ func (s spans) covers(from, next int64) bool {
 	return i < len(s) && s[i][0] <= from && next <= s[i][1]
 }
 
-// gaps returns what of [from, next) is not in the set, which has nothing outside of it.
-func (s spans) gaps(from, next int64) [][2]int64 {
-	var gaps [][2]int64
+// touches tells whether any offset of [from, next) is in the set.
+func (s spans) touches(from, next int64) bool {
+	i, _ := slices.BinarySearchFunc(s, from, func(r [2]int64, from int64) int { return cmp.Compare(r[1], from+1) })
+	return from < next && i < len(s) && s[i][0] < next
+}
+
+// without returns what of the set is not in other.
+func (s spans) without(other spans) spans {
+	if len(other) == 0 {
+		return s
+	}
+	var out spans
+	j := 0
 	for _, r := range s {
-		if from < r[0] {
-			gaps = append(gaps, [2]int64{from, r[0]})
+		from := r[0]
+		for j > 0 && other[j-1][1] > from {
+			j--
 		}
-		from = r[1]
+		for ; j < len(other) && other[j][0] < r[1]; j++ {
+			if from < other[j][0] {
+				out = append(out, [2]int64{from, other[j][0]})
+			}
+			from = max(from, other[j][1])
+		}
+		if from < r[1] {
+			out = append(out, [2]int64{from, r[1]})
+		}
 	}
-	if from < next {
-		gaps = append(gaps, [2]int64{from, next})
+	return out
+}
+
+// clip returns what of the set lies in [from, next).
+func (s spans) clip(from, next int64) spans {
+	if len(s) == 0 || s[0][0] >= from && s[len(s)-1][1] <= next {
+		return s
 	}
-	return gaps
+	var out spans
+	for _, r := range s {
+		if a, b := max(r[0], from), min(r[1], next); a < b {
+			out = append(out, [2]int64{a, b})
+		}
+	}
+	return out
+}
+
+// gaps returns what of [from, next) is not in the set.
+func (s spans) gaps(from, next int64) spans {
+	if from >= next {
+		return nil
+	}
+	return spans{{from, next}}.without(s)
 }

@@ -26,10 +26,11 @@ type State struct {
 	runs    map[string]link
 	parts   map[partitionKey]*partition
 	topics  map[string][]*incarnation // by name, oldest first
-	groups  map[string]Group
+	groups  groupSet
 	points  []RestorePoint
 	others  [][]byte
 	forms   forms
+	untold  bool // a snapshot does not tell what was kept whole
 	moments []File
 	open    *File
 }
@@ -37,10 +38,11 @@ type State struct {
 // A RestorePoint is a point and the entry that has it.
 type RestorePoint struct {
 	Point
-	Entry string // id
+	Entry string // id; of a point that was copied from another backup, the id that it had there
 	Run   string
 	Seq   int
-	file  int // of State.moments, where its moment is, or -1
+	In    string // id of the entry in this log
+	file  int    // of State.moments, where its moment is, or -1
 }
 
 // A link is the end of a run's chain.
@@ -51,6 +53,7 @@ type link struct {
 	final bool // nothing comes behind it
 	// skipped: it could not be read, so that its hash is not known.
 	skipped bool
+	filters []string // of an earlier version, which has them in segments alone
 }
 
 type partitionKey struct {
@@ -65,35 +68,6 @@ type incarnation struct {
 	id    string
 	topic *Topic // its description written last, if there is one
 	parts []int32
-}
-
-// A partition is what is known of one partition of one incarnation.
-type partition struct {
-	covered    spans
-	lost       spans
-	from, next int64 // the lowest and the highest offset that a segment or mark begins or ends at
-	pruned     int64 // what is below was let go on purpose
-	sums       sums
-	segments   []Content // sorted by from, next and sha256; none twice
-}
-
-// sums are over the segments of a partition. One that adds nothing to what was covered
-// before counts for nothing: another run has stored the same.
-type sums struct {
-	records, bytes, rawBytes, segments int64
-	minTimestamp, maxTimestamp         int64
-}
-
-func (t *sums) add(seg *Content) {
-	if t.segments == 0 {
-		t.minTimestamp, t.maxTimestamp = seg.MinTimestamp, seg.MaxTimestamp
-	}
-	t.segments++
-	t.records += seg.Records
-	t.bytes += seg.Size
-	t.rawBytes += seg.RawSize
-	t.minTimestamp = min(t.minTimestamp, seg.MinTimestamp)
-	t.maxTimestamp = max(t.maxTimestamp, seg.MaxTimestamp)
 }
 
 // Add folds an entry into the state. sha is the SHA-256 of the entry's bytes, from
@@ -149,7 +123,8 @@ func (s *State) Skip(id string) {
 // Fold adds an entry without looking at what it follows.
 func (s *State) Fold(e *Entry, sha string) {
 	s.init()
-	s.runs[e.Run] = link{seq: e.Seq, id: e.ID, sha: sha, final: e.Final}
+	was := s.runs[e.Run]
+	s.runs[e.Run] = link{seq: e.Seq, id: e.ID, sha: sha, final: e.Final, filters: was.filters}
 	s.entries++
 	if e.ID > s.lastID { // a snapshot may have one of a clock that was ahead
 		s.lastID, s.updated = e.ID, e.Time
@@ -161,33 +136,90 @@ func (s *State) Fold(e *Entry, sha string) {
 		t := &e.Topics[i]
 		s.incarnation(t.Name, t.ID).topic = t
 	}
+	for i := range e.Marks {
+		if m := &e.Marks[i]; m.Branch {
+			s.partition(m.Topic, m.TopicID, m.Partition, m.From).fork(e.ID, m.From)
+		}
+	}
 	for i := range e.Segments {
-		seg := &e.Segments[i]
-		p := s.partition(seg.Topic, seg.TopicID, seg.Partition, seg.From)
-		if !p.covered.covers(seg.From, seg.Next) {
-			p.sums.add(&seg.Content)
-		}
-		p.cover(seg.From, seg.Next)
-		if s.keeps(seg.Topic, seg.Partition) {
-			p.insert(s.forms.share(seg.Content))
-		}
+		s.foldSegment(&e.Segments[i])
 	}
 	for i := range e.Marks {
-		m := &e.Marks[i]
-		p := s.partition(m.Topic, m.TopicID, m.Partition, m.From)
-		p.cover(m.From, m.Next)
-		for _, lost := range m.Lost {
-			p.cover(lost[0], lost[1])
-			p.lost.add(lost[0], lost[1])
-		}
+		s.foldMark(e, &e.Marks[i])
 	}
-	for _, g := range e.Groups {
-		s.groups[g.ID] = g
+	for i := range e.GroupLists {
+		s.groups.list(e.GroupLists[i], s.currentID)
+	}
+	for i := range e.Groups {
+		s.groups.add(e.Groups[i], s.currentID)
 	}
 	for _, p := range e.Points {
-		s.points = append(s.points, RestorePoint{Point: p, Entry: e.ID, Run: e.Run, Seq: e.Seq, file: -1})
+		r := RestorePoint{Point: p, Entry: e.ID, Run: e.Run, Seq: e.Seq, In: e.ID, file: -1}
+		if m := p.Moment; m != nil {
+			r.Entry, r.Run, r.Seq = m.Entry, m.Run, m.Seq
+			r.Moment = nil // there may be many, and they are large: whoever needs one reads the entry again
+		}
+		s.points = append(s.points, r)
 	}
 	s.others = append(s.others, e.Others...)
+}
+
+func (s *State) foldSegment(seg *Segment) {
+	p := s.partition(seg.Topic, seg.TopicID, seg.Partition, seg.From)
+	b := p.newest()
+	if known := b.scanned(); len(seg.Filters) == 0 {
+		if !b.whole.covers(seg.From, seg.Next) {
+			p.sums.add(&seg.Content)
+		}
+	} else if !known.covers(seg.From, seg.Next) {
+		p.partial.add(&seg.Content)
+	}
+	b.scan(seg.From, seg.Next, seg.Filters)
+	if s.keeps(seg.Topic, seg.Partition) {
+		p.insert(held{s.forms.share(seg.Content), int32(len(p.branches) - 1)})
+	}
+}
+
+func (s *State) foldMark(e *Entry, m *Mark) {
+	b := s.partition(m.Topic, m.TopicID, m.Partition, m.From).newest()
+	filters := s.filters(e, m)
+	var lost spans
+	for _, l := range m.Lost {
+		lost.add(l[0], l[1])
+		b.lose(l[0], l[1], filters)
+	}
+	b.scan(m.From, m.From, filters) // it is spoken of, whatever lies behind
+	for _, r := range (spans{{m.From, m.Next}}).without(lost) {
+		b.scan(r[0], r[1], filters)
+	}
+	b.scan(m.Next, m.Next, filters)
+	if m.LeaderEpoch != nil && b.reach == m.Next {
+		b.epoch = m.LeaderEpoch
+	}
+}
+
+// filters are those that a mark was made behind. An entry of an earlier version does not
+// tell: its marks are as the segments of its run are.
+func (s *State) filters(e *Entry, m *Mark) []string {
+	if e.Filters != nil {
+		return slices.Concat(m.Filters, e.Filters)
+	}
+	run := s.runs[e.Run]
+	for i := range e.Segments {
+		if f := e.Segments[i].Filters; len(f) > 0 && run.filters == nil {
+			run.filters = f
+			s.runs[e.Run] = run
+		}
+	}
+	return run.filters
+}
+
+// currentID is the id of a topic's newest incarnation.
+func (s *State) currentID(topic string) string {
+	if ins := s.topics[topic]; len(ins) > 0 {
+		return ins[len(ins)-1].id
+	}
+	return ""
 }
 
 func (s *State) init() {
@@ -195,7 +227,6 @@ func (s *State) init() {
 		s.runs = make(map[string]link)
 		s.parts = make(map[partitionKey]*partition)
 		s.topics = make(map[string][]*incarnation)
-		s.groups = make(map[string]Group)
 		s.forms = make(forms)
 	}
 }
@@ -221,25 +252,12 @@ func (s *State) partition(topic, id string, number int32, offset int64) *partiti
 	key := partitionKey{topic, id, number}
 	p := s.parts[key]
 	if p == nil {
-		p = &partition{from: offset, next: offset}
+		p = newPartition(offset)
 		s.parts[key] = p
 		in := s.incarnation(topic, id)
 		in.parts = append(in.parts, number)
 	}
 	return p
-}
-
-func (p *partition) cover(from, next int64) {
-	p.covered.add(from, next)
-	p.from, p.next = min(p.from, from), max(p.next, next)
-}
-
-// insert keeps p.segments in order. Two runs may list one object: it is the same.
-func (p *partition) insert(seg Content) {
-	i, found := slices.BinarySearchFunc(p.segments, &seg, func(a Content, b *Content) int { return compareContents(&a, b) })
-	if !found {
-		p.segments = slices.Insert(p.segments, i, seg)
-	}
 }
 
 // Entries returns how many entries the state is made of: none means that there is
@@ -258,42 +276,82 @@ func (s *State) After(now time.Time) time.Time {
 	return s.updated.Add(time.Millisecond)
 }
 
-// Covered tells whether every offset in [from, next) of a partition has been
-// scanned, is recorded as lost, or was in the backup until it was pruned.
-func (s *State) Covered(topic, id string, partition int32, from, next int64) bool {
+// Covered tells whether a run that has scanned [from, next) of a partition through filters
+// has nothing that is not in the backup: it was kept whole, or scanned in the same way. What
+// was lost or pruned is not covered.
+func (s *State) Covered(topic, id string, partition int32, from, next int64, filters []string) bool {
 	p := s.parts[partitionKey{topic, id, partition}]
-	return p != nil && p.covered.covers(max(from, p.pruned), next)
+	if p == nil {
+		return false
+	}
+	v := p.now()
+	return v.covers(from, next, filters)
 }
 
-// Next returns the highest offset that a partition was scanned up to, and false when
+// Next returns the highest offset that is spoken of in a partition, and false when
 // the log does not know the partition.
 func (s *State) Next(topic, id string, partition int32) (int64, bool) {
 	p := s.parts[partitionKey{topic, id, partition}]
 	if p == nil {
 		return 0, false
 	}
-	return p.next, true
+	v := p.now()
+	return v.next, true
 }
 
 // A Position is where the next run starts to read a topic: for each partition the
-// first offset that the backup does not hold.
+// first offset that the backup does not hold, and the leader epoch of the last batch
+// below it, where that is known.
 type Position struct {
 	ID         string          `json:"id,omitempty"`
 	Partitions map[int32]int64 `json:"partitions"`
+	Epochs     map[int32]int32 `json:"epochs,omitempty"`
 }
 
-// Cursor returns the position in the newest incarnation of every topic, by name.
-func (s *State) Cursor() map[string]Position {
+// Cursor returns the position in the newest incarnation of every topic, by name. What was
+// scanned through a filter or a window counts only if filtered is set, and windows never
+// do. A partition without a position is to be read from its beginning.
+func (s *State) Cursor(filtered bool) map[string]Position {
 	cursor := make(map[string]Position, len(s.topics))
 	for name, ins := range s.topics {
 		in := ins[len(ins)-1]
 		pos := Position{ID: in.id, Partitions: make(map[int32]int64, len(in.parts))}
 		for _, n := range in.parts {
-			pos.Partitions[n] = s.parts[partitionKey{name, in.id, n}].next
+			v := s.parts[partitionKey{name, in.id, n}].now()
+			at := v.reach
+			if filtered {
+				at = max(at, v.filteredReach())
+			}
+			if at < 0 {
+				continue
+			}
+			pos.Partitions[n] = at
+			if v.epoch != nil && at == v.reach {
+				if pos.Epochs == nil {
+					pos.Epochs = make(map[int32]int32)
+				}
+				pos.Epochs[n] = *v.epoch
+			}
 		}
 		cursor[name] = pos
 	}
 	return cursor
+}
+
+// A Filtered range of offsets is in the backup only as filters have left it.
+type Filtered struct {
+	From, Next int64
+	Filters    []string
+}
+
+// OnlyFiltered returns what of a partition no run has kept whole.
+func (s *State) OnlyFiltered(topic, id string, partition int32) []Filtered {
+	p := s.parts[partitionKey{topic, id, partition}]
+	if p == nil {
+		return nil
+	}
+	v := p.now()
+	return v.onlyFiltered()
 }
 
 // Topics returns the names of the topics, sorted.
@@ -330,14 +388,18 @@ func (s *State) Description(topic, id string) Topic {
 	return Topic{Name: topic, ID: id}
 }
 
-// Groups returns what was last written of every consumer group, by id.
-func (s *State) Groups() []Group {
-	groups := make([]Group, 0, len(s.groups))
-	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
-		groups = append(groups, s.groups[id])
+// Groups returns what was last written of every consumer group, by id. Where a group has
+// offsets in two incarnations of a topic, they are those in the one that id names; nil:
+// the newest.
+func (s *State) Groups(id func(topic string) string) []Group {
+	if id == nil {
+		id = s.currentID
 	}
-	return groups
+	return s.groups.merged(id)
 }
+
+// GroupLists returns which groups were asked for, in the order of the log.
+func (s *State) GroupLists() []GroupList { return s.groups.lists }
 
 // Points returns the restore points in the order of the log.
 func (s *State) Points() []RestorePoint { return s.points }
@@ -351,7 +413,7 @@ func (s *State) Segments() iter.Seq[Segment] {
 	return func(yield func(Segment) bool) {
 		for key, p := range s.partitions() {
 			for i := range p.segments {
-				if !yield(key.segment(&p.segments[i])) {
+				if !yield(key.segment(&p.segments[i].Content)) {
 					return
 				}
 			}

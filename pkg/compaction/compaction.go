@@ -89,7 +89,13 @@ func (m *moments) entry(e *commitlog.Entry, _ string) error {
 		return m.failed
 	}
 	m.any = true
-	return m.add(at)
+	for _, point := range at.AtPoints() {
+		if err := m.add(point); err != nil {
+			return err
+		}
+	}
+	at.Points = nil // they are told
+	return nil
 }
 
 // Foldable returns the entries that the snapshot will stand for, and their signatures.
@@ -120,6 +126,13 @@ func (r *Rewrite) EachMoment(ctx context.Context, each func(*commitlog.Moment) e
 func (r *Rewrite) ReplaceMoments(file *bytes.Buffer, kept []commitlog.RestorePoint) {
 	r.moments.points, r.moments.any = file, len(kept) > 0
 	r.RetainPoints(kept)
+}
+
+// Forget takes topics out of what is known of the runs that go on.
+func (r *Rewrite) Forget(forgotten func(topic, id string) bool) {
+	for _, m := range r.moments.open {
+		m.Forget(forgotten)
+	}
 }
 
 // Write makes the snapshot, and deletes what it stands for, and then the segments gone.

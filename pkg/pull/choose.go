@@ -129,9 +129,9 @@ func (b *backup) choose(ctx context.Context, cfg Config) (*selection, error) {
 	if len(sel.plans) == 0 && (len(cfg.Selection.Topics) > 0 || cfg.Selection.Numbers != nil) {
 		return nil, errors.New("the selection leaves no partition to read")
 	}
-	groups, others := b.state.Groups(), b.state.Others()
+	groups, others := b.state.Groups(func(topic string) string { return ids[topic] }), b.state.Others()
 	if moment != nil {
-		groups, others = moment.Groups, moment.Others
+		groups, others = moment.MergedGroups(), moment.Others
 	}
 	for _, g := range groups {
 		sel.trailer = append(sel.trailer, g.Frame)
@@ -159,8 +159,14 @@ func (b *backup) findMoment(ctx context.Context, cfg Config) (*commitlog.Moment,
 	var point commitlog.RestorePoint
 	switch {
 	case cfg.At != nil:
-		var ok bool
-		if point, ok = b.state.LastPoint(cfg.At.UnixMilli()); !ok {
+		ok := false
+		for _, p := range slices.Backward(b.state.Points()) {
+			if p.Time <= cfg.At.UnixMilli() {
+				point, ok = p, true
+				break
+			}
+		}
+		if !ok {
 			return nil, point, command.WithHint(fmt.Errorf("%s has no restore point at %s or before", b.store.Name(), cfg.At.UTC().Format(time.RFC3339)),
 				"kbk-catalog show lists them; --until takes all records up to a time")
 		}

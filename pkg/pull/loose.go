@@ -89,7 +89,7 @@ func (b *backup) describe(ctx context.Context, file string) (*commitlog.Segment,
 	if err != nil {
 		return nil, command.WithStatus(command.Corrupt, fmt.Errorf("%s: %w", file, err))
 	}
-	seg, err := commitlog.SegmentOf(m)
+	seg, err := commitlog.SegmentOf(m, "")
 	if err != nil {
 		err = command.WithStatus(command.Corrupt, fmt.Errorf("%s: %w", file, err))
 	}

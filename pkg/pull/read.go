@@ -181,7 +181,7 @@ func (r *reader) write(ctx context.Context, s *step) error {
 	if err := writeSegment(r.w, s); err != nil {
 		return err
 	}
-	p.at = max(p.at, min(s.seg.Next, p.plan.Next))
+	p.at = max(p.at, min(s.seg.DropFrom, p.plan.Next))
 	r.segments++
 	r.records += s.seg.Records
 	r.size += s.seg.Size
@@ -276,7 +276,7 @@ func without(ranges, others [][2]int64) (left [][2]int64) {
 
 // leaveOut makes a hole of what a segment was to give.
 func (p *part) leaveOut(seg commitlog.Chosen) {
-	from, next := max(seg.DropBelow, p.plan.From), min(seg.Next, p.plan.Next)
+	from, next := max(seg.DropBelow, p.plan.From), min(seg.DropFrom, p.plan.Next)
 	if from >= next {
 		return
 	}
@@ -311,6 +311,9 @@ func writeSegment(w *format.Writer, s *step) error {
 	seg, m := s.seg, s.seg.Frame()
 	if seg.DropBelow > seg.From {
 		m.DropBelow = seg.DropBelow
+	}
+	if seg.DropFrom <= seg.Last {
+		m.DropFrom = seg.DropFrom
 	}
 	return w.WriteSegment(m, s.data)
 }

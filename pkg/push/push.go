@@ -134,9 +134,12 @@ type pusher struct {
 	state    *commitlog.State // of the backup as it was at the start, and what this run has committed
 	receipts io.Writer
 
+	run      *commitlog.Run
 	source   commitlog.Source
+	filters  []string          // of the whole stream; never nil
 	ids      map[string]string // the current topic id of each topic
 	position map[key]int64     // of this stream: what is scanned
+	branched map[key]int64     // where a branch began that the log may not know of yet
 	sending  *errgroup.Group   // uploads, at most cfg.Transfers at once
 	current  *checkpoint
 	atPoint  *time.Timer // ends the entry of a restore point
@@ -195,7 +198,8 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	state := backup.State
 	p := &pusher{
 		cfg: cfg, store: st, log: env.Log, state: state, receipts: receipts,
-		ids: make(map[string]string), position: make(map[key]int64),
+		run: commitlog.NewRun(), filters: append([]string{}, h.Filters...),
+		ids: make(map[string]string), position: make(map[key]int64), branched: make(map[key]int64),
 		sending: new(errgroup.Group), commits: make(chan *checkpoint, 1), failed: make(chan error, 1),
 		freed: make(chan []byte, cfg.Transfers),
 	}
@@ -388,7 +392,7 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 		if err != nil {
 			return command.Input(err)
 		}
-		p.mark(m)
+		return p.mark(ctx, m)
 	case format.KindTopic:
 		t, err := format.DecodeTopic(f.raw)
 		if err != nil {
@@ -399,24 +403,23 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 			Name: t.Name, ID: t.ID, Partitions: t.Partitions, ReplicationFactor: t.ReplicationFactor, Configs: t.Configs, Frame: f.raw,
 		})
 	case format.KindGroup:
-		g, err := format.DecodeGroup(f.raw)
+		g, err := commitlog.GroupOf(f.raw)
 		if err != nil {
 			return command.Input(err)
 		}
-		offsets := make(map[string]map[int32]commitlog.GroupOffset)
-		for topic, parts := range g.Offsets {
-			offsets[topic] = make(map[int32]commitlog.GroupOffset)
-			for n, o := range parts {
-				offsets[topic][n] = commitlog.GroupOffset{Offset: o.Offset, LeaderEpoch: o.LeaderEpoch, Metadata: o.Metadata}
-			}
+		e.Groups = append(e.Groups, g)
+	case format.KindGroups:
+		l, err := commitlog.GroupListOf(f.raw)
+		if err != nil {
+			return command.Input(err)
 		}
-		e.Groups = append(e.Groups, commitlog.Group{ID: g.ID, Offsets: offsets, Frame: f.raw})
+		e.GroupLists = append(e.GroupLists, l)
 	case format.KindPoint:
 		t, err := format.DecodePoint(f.raw)
 		if err != nil {
 			return command.Input(err)
 		}
-		e.Points = append(e.Points, commitlog.Point{Time: t.Time, Frame: f.raw})
+		e.Points = append(e.Points, commitlog.Point{Time: t.Time, Frame: f.raw, Without: t.Without})
 		p.atPoint.Reset(pointLinger)
 	case format.KindRec:
 		return command.WithStatus(command.Corrupt, errors.New("standard input: a record in a stream of segments"))
@@ -427,12 +430,18 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 }
 
 // mark notes that a partition was scanned up to an offset.
-func (p *pusher) mark(m *format.Mark) {
+func (p *pusher) mark(ctx context.Context, m *format.Mark) error {
 	id := m.TopicID
 	if id == "" {
 		id = p.ids[m.Topic]
 	}
 	k := key{m.Topic, id, m.Partition}
+	if e := &p.current.entry; m.Branch && len(e.Segments)+len(e.Marks)+len(p.current.marks) > 0 {
+		// A branch counts before all else that its entry has of the partition.
+		if err := p.checkpoint(ctx); err != nil {
+			return err
+		}
+	}
 	from, known := p.position[k]
 	if !known || m.Begins || from > m.Next {
 		from = m.Next
@@ -440,19 +449,43 @@ func (p *pusher) mark(m *format.Mark) {
 	if p.position[k] = max(p.position[k], m.Next); m.Begins {
 		p.position[k] = m.Next
 	}
+	if m.Branch {
+		p.branched[k] = m.Next
+	}
 	p.current.reached[k] = p.position[k]
-	had := p.current.marks[k]
-	if had != nil && m.Begins {
-		p.current.entry.Marks = append(p.current.entry.Marks, *had)
-		had = nil
+	next := &commitlog.Mark{
+		Topic: m.Topic, TopicID: id, Partition: m.Partition, From: from, Next: m.Next, LeaderEpoch: m.LeaderEpoch, LogStart: m.LogStart, End: m.End,
+		Lost: m.Lost, Filters: m.Filters, Open: m.Open, Branch: m.Branch, Deleted: m.Deleted,
 	}
-	if had == nil {
-		had = &commitlog.Mark{Topic: m.Topic, TopicID: id, Partition: m.Partition, From: from, Next: m.Next}
-		p.current.marks[k] = had
+	if had := p.current.marks[k]; had != nil {
+		next = p.current.join(had, next, m.Begins)
 	}
-	had.Next = max(had.Next, m.Next)
-	had.LeaderEpoch, had.LogStart, had.End = m.LeaderEpoch, m.LogStart, m.End
-	had.Lost = append(had.Lost, m.Lost...)
+	p.current.marks[k] = next
+	return nil
+}
+
+// join puts a partition's next mark behind the one before, in one where they touch. What
+// lies between them is in segments, or is not spoken of.
+func (c *checkpoint) join(had, next *commitlog.Mark, begins bool) *commitlog.Mark {
+	if next.LogStart == nil {
+		next.LogStart = had.LogStart
+	}
+	switch {
+	case !begins && next.From == had.Next && slices.Equal(had.Filters, next.Filters):
+		next.From, next.Branch = had.From, had.Branch
+		next.Lost = slices.Concat(had.Lost, next.Lost)
+		if next.LeaderEpoch == nil {
+			next.LeaderEpoch = had.LeaderEpoch
+		}
+		if next.Open == nil {
+			next.Open = had.Open
+		}
+		next.Deleted = next.Deleted || had.Deleted
+	case had.From == had.Next && len(had.Lost) == 0 && !had.Branch: // it says nothing that next does not say
+	default:
+		c.entry.Marks = append(c.entry.Marks, *had)
+	}
+	return next
 }
 
 // segment uploads a segment, unless the backup has its offsets already.
@@ -466,13 +499,16 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		p.position[k] = m.Next
 	}
 	p.current.reached[k] = p.position[k]
-	s, err := commitlog.SegmentOf(m)
+	s, err := commitlog.SegmentOf(m, p.run.Name())
 	if err != nil {
 		return command.WithStatus(command.Corrupt, command.Input(err))
 	}
 	p.mu.Lock()
-	covered := p.state.Covered(m.Topic, m.TopicID, m.Partition, m.From, m.Next)
+	covered := p.state.Covered(m.Topic, m.TopicID, m.Partition, m.From, m.Next, m.Filters)
 	p.mu.Unlock()
+	if at, branched := p.branched[k]; branched && m.Next > at { // what is covered is what was there before
+		covered = false
+	}
 	done := make(chan error, 1)
 	p.sending.Go(func() error { // waits while enough are on their way
 		err := segment.Check(m, data) // the store only learns what it is told
@@ -512,7 +548,6 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 
 // commit writes the entries of checkpoints, each when its uploads are done.
 func (p *pusher) commit(ctx context.Context) error {
-	run := commitlog.NewRun()
 	for c := range p.commits {
 		for _, done := range c.uploads {
 			select {
@@ -525,13 +560,13 @@ func (p *pusher) commit(ctx context.Context) error {
 			}
 		}
 		e := &c.entry
-		e.Tool, e.Source = "kbk-push "+command.Version(), p.source
-		run.Stamp(e, p.state.After(time.Now())) // nobody else changes state
+		e.Tool, e.Source, e.Filters = "kbk-push "+command.Version(), p.source, p.filters
+		p.run.Stamp(e, p.state.After(time.Now())) // nobody else changes state
 		sha, err := p.store.AppendEntry(ctx, e)
 		if err != nil {
 			return storeError{err}
 		}
-		run.Advance(sha)
+		p.run.Advance(sha)
 		p.written++
 		p.mu.Lock()
 		err = p.state.Add(e, sha)

@@ -33,11 +33,12 @@ func (s *Store) LoadMoment(ctx context.Context, state *commitlog.State, p commit
 		return m, err
 	}
 	defer s.describe(&err, "read", commitlog.LogDir)
+	run, last, _ := commitlog.RunOf(p.In)
 	m = new(commitlog.Moment)
 	if _, open := state.Moments(); open != nil { // the run may have been half done when it was compacted
 		err := s.ReadFile(ctx, *open, func(r io.Reader) error {
 			return commitlog.ReadMoments(r, func(found *commitlog.Moment) error {
-				if found.Run == p.Run {
+				if found.Run == run {
 					m = found
 				}
 				return nil
@@ -53,8 +54,7 @@ func (s *Store) LoadMoment(ctx context.Context, state *commitlog.State, p commit
 	}
 	for _, name := range sortObjects(objects).Entries {
 		id, _ := commitlog.EntryID(name)
-		run, seq, _ := commitlog.RunOf(id)
-		if run != p.Run || seq <= m.Seq || seq > p.Seq {
+		if of, seq, _ := commitlog.RunOf(id); of != run || seq <= m.Seq || seq > last {
 			continue
 		}
 		data, err := s.read(ctx, objects[name], maxEntry)
@@ -70,10 +70,12 @@ func (s *Store) LoadMoment(ctx context.Context, state *commitlog.State, p commit
 		}
 		m.Add(e)
 	}
-	if m.Entry != p.Entry {
-		return nil, fmt.Errorf("%w: the entries of restore point %s are missing", commitlog.ErrCorrupt, p.Entry)
+	for _, at := range m.AtPoints() {
+		if at.Entry == p.Entry {
+			return at, nil
+		}
 	}
-	return m, nil
+	return nil, fmt.Errorf("%w: the entries of restore point %s are missing", commitlog.ErrCorrupt, p.Entry)
 }
 
 // ReadFile calls use with the content of a file of a snapshot, once it is known to be what

@@ -234,7 +234,7 @@ func (r *logReader) snapshot(ctx context.Context, name string) (*commitlog.Snaps
 func (r *logReader) indexes(ctx context.Context, n *commitlog.Snapshot) error {
 	for _, t := range n.Topics {
 		for _, f := range t.Index {
-			if !wanted(r.opts.Keep, t, f) {
+			if n.TellsFilters && !wanted(r.opts.Keep, t, f) { // of an earlier version only the indexes tell
 				continue
 			}
 			err := r.store.ReadFile(ctx, f.File, func(in io.Reader) error { return r.log.ReadIndex(in, t.Name, t.ID) })

@@ -326,7 +326,7 @@ func TestTwoWriters(t *testing.T) {
 		t.Errorf("%d entries, want %d", state.Entries(), 2*checkpoints)
 	}
 	for p := range int32(2) {
-		if !state.Covered("orders", "t1", p, 0, checkpoints*10) {
+		if !state.Covered("orders", "t1", p, 0, checkpoints*10, nil) {
 			t.Errorf("partition %d has holes", p)
 		}
 	}

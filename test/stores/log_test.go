@@ -123,7 +123,7 @@ func TestPoint(t *testing.T) {
 				t.Errorf("every %s: %d points, %d groups until there", every, len(e.Points), groups)
 			}
 			for p := range int32(partitions) {
-				if next, _ := state.Next(topic, topicID, p); next != half || !state.Covered(topic, topicID, p, 0, half) {
+				if next, _ := state.Next(topic, topicID, p); next != half || !state.Covered(topic, topicID, p, 0, half, nil) {
 					t.Errorf("every %s: partition %d is at %d at the point, not at %d", every, p, next, half)
 				}
 			}
