@@ -257,15 +257,19 @@ func readGroups(ctx context.Context, adm *kadm.Client, cfg Config, selected sele
 	if len(cfg.Groups) == 0 {
 		return nil, nil
 	}
-	included, err := matcher("--groups", cfg.Groups)
+	meta, err := adm.Metadata(ctx, slices.Collect(maps.Keys(selected))...)
+	if err != nil {
+		return nil, fmt.Errorf("list topics: %w", err)
+	}
+	topics := make(map[string]string)
+	for name := range selected {
+		topics[name] = kafka.FormatTopicID(meta.Topics[name].ID)
+	}
+	out, err := groups.Read(ctx, adm, groups.Request{Include: cfg.Groups, Exclude: cfg.ExcludeGroups, Topics: topics})
 	if err != nil {
 		return nil, err
 	}
-	excluded, err := matcher("--exclude-groups", cfg.ExcludeGroups)
-	if err != nil {
-		return nil, err
-	}
-	return groups.Read(ctx, adm, func(id string) bool { return included(id) && !excluded(id) }, func(topic string) bool { return selected[topic] != nil })
+	return out.Groups, nil
 }
 
 // configs returns the configs of topics. Those that cannot be had are left out, and

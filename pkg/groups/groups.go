@@ -7,66 +7,145 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/pattern"
 )
 
 // atOnce is how many groups one request asks for: a response with 1,000 partitions of
 // each is some 10 MB.
 const atOnce = 200
 
-// Read returns the committed offsets in the chosen topics of the chosen groups, by
-// group id. Classic groups and those of KIP-848 and KIP-1071 are alike here; share
-// groups (KIP-932) have no committed offsets. A group without an offset in these topics
-// is left out. An offset that a transaction has committed counts once the transaction
-// has; until then it is the one before.
-func Read(ctx context.Context, adm *kadm.Client, group, topic func(name string) bool) ([]format.Group, error) {
+// What kbk itself keeps in a cluster, as offsets of consumer groups. It means nothing
+// elsewhere, and is no data.
+const (
+	// Produce is the group in which kbk-produce keeps what topic configs are to be when
+	// a restore is over.
+	Produce = "kbk-produce"
+	// FetchMetadata is the metadata of the offsets that kbk-fetch --group commits, whose
+	// group may have any name.
+	FetchMetadata = "kbk-fetch: stored up to here"
+)
+
+// own tells whether a committed offset is kbk's own.
+func own(group, metadata string) bool { return group == Produce || metadata == FetchMetadata }
+
+// A Request says which groups to read, and of which topics.
+type Request struct {
+	Include, Exclude []string          // names, or regular expressions that begin with ^; no Include is all
+	Topics           map[string]string // topic ids by name, "" where one is not known
+}
+
+// A Snapshot is what groups had committed.
+type Snapshot struct {
+	Asked  format.Groups // the frame that says what was asked for and found
+	Groups []format.Group
+	// LeftOut says what was left out, or matched nothing, in lines for people.
+	LeftOut []string
+	own     []string // groups that are kbk's own
+}
+
+// Write writes the snapshot's frames.
+func (s *Snapshot) Write(w *format.Writer) error {
+	if err := w.Write(&s.Asked); err != nil {
+		return err
+	}
+	for i := range s.Groups {
+		if err := w.Write(&s.Groups[i]); err != nil {
+			return fmt.Errorf("group %s: %w", s.Groups[i].ID, err)
+		}
+	}
+	return nil
+}
+
+// Read returns the committed offsets of groups, by group id. Classic groups and those of
+// KIP-848 (consumer) and KIP-1071 (streams) are alike here; share groups (KIP-932) have
+// no committed offsets. A group without an offset in the topics is left out. An offset
+// that a transaction has committed counts once the transaction has; until then it is the
+// one before.
+func Read(ctx context.Context, adm *kadm.Client, r Request) (*Snapshot, error) {
+	if len(r.Include) == 0 {
+		r.Include = []string{"^"}
+	}
+	included, err := pattern.Compile(r.Include)
+	if err != nil {
+		return nil, err
+	}
+	excluded, err := pattern.Compile(r.Exclude)
+	if err != nil {
+		return nil, err
+	}
 	listed, err := adm.ListGroups(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list consumer groups: %w", err)
 	}
-	var ids []string
+	s := &Snapshot{Asked: format.Groups{IDs: []string{}, GroupsInfo: format.GroupsInfo{Include: r.Include, Exclude: r.Exclude, Topics: r.Topics}}}
+	var ids, share []string
 	for _, id := range slices.Sorted(maps.Keys(listed)) {
-		if group(id) && listed[id].ProtocolType != "share" {
+		switch {
+		case !included(id) || excluded(id):
+		case listed[id].ProtocolType == "share":
+			share = append(share, id)
+		default:
 			ids = append(ids, id)
 		}
 	}
-	var out []format.Group
+	if len(share) > 0 {
+		s.LeftOut = append(s.LeftOut, "share groups have no committed offsets, and are left out: "+strings.Join(share, ", "))
+	}
+	s.LeftOut = append(s.LeftOut, unmatched(r.Include, slices.Collect(maps.Keys(listed)))...)
 	for some := range slices.Chunk(ids, atOnce) {
 		fetched := adm.FetchManyOffsets(ctx, some...)
 		for _, id := range some {
-			g, err := offsets(fetched[id], topic)
-			if err != nil {
+			if err := s.add(id, fetched[id]); err != nil {
 				return nil, fmt.Errorf("read the offsets of group %s: %w", id, err)
-			}
-			if len(g) > 0 {
-				out = append(out, format.Group{ID: id, Offsets: g})
 			}
 		}
 	}
-	return out, nil
+	// It goes without saying where nobody has asked for them by name.
+	asked := slices.DeleteFunc(s.own, func(id string) bool { return !slices.Contains(r.Include, id) })
+	if len(asked) > 0 {
+		s.LeftOut = append(s.LeftOut, "groups in which kbk keeps what it does are kbk's own, and are left out: "+strings.Join(asked, ", "))
+	}
+	return s, nil
 }
 
-func offsets(g kadm.FetchOffsetsResponse, wanted func(topic string) bool) (map[string]map[int32]format.GroupOffset, error) {
+// unmatched says which patterns match none of the groups.
+func unmatched(patterns, ids []string) (out []string) {
+	for _, p := range patterns {
+		if matches, err := pattern.Compile([]string{p}); err == nil && !slices.ContainsFunc(ids, matches) {
+			out = append(out, fmt.Sprintf("no consumer group matches %q; one that the user has no right to DESCRIBE is not there for it", p))
+		}
+	}
+	return out
+}
+
+// add takes up a group's offsets.
+func (s *Snapshot) add(id string, g kadm.FetchOffsetsResponse) error {
 	if errors.Is(g.Err, kerr.GroupIDNotFound) { // deleted since it was listed
-		return nil, nil
+		return nil
 	}
 	if g.Err != nil {
-		return nil, g.Err
+		return g.Err
 	}
-	out := make(map[string]map[int32]format.GroupOffset)
+	out, isOwn := make(map[string]map[int32]format.GroupOffset), false
 	for topic, parts := range g.Fetched {
-		if !wanted(topic) {
+		if _, wanted := s.Asked.Topics[topic]; !wanted {
 			continue
 		}
 		for num, p := range parts {
 			if p.Err != nil {
-				return nil, fmt.Errorf("%s/%d: %w", topic, num, p.Err)
+				return fmt.Errorf("%s/%d: %w", topic, num, p.Err)
 			}
 			if p.At < 0 { // nothing committed
+				continue
+			}
+			if own(id, p.Metadata) {
+				isOwn = true
 				continue
 			}
 			if out[topic] == nil {
@@ -82,5 +161,11 @@ func offsets(g kadm.FetchOffsetsResponse, wanted func(topic string) bool) (map[s
 			out[topic][num] = o
 		}
 	}
-	return out, nil
+	if len(out) > 0 {
+		s.Asked.IDs = append(s.Asked.IDs, id)
+		s.Groups = append(s.Groups, format.Group{ID: id, Offsets: out, GroupInfo: format.GroupInfo{Topics: s.Asked.Topics}})
+	} else if isOwn {
+		s.own = append(s.own, id)
+	}
+	return nil
 }

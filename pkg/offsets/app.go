@@ -157,9 +157,10 @@ func snapshot(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
 		return err
 	}
-	if cfg.Groups, err = chosenGroups(c); err != nil {
+	if _, err = chosenGroups(c); err != nil {
 		return err
 	}
+	cfg.Groups, cfg.ExcludeGroups = c.StringSlice("groups"), c.StringSlice("exclude-groups")
 	if cfg.Topics, err = matching(c, "topic", true); err != nil {
 		return err
 	}

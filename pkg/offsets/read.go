@@ -75,38 +75,45 @@ func (r *reader) id(topic string) string {
 // committed returns where the partitions that exist begin, and where what is committed
 // in them ends.
 func (r *reader) committed(ctx context.Context) (map[place][2]int64, error) {
-	return r.bounds(ctx, r.adm.ListCommittedOffsets)
+	return every(r.bounds(ctx, true))
 }
 
 // whole is committed with open transactions.
 func (r *reader) whole(ctx context.Context) (map[place][2]int64, error) {
-	return r.bounds(ctx, r.adm.ListEndOffsets)
+	return every(r.bounds(ctx, false))
 }
 
-func (r *reader) bounds(ctx context.Context, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[place][2]int64, error) {
-	names := slices.Collect(maps.Keys(r.topics))
-	out := make(map[place][2]int64)
-	if len(names) == 0 {
-		return out, nil
+// every is for those who can do nothing with bounds of some partitions alone.
+func every(bounds map[place][2]int64, unknown map[place]error) (map[place][2]int64, error) {
+	for p, err := range unknown {
+		return nil, fmt.Errorf("list offsets of %s: %w", p, err)
 	}
-	starts, err := r.adm.ListStartOffsets(ctx, names...)
-	if err != nil {
-		return nil, fmt.Errorf("list offsets: %w", err)
+	return bounds, nil
+}
+
+// bounds returns where the partitions that exist begin and end, and why that cannot be
+// had of some.
+func (r *reader) bounds(ctx context.Context, committed bool) (bounds map[place][2]int64, unknown map[place]error) {
+	r.mu.Lock()
+	asked := make(map[string][]int32)
+	for name, t := range r.topics {
+		asked[name] = slices.Collect(maps.Keys(t.Partitions))
 	}
-	ends, err := list(ctx, names...)
-	if err != nil {
-		return nil, fmt.Errorf("list offsets: %w", err)
-	}
-	for topic, parts := range ends {
-		for num, end := range parts {
-			start, _ := starts.Lookup(topic, num)
+	r.mu.Unlock()
+	starts := kafka.ListOffsets(ctx, r.cl, asked, kafka.StartOffset, false)
+	ends := kafka.ListOffsets(ctx, r.cl, asked, kafka.EndOffset, committed)
+	bounds, unknown = make(map[place][2]int64), make(map[place]error)
+	for topic, nums := range asked {
+		for _, num := range nums {
+			start, end := starts.Of(topic, num), ends.Of(topic, num)
 			if err := cmp.Or(end.Err, start.Err); err != nil {
-				return nil, fmt.Errorf("list offsets of %s/%d: %w", topic, num, err)
+				unknown[place{topic, num}] = err
+				continue
 			}
-			out[place{topic, num}] = [2]int64{start.Offset, end.Offset}
+			bounds[place{topic, num}] = [2]int64{start.Offset, end.Offset}
 		}
 	}
-	return out, nil
+	return bounds, unknown
 }
 
 // each calls do with each committed record of offsets [from, to), until it says that
@@ -247,47 +254,61 @@ func decode(d *recordbatch.Decoder, rp *kmsg.FetchResponseTopicPartition, from, 
 }
 
 // peek returns, for each offset of each partition, the first committed record that is
-// not below it; where there is none, nothing. The offsets are ascending.
-func (r *reader) peek(ctx context.Context, wanted map[place][]int64) (map[place]map[int64]format.NextRecord, error) {
-	bounds, err := r.committed(ctx)
-	if err != nil {
-		return nil, err
-	}
+// not below it; where there is none, nothing. The offsets are ascending. Of partitions
+// that cannot be read it returns why.
+func (r *reader) peek(ctx context.Context, wanted map[place][]int64) (map[place]map[int64]format.NextRecord, map[place]error) {
+	bounds, unknown := r.bounds(ctx, true)
 	out := make(map[place]map[int64]format.NextRecord, len(wanted))
-	g, ctx := errgroup.WithContext(ctx)
+	unread := make(map[place]error)
+	var mu sync.Mutex
+	var g errgroup.Group
 	g.SetLimit(readers)
 	for p, offsets := range wanted {
 		b, ok := bounds[p]
 		if !ok {
+			if err := unknown[p]; err != nil {
+				unread[p] = err
+			}
 			continue
 		}
 		found := make(map[int64]format.NextRecord)
 		out[p] = found
 		g.Go(func() error {
-			for len(offsets) > 0 {
-				before := len(offsets)
-				err := r.each(ctx, p, max(offsets[0], b[0]), b[1], peekBytes, func(rec *format.Record) bool {
-					if offsets[0] <= rec.Offset {
-						next := nextRecord(rec)
-						for len(offsets) > 0 && offsets[0] <= rec.Offset {
-							found[offsets[0]] = next
-							offsets = offsets[1:]
-						}
-					}
-					// What is far away is asked for anew.
-					return len(offsets) == 0 || offsets[0] > rec.Offset+1000
-				})
-				if err != nil {
-					return err
-				}
-				if len(offsets) == before {
-					return nil // nothing more up to the end
-				}
+			if err := r.peekOne(ctx, p, b, offsets, found); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				unread[p] = err
 			}
 			return nil
 		})
 	}
-	return out, g.Wait()
+	_ = g.Wait() // none of them fails
+	return out, unread
+}
+
+// peekOne is peek in one partition, which holds [b[0], b[1]).
+func (r *reader) peekOne(ctx context.Context, p place, b [2]int64, offsets []int64, found map[int64]format.NextRecord) error {
+	for len(offsets) > 0 {
+		before := len(offsets)
+		err := r.each(ctx, p, max(offsets[0], b[0]), b[1], peekBytes, func(rec *format.Record) bool {
+			if offsets[0] <= rec.Offset {
+				next := nextRecord(rec)
+				for len(offsets) > 0 && offsets[0] <= rec.Offset {
+					found[offsets[0]] = next
+					offsets = offsets[1:]
+				}
+			}
+			// What is far away is asked for anew.
+			return len(offsets) == 0 || offsets[0] > rec.Offset+1000
+		})
+		if err != nil {
+			return err
+		}
+		if len(offsets) == before {
+			return nil // nothing more up to the end
+		}
+	}
+	return nil
 }
 
 // originHeader begins the names of the headers that kbk-produce adds, with

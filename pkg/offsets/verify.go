@@ -90,9 +90,9 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 	if err != nil {
 		return err
 	}
-	next, err := r.peek(ctx, wanted)
-	if err != nil {
-		return err
+	next, unread := r.peek(ctx, wanted)
+	for p, err := range unread {
+		return fmt.Errorf("read %s: %w", p, err)
 	}
 	for _, g := range planned {
 		for p, o := range each(g) {

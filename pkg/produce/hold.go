@@ -18,12 +18,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/groups"
 )
 
 // holdGroup is the consumer group in which a run keeps what configs are to be once it
 // is over: as the metadata of an offset committed for partition 0 of the topic. A
 // run that was killed leaves it there for the next one, and with the topic it goes.
-const holdGroup = "kbk-produce"
+const holdGroup = groups.Produce
 
 // How long what is put back may take after the run was stopped, and how long brokers
 // to take a config over.
