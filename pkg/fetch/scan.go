@@ -26,7 +26,9 @@ type span struct {
 // scan looks at the batches of a response, up to the one that takes it to the offset
 // end. Every checksum is right then, and every offset is one that can be there:
 // the checksums do not cover the offsets, which have to ascend, and are below the high
-// watermark.
+// watermark. A batch above it is left for the next response: the broker looks the high
+// watermark up before it reads, and what was written in between is in the response
+// (Partition.readFromLocalLog).
 func scan(b []byte, from place, end, highWatermark int64) (span, error) {
 	s := span{next: from.offset}
 	epoch := from.epoch
@@ -41,8 +43,10 @@ func scan(b []byte, from place, end, highWatermark int64) (span, error) {
 		switch before := from.aligned || s.size > 0; {
 		case t.Last < s.next, before && t.First < s.next:
 			return s, fmt.Errorf("corrupt record batch at offset %d: it ends at %d, and one from offset %d on was due", t.First, t.Last, s.next)
+		case highWatermark >= 0 && t.First > max(s.next, highWatermark):
+			return s, fmt.Errorf("corrupt record batch at offset %d: the partition ends before that, at %d", t.First, highWatermark)
 		case highWatermark >= 0 && t.Last >= highWatermark:
-			return s, fmt.Errorf("corrupt record batch at offset %d: it ends at %d, and the partition before that, at %d", t.First, t.Last, highWatermark)
+			return s, nil
 		}
 		if s.next >= end { // the batch behind the last one has told that the last one may be so
 			break
