@@ -42,6 +42,7 @@ type Config struct {
 	Uncommitted bool             // read what may yet be aborted, to the high watermark
 	NoConfigs   bool             // leave topic configs out
 	FailOnLoss  bool             // stop where records cannot be had: deleted before they were read, say
+	OnOpen      OnOpen           // what to do about transactions that are open at the start
 	MaxBatch    int64            // bytes that a batch may decompress to; 0: the default
 	Concurrency int              // partitions read at once, unless they are followed
 	Timeout     time.Duration    // how long a partition may make no progress
@@ -98,6 +99,7 @@ what there is.
 			&cli.StringSliceFlag{Name: "offset", Aliases: []string{"o"}, Usage: "begin and end at `WHERE` as kcat and kcl have it: beginning, end, N, -N, N:M, s@TIME, e@TIME, @TIME:TIME; repeatable"},
 			&cli.StringFlag{Name: "isolation", Value: "read_committed", Usage: "read_committed, or read_uncommitted for what may yet be aborted"},
 			&cli.StringFlag{Name: "on-loss", Value: "record", Usage: "`WHAT` to do about records that cannot be read, deleted before, say: record the loss and go on, or fail"},
+			&cli.StringFlag{Name: "on-open-transaction", Value: "note", Usage: "`WHAT` to do about a transaction that is open at the start and hides records: note it, wait until it has ended, or fail"},
 			&cli.StringSliceFlag{Name: "groups", Usage: "put the committed offsets of consumer group `GROUP` into the stream: a name, or a regular expression that begins with ^; repeatable"},
 			&cli.StringSliceFlag{Name: "exclude-groups", Usage: "leave out `GROUP`, likewise; repeatable"},
 			&cli.BoolFlag{Name: "follow", Usage: "go on at the end, until interrupted"},
@@ -201,6 +203,9 @@ func configOf(c *cli.Context) (Config, error) {
 	if cfg.FailOnLoss, err = oneOf(c, "on-loss", "record", "fail"); err != nil {
 		return cfg, err
 	}
+	if cfg.OnOpen, err = parseOnOpen(c.String("on-open-transaction")); err != nil {
+		return cfg, err
+	}
 	if cfg.FetchBytes, err = fetchSize(c, "fetch-max-bytes"); err != nil {
 		return cfg, err
 	}
@@ -242,6 +247,8 @@ func (c *Config) Validate() error {
 		return command.Usagef("--concurrency %d is below 1", c.Concurrency)
 	case c.Timeout <= 0:
 		return command.Usagef("--timeout %s is not above 0", c.Timeout)
+	case c.OnOpen != NoteOpen && (c.Follow || c.Uncommitted):
+		return command.Usagef("--on-open-transaction is not for --follow, which reads on when a transaction ends, and not for read_uncommitted")
 	case c.FetchBytes < 1 || c.FetchPartitionBytes < 1:
 		return command.Usagef("--fetch-max-bytes or --fetch-partition-bytes is below 1")
 	case c.FetchWait < 0 || c.FetchWait > time.Minute:
@@ -356,6 +363,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	if err := r.read(ctx); err != nil {
 		return err
 	}
+	if err := r.noteHidden(ctx); err != nil {
+		return err
+	}
 	if err := r.finish(); err != nil {
 		return err
 	}
@@ -371,6 +381,7 @@ type run struct {
 	began time.Time
 	cl    *kgo.Client
 
+	planner *planner
 	plan    *plan
 	member  *member        // nil where the run is in no group
 	topics  []string       // for member
@@ -396,11 +407,17 @@ func (r *run) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	planner := &planner{r.cl, adm, r.cfg, r.env.Log, r.lost}
-	if r.plan, err = planner.plan(ctx, meta, selected); err != nil {
+	r.planner = &planner{cl: r.cl, adm: adm, cfg: r.cfg, log: r.env.Log, lost: r.lost}
+	if err := r.planner.awaitTransactions(ctx, selected, r.env.Stop); err != nil {
 		return err
 	}
-	return planner.wait(ctx, r.plan, r.env.Stop)
+	if r.plan, err = r.planner.plan(ctx, meta, selected); err != nil {
+		return err
+	}
+	if r.cfg.Follow && r.cfg.Group == "" {
+		r.plan.hidden = r.planner.hiddenLong(ctx, selected.lists())
+	}
+	return r.planner.wait(ctx, r.plan, r.env.Stop)
 }
 
 // start writes what comes before the records.
@@ -465,6 +482,27 @@ func (r *run) read(ctx context.Context) error {
 		}
 	}
 	r.end.Records, r.end.Interrupted = r.encoder.records.Load(), s.stopped || r.encoder.leftSome()
+	return nil
+}
+
+// noteHidden writes what open transactions have hidden from the run.
+func (r *run) noteHidden(ctx context.Context) error {
+	if r.end.Interrupted || r.cfg.Follow {
+		return nil
+	}
+	for _, h := range r.planner.stillHidden(ctx, r.plan) {
+		r.lost.add(h.text(r.cfg.Kafka.Brokers, time.Now()))
+		for _, p := range r.plan.parts {
+			if (topicPartition{p.topic, p.num}) != h.at() {
+				continue
+			}
+			m := p.newMark(p.written.next, p.written.epoch)
+			m.Open = &[2]int64{h.stable, h.high}
+			if err := r.w.Write(m); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

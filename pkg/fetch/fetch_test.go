@@ -83,6 +83,7 @@ func (w *world) produce(topic string, partition int32, n int) {
 }
 
 type result struct {
+	open     [][2]int64 // offsets that marks say are hidden
 	topics   map[string]*format.Topic
 	header   *format.Header
 	offsets  map[string][]int64 // of records, by topic/partition
@@ -140,6 +141,9 @@ func (w *world) fetch(change func(*Config), stop <-chan struct{}) result {
 			k := fmt.Sprintf("%s/%d", m.Topic, m.Partition)
 			res.marks[k] = append(res.marks[k], m.Next)
 			res.lost = append(res.lost, m.Lost...)
+			if m.Open != nil {
+				res.open = append(res.open, *m.Open)
+			}
 			if m.Branch {
 				res.branches = append(res.branches, m.Next)
 			}

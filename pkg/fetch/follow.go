@@ -37,6 +37,7 @@ type follower struct {
 // A pointing is a restore point to be made once every partition has reached its target.
 type pointing struct {
 	groups []format.Group
+	hidden []hidden // by transactions that have been open for too long
 	time   time.Time
 }
 
@@ -46,7 +47,7 @@ func newFollower(cfg Config, p *plan) *follower {
 	now := time.Now()
 	f := &follower{refresh: now.Add(cfg.Refresh), points: cfg.PointEvery > 0 && cfg.Shard.IsAll(), point: now}
 	if f.points && len(p.parts) > 0 {
-		f.pending, f.point = &pointing{groups: p.groups, time: p.time}, p.time.Add(cfg.PointEvery)
+		f.pending, f.point = &pointing{groups: p.groups, hidden: p.hidden, time: p.time}, p.time.Add(cfg.PointEvery)
 	}
 	return f
 }
@@ -258,6 +259,7 @@ func (s *source) aim() {
 		if next.groups, err = readGroups(ctx, s.adm, s.cfg, followed); err == nil {
 			next.time = time.Now()
 			ends = kafka.ListOffsets(ctx, s.cl, followed.lists(), kafka.EndOffset, !s.cfg.Uncommitted)
+			next.hidden = s.planner(s.cfg).hiddenLong(ctx, followed.lists())
 		}
 		return func() error { return s.aimed(next, ends, err) }
 	})
@@ -313,7 +315,14 @@ func (s *source) makePoint() error {
 		if p.state == done {
 			continue
 		}
-		if head, err = p.newMark(p.pos, p.lastEpoch()).AppendFrame(head); err != nil {
+		m := p.newMark(p.pos, p.lastEpoch())
+		for _, h := range f.pending.hidden {
+			if h.at() == (topicPartition{p.topic, p.num}) && h.stable == p.pos {
+				m.Open = &[2]int64{h.stable, h.high}
+				s.log.Warn(h.text(s.cfg.Kafka.Brokers, time.Now()))
+			}
+		}
+		if head, err = m.AppendFrame(head); err != nil {
 			return err
 		}
 		p.marked = p.pos

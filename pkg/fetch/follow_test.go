@@ -89,6 +89,9 @@ func describe(f *format.Frame) string {
 		return fmt.Sprintf("rec %s/%d %d", f.Topic, f.Partition, f.Offset)
 	case format.KindMark:
 		m, _ := format.DecodeMark(f.Raw)
+		if m.Open != nil {
+			return fmt.Sprintf("mark %s/%d %d open %d-%d", m.Topic, m.Partition, m.Next, m.Open[0], m.Open[1])
+		}
 		return fmt.Sprintf("mark %s/%d %d", m.Topic, m.Partition, m.Next)
 	case format.KindTopic:
 		t, _ := format.DecodeTopic(f.Raw)

@@ -32,6 +32,12 @@ type Listing struct {
 	First     *int64 `json:"first_timestamp,omitempty"`
 	Last      *int64 `json:"max_timestamp,omitempty"` // milliseconds since the epoch
 	Error     string `json:"error,omitempty"`         // why there are no offsets: it has no leader, say
+
+	// Of the transaction that hides the offsets from Stable to End:
+
+	OpenSince     *int64 `json:"open_since,omitempty"` // milliseconds since the epoch
+	Producer      *int64 `json:"open_producer_id,omitempty"`
+	Transactional string `json:"open_transactional_id,omitempty"`
 }
 
 // List prints the partitions that cfg selects.
@@ -55,16 +61,28 @@ func List(ctx context.Context, cfg Config, log *slog.Logger, asJSON bool, out io
 		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TOPIC\tPARTITION\tLEADER\tREPLICAS\tSTART\tSTABLE\tEND\tSIZE\tFIRST RECORD\tLATEST RECORD")
+	fmt.Fprintln(w, "TOPIC\tPARTITION\tLEADER\tREPLICAS\tSTART\tSTABLE\tEND\tSIZE\tFIRST RECORD\tLATEST RECORD\tOPEN SINCE")
 	for _, l := range all {
 		size := "-"
 		if l.Size != nil {
 			size = humanize.IBytes(uint64(*l.Size))
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n",
-			l.Topic, l.Partition, l.Leader, l.Replicas, l.Start, l.Stable, l.End, size, timestamp(l.First), timestamp(l.Last))
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n",
+			l.Topic, l.Partition, l.Leader, l.Replicas, l.Start, l.Stable, l.End, size, timestamp(l.First), timestamp(l.Last), timestamp(l.OpenSince))
 	}
 	return w.Flush()
+}
+
+// setOpen takes over what is known of an open transaction.
+func (l *Listing) setOpen(h *hidden) {
+	if begin := h.begin(); !begin.IsZero() {
+		ms := begin.UnixMilli()
+		l.OpenSince = &ms
+	}
+	if h.producer >= 0 {
+		l.Producer = &h.producer
+	}
+	l.Transactional = h.id
 }
 
 func timestamp(ms *int64) string {
@@ -92,6 +110,13 @@ func listings(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger)
 	first := kafka.ListOffsets(ctx, cl, asked, 0, false)
 	// Sizes need a right of their own (DESCRIBE on the cluster); without it there are none.
 	dirs, _ := adm.DescribeAllLogDirs(ctx, wanted)
+	p := &planner{cl: cl, adm: adm, cfg: cfg, log: log}
+	open := make(map[topicPartition]*hidden)
+	found := hiddenIn(asked, ends, stable)
+	p.describe(ctx, found)
+	for i := range found {
+		open[found[i].at()] = &found[i]
+	}
 	var out []Listing
 	for name := range selected {
 		t := meta.Topics[name]
@@ -118,6 +143,10 @@ func listings(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger)
 			}
 			if at := first.Of(name, num); at.Err == nil && at.Timestamp >= 0 {
 				l.First = &at.Timestamp
+			}
+			if h := open[topicPartition{name, num}]; h != nil {
+				l.setOpen(h)
+				log.Warn(h.text(cfg.Kafka.Brokers, time.Now()))
 			}
 			if dir, ok := dirs[d.Leader].LookupPartition(name, num); ok {
 				l.Size = &dir.Size

@@ -19,6 +19,8 @@ type partition struct {
 	aligned  bool     // a batch ended there
 	end      int64    // the first offset not to read; openEnd while following
 	target   int64    // a restore point needs what is below it
+	stable   int64    // the last stable offset when the run began
+	high     int64    // and the high watermark
 	lost     [2]int64 // offsets below the first to read that are gone; empty if equal
 	resumed  position // where earlier runs have come to
 	begins   bool     // a mark has to say that it may not be the stream's first time

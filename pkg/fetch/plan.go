@@ -26,6 +26,7 @@ type plan struct {
 	time    time.Time // when the end offsets were taken
 	topics  []format.Topic
 	groups  []format.Group
+	hidden  []hidden // to be said at the first restore point while following
 	parts   []*partition
 	// unplaced are partitions of which the offsets are not known yet: they have no
 	// leader, or it does not answer. See [planner.place].
@@ -54,6 +55,8 @@ type planner struct {
 	cfg  Config
 	log  *slog.Logger
 	lost *losses
+
+	inVain map[topicPartition]int64 // last stable offsets that a run has waited for to go on
 }
 
 // plan plans to read the selected partitions.
@@ -155,7 +158,7 @@ func (p *planner) place(ctx context.Context, parts []*partition) (placed []*part
 
 // bound sets what is read of a partition, and says what of it cannot be had.
 func (p *planner) bound(part *partition, k known) error {
-	part.logStart = k.start
+	part.logStart, part.stable, part.high = k.start, k.end, k.high
 	part.pos, part.end = p.cfg.bounds(k)
 	var what []string
 	if part.resumed.next >= 0 {

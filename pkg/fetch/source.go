@@ -651,7 +651,9 @@ func (s *source) retire(p *partition, change func(*format.Mark)) error {
 }
 
 // planner plans as cfg says.
-func (s *source) planner(cfg Config) *planner { return &planner{s.cl, s.adm, cfg, s.log, s.lost} }
+func (s *source) planner(cfg Config) *planner {
+	return &planner{cl: s.cl, adm: s.adm, cfg: cfg, log: s.log, lost: s.lost}
+}
 
 // noteAbsent notes the partitions that were followed no more, or not yet, when the run
 // ended.

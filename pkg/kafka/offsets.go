@@ -42,7 +42,8 @@ func (o Offsets) Of(topic string, num int32) Offset {
 	return Offset{Offset: -1, Err: errors.New("the brokers did not answer for it")}
 }
 
-func (o Offsets) set(topic string, num int32, at Offset) {
+// Set puts the offset of a partition in.
+func (o Offsets) Set(topic string, num int32, at Offset) {
 	if o[topic] == nil {
 		o[topic] = make(map[int32]Offset)
 	}
@@ -79,7 +80,7 @@ func ListOffsets(ctx context.Context, cl *kgo.Client, partitions map[string][]in
 		if shard.Err != nil {
 			for _, t := range shard.Req.(*kmsg.ListOffsetsRequest).Topics {
 				for _, p := range t.Partitions {
-					out.set(t.Topic, p.Partition, Offset{Offset: -1, Timestamp: -1, LeaderEpoch: -1, Err: shard.Err})
+					out.Set(t.Topic, p.Partition, Offset{Offset: -1, Timestamp: -1, LeaderEpoch: -1, Err: shard.Err})
 				}
 			}
 			continue
@@ -91,7 +92,7 @@ func ListOffsets(ctx context.Context, cl *kgo.Client, partitions map[string][]in
 				if at == LocalStartOffset && resp.Version < localStartSince {
 					err = kerr.UnsupportedVersion
 				}
-				out.set(t.Topic, p.Partition, Offset{p.Offset, p.Timestamp, p.LeaderEpoch, err})
+				out.Set(t.Topic, p.Partition, Offset{p.Offset, p.Timestamp, p.LeaderEpoch, err})
 			}
 		}
 	}

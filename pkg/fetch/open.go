@@ -1,0 +1,304 @@
+package fetch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/recordbatch"
+)
+
+// Where a transaction is open, committed records end before it, and whatever is behind is
+// hidden, whoever wrote it. For a moment this is normal: what is hidden then is left to
+// the next run, as what comes after the start of this one is. A transaction that stays
+// open hides more with every day.
+
+// normallyOpen is for how long a transaction may be open: the default of
+// transaction.timeout.ms, after which Kafka itself ends one.
+const normallyOpen = time.Minute
+
+// OnOpen is what to do about transactions that are open when a run begins.
+type OnOpen uint8
+
+// What to do about open transactions.
+const (
+	NoteOpen OnOpen = iota // say what they hide
+	WaitOpen               // until they have ended
+	FailOpen               // unless they have ended within a minute
+)
+
+func parseOnOpen(s string) (OnOpen, error) {
+	i := slices.Index([]string{"note", "wait", "fail"}, s)
+	if i < 0 {
+		return 0, command.Usagef("--on-open-transaction %q is neither note nor wait nor fail", s)
+	}
+	return OnOpen(i), nil
+}
+
+// A hidden is the offsets of a partition that an open transaction hides.
+type hidden struct {
+	topic string
+	num   int32
+	// [stable, high): the transaction begins at stable.
+	stable, high int64
+	transaction
+}
+
+// A transaction is what is known of one. Every field may be zero.
+type transaction struct {
+	producer int64 // its producer id, -1 where it is not known
+	id       string
+	since    time.Time // by its first batch
+	started  time.Time // by its coordinator, which needs the right to ask
+}
+
+func (h *hidden) at() topicPartition { return topicPartition{h.topic, h.num} }
+
+// begin is when the transaction began, as far as is known.
+func (t *transaction) begin() time.Time {
+	if !t.started.IsZero() {
+		return t.started
+	}
+	return t.since
+}
+
+// normal tells whether the transaction is younger than what is out of the ordinary.
+func (h *hidden) normal(now time.Time) bool {
+	begin := h.begin()
+	return !begin.IsZero() && now.Sub(begin).Abs() <= normallyOpen // a time to come is no time
+}
+
+// text says what is hidden, since when, by whom, and what to do about it.
+func (h *hidden) text(brokers []string, now time.Time) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s/%d: offsets %d to %d are hidden behind a transaction that is open", h.topic, h.num, h.stable, h.high-1)
+	if begin := h.begin(); !begin.IsZero() {
+		fmt.Fprintf(&b, " since %s (%s)", begin.UTC().Format(time.RFC3339), max(0, now.Sub(begin)).Round(time.Second))
+	}
+	if h.producer >= 0 {
+		fmt.Fprintf(&b, ", of producer %d", h.producer)
+	}
+	if h.id != "" {
+		fmt.Fprintf(&b, " (transactional id %q)", h.id)
+	}
+	fmt.Fprintf(&b, "; if its producer is gone, abort it: kafka-transactions.sh --bootstrap-server %s abort --topic %s --partition %d --start-offset %d",
+		strings.Join(brokers, ","), h.topic, h.num, h.stable)
+	return b.String()
+}
+
+// hiddenIn returns what open transactions hide of partitions, sorted. It says nothing of
+// partitions whose leaders did not answer. The high watermarks were asked for before the
+// last stable offsets: see [planner.listOffsets].
+func hiddenIn(asked map[string][]int32, high, stable kafka.Offsets) []hidden {
+	var out []hidden
+	for topic, nums := range asked {
+		for _, num := range nums {
+			h, s := high.Of(topic, num), stable.Of(topic, num)
+			if h.Err == nil && s.Err == nil && s.Offset < h.Offset {
+				out = append(out, hidden{topic: topic, num: num, stable: s.Offset, high: h.Offset, transaction: transaction{producer: -1}})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b hidden) int { return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.num, b.num)) })
+	return out
+}
+
+// hiddenNow returns what is hidden below high watermarks that were asked for before.
+func (p *planner) hiddenNow(ctx context.Context, asked map[string][]int32, high kafka.Offsets) []hidden {
+	return hiddenIn(asked, high, kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, true))
+}
+
+// describe finds out about the transactions that hide something. What cannot be had, for
+// lack of a right, say, is left out.
+func (p *planner) describe(ctx context.Context, all []hidden) {
+	if len(all) == 0 {
+		return
+	}
+	names := make(map[string]bool)
+	for i := range all {
+		names[all[i].topic] = true
+	}
+	meta, err := p.adm.Metadata(ctx, slices.Collect(maps.Keys(names))...)
+	if err != nil {
+		p.log.Debug("metadata: " + err.Error())
+		return
+	}
+	var producers []int64
+	for i := range all {
+		h := &all[i]
+		t := meta.Topics[h.topic]
+		b, err := p.firstBatch(ctx, h, t.ID, t.Partitions[h.num])
+		if err != nil {
+			p.log.Debug(fmt.Sprintf("%s/%d: look at the open transaction at offset %d: %v", h.topic, h.num, h.stable, err))
+			continue
+		}
+		h.producer, h.since = b.ProducerID, time.UnixMilli(b.MaxTimestamp)
+		producers = append(producers, b.ProducerID)
+	}
+	if len(producers) == 0 {
+		return
+	}
+	listed, err := p.adm.ListTransactions(ctx, producers, nil)
+	if err != nil {
+		p.log.Debug(fmt.Sprintf("list transactions: %v", err))
+	}
+	byProducer := make(map[int64]kadm.DescribedTransaction)
+	if ids := listed.TransactionalIDs(); len(ids) > 0 {
+		described, err := p.adm.DescribeTransactions(ctx, ids...)
+		if err != nil {
+			p.log.Debug(fmt.Sprintf("describe transactions: %v", err))
+		}
+		for _, t := range described {
+			if t.Err == nil {
+				byProducer[t.ProducerID] = t
+			}
+		}
+	}
+	for i := range all {
+		h := &all[i]
+		t, ok := byProducer[h.producer]
+		if h.id = t.TxnID; ok && t.StartTimestamp > 0 && t.Topics[h.topic] != nil {
+			if _, same := t.Topics[h.topic][h.num]; same { // and not one that follows a hanging one
+				h.started = time.UnixMilli(t.StartTimestamp)
+			}
+		}
+	}
+}
+
+// firstBatch reads the batch with which a transaction begins.
+func (p *planner) firstBatch(ctx context.Context, h *hidden, id kadm.TopicID, d kadm.PartitionDetail) (recordbatch.Batch, error) {
+	var none recordbatch.Batch
+	req := kmsg.NewPtrFetchRequest()
+	req.ReplicaID, req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.SessionEpoch = -1, 500, 1, 1, -1 // one batch comes, whatever its size
+	t, rp := kmsg.NewFetchRequestTopic(), kmsg.NewFetchRequestTopicPartition()
+	t.Topic, t.TopicID = h.topic, id
+	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = h.num, h.stable, 1
+	t.Partitions = append(t.Partitions, rp)
+	req.Topics = append(req.Topics, t)
+	answer, err := p.cl.Broker(int(d.Leader)).RetriableRequest(ctx, req)
+	if err != nil {
+		return none, err
+	}
+	resp := answer.(*kmsg.FetchResponse)
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return none, err
+	}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return none, errors.New("the broker did not answer for it")
+	}
+	got := resp.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(got.ErrorCode); err != nil {
+		return none, err
+	}
+	b, _, err := recordbatch.Cut(got.RecordBatches)
+	if err == nil && !b.Transactional() {
+		err = errors.New("no transaction begins there")
+	}
+	return b, err
+}
+
+// awaitTransactions does what cfg wants of the transactions that are open when a run
+// begins: it waits until those of the selected partitions have ended, or fails where there
+// is one that has been open for too long.
+func (p *planner) awaitTransactions(ctx context.Context, selected selection, stop <-chan struct{}) error {
+	if p.cfg.OnOpen == NoteOpen {
+		return nil
+	}
+	asked := selected.lists()
+	high := kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, false)
+	over := time.After(p.patience())
+	for first := true; ; first = false {
+		open := p.wanted(p.hiddenNow(ctx, asked, high))
+		if len(open) == 0 {
+			return context.Cause(ctx)
+		}
+		if first || p.cfg.OnOpen == FailOpen {
+			p.describe(ctx, open)
+		}
+		for i := range open {
+			text := open[i].text(p.cfg.Kafka.Brokers, time.Now())
+			if p.cfg.OnOpen == FailOpen && !open[i].normal(time.Now()) {
+				return command.WithStatus(command.Loss, errors.New(text))
+			}
+			if first {
+				p.log.Warn(fmt.Sprintf("waiting up to %s: %s", p.patience(), text))
+			}
+		}
+		select {
+		case <-time.After(lookEvery):
+		case <-over:
+			for i := range open {
+				if p.inVain == nil {
+					p.inVain = make(map[topicPartition]int64)
+				}
+				p.inVain[open[i].at()] = open[i].stable
+			}
+			return nil
+		case <-stop:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// patience is for how long to wait for a transaction.
+func (p *planner) patience() time.Duration {
+	if p.cfg.OnOpen == FailOpen {
+		return 2 * normallyOpen // it fails before that
+	}
+	return p.cfg.Timeout
+}
+
+// wanted leaves out what is hidden behind where the run ends in any case.
+func (p *planner) wanted(all []hidden) []hidden {
+	return slices.DeleteFunc(all, func(h hidden) bool {
+		to := p.cfg.To
+		return to.kind == atBeginning || to.kind == atOffset && to.n <= h.stable
+	})
+}
+
+// hiddenLong returns what is hidden of partitions now, for longer than is normal.
+func (p *planner) hiddenLong(ctx context.Context, asked map[string][]int32) []hidden {
+	if p.cfg.Uncommitted {
+		return nil
+	}
+	open := p.hiddenNow(ctx, asked, kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, false))
+	p.describe(ctx, open)
+	return slices.DeleteFunc(open, func(h hidden) bool { return h.normal(time.Now()) })
+}
+
+// stillHidden returns what is hidden of partitions that were read up to their last stable
+// offsets, and has been for longer than is normal, or was waited for in vain. What was
+// hidden at the start is looked at again, up to where it was: what a transaction has let
+// go of since, the next run has.
+func (p *planner) stillHidden(ctx context.Context, plan *plan) []hidden {
+	asked, high := make(map[string][]int32), make(kafka.Offsets)
+	for _, part := range plan.parts {
+		if part.high > part.stable {
+			asked[part.topic] = append(asked[part.topic], part.num)
+			high.Set(part.topic, part.num, kafka.Offset{Offset: part.high})
+		}
+	}
+	if len(asked) == 0 {
+		return nil
+	}
+	open := p.wanted(p.hiddenNow(ctx, asked, high))
+	p.describe(ctx, open)
+	now := time.Now()
+	return slices.DeleteFunc(open, func(h hidden) bool {
+		stable, inVain := p.inVain[h.at()]
+		return h.normal(now) && !(inVain && stable == h.stable)
+	})
+}
