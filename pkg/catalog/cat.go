@@ -27,13 +27,16 @@ type CatConfig struct {
 	Identities   []age.Identity
 	MaxFrame     int64 // bytes
 	JSON         bool
+	Log          store.LogOptions
 }
 
 var errEnough = errors.New("enough")
 
 // Cat writes records of one partition to out.
-func Cat(ctx context.Context, st *store.Store, cfg CatConfig, out io.Writer) error {
-	log, err := load(ctx, st, store.LogOptions{Keep: func(topic string, p int32) bool { return topic == cfg.Topic && p == cfg.Partition }})
+func Cat(ctx context.Context, st *store.Store, cfg CatConfig, env *command.Env, out io.Writer) error {
+	opts := cfg.Log
+	opts.Keep = func(topic string, p int32) bool { return topic == cfg.Topic && p == cfg.Partition }
+	log, err := load(ctx, st, opts, env)
 	if err != nil {
 		return err
 	}

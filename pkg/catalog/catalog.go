@@ -68,16 +68,48 @@ func with(ctx context.Context, c *cli.Context, opts store.Options, do func(*stor
 }
 
 // load reads a backup's log. That there is none is an error.
-func load(ctx context.Context, st *store.Store, opts store.LogOptions) (*store.Log, error) {
+func load(ctx context.Context, st *store.Store, opts store.LogOptions, env *command.Env) (*store.Log, error) {
 	log, err := st.ReadLog(ctx, opts)
-	if err == nil && log.Entries() == 0 && len(log.Damage) == 0 {
-		err = noBackup(st)
+	if store.IsDamage(err) && !opts.SkipDamaged {
+		err = command.WithHint(err, "kbk-catalog verify shows all that is wrong, kbk-catalog repair what can be done; --skip-damaged goes on without it")
 	}
-	return log, err
+	if err != nil {
+		return nil, err
+	}
+	log.Warn(env.Log)
+	if log.Entries() == 0 && len(log.Damage) == 0 {
+		return nil, noBackup(st)
+	}
+	return log, nil
 }
 
+// logFlags are about how a log is read.
+func logFlags() []cli.Flag {
+	return []cli.Flag{
+		sign.SignersFlag(),
+		&cli.BoolFlag{Name: "skip-damaged", Usage: "go on without files of the log that are missing, damaged or not signed, and end with status 4"},
+	}
+}
+
+// reading is the [store.LogOptions] that [logFlags] ask for.
+func reading(c *cli.Context) (store.LogOptions, error) {
+	signers, err := sign.SignersFromFlags(c)
+	return store.LogOptions{SkipDamaged: c.Bool("skip-damaged"), Signed: signers.Check()}, err
+}
+
+// without is the error of status [command.Loss] for what was left out of a log, or nil.
+func without(log *store.Log) error {
+	if len(log.Damage) == 0 {
+		return nil
+	}
+	return command.WithStatus(command.Loss, fmt.Errorf("done, but without %s of the log", command.Count(int64(len(log.Damage)), "damaged file")))
+}
+
+// errNoBackup is the error for a remote without a log.
+var errNoBackup = errors.New("it has no log")
+
 func noBackup(st *store.Store) error {
-	return command.WithHint(fmt.Errorf("no backup in %s: it has no log", st.Name()), "kbk-catalog list shows the backups below a remote")
+	return command.WithHint(fmt.Errorf("no backup in %s: %w", st.Name(), errNoBackup), "kbk-catalog list shows the backups below a remote")
 }
 
 // noSegments is the [store.LogOptions] Keep of who needs sums only.
@@ -108,12 +140,12 @@ func listSpec() command.Spec {
 			&cli.IntFlag{Name: "depth", Value: 3, Usage: "look `N` folders deep"},
 			jsonFlag(),
 		},
-		Action: func(ctx context.Context, c *cli.Context, _ *command.Env) error {
+		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
 			if c.Int("depth") < 0 {
 				return command.Usagef("--depth %d is below 0", c.Int("depth"))
 			}
 			return with(ctx, c, store.Options{}, func(st *store.Store) error {
-				return List(ctx, st, c.Int("depth"), c.Bool("json"), os.Stdout)
+				return List(ctx, st, c.Int("depth"), c.Bool("json"), env, os.Stdout)
 			})
 		},
 	}
@@ -123,8 +155,7 @@ func showSpec() command.Spec {
 	return command.Spec{
 		Name: "show", Usage: "show what a backup holds", Args: "REMOTE", MaxArgs: 1,
 		Description: "Prints topics, what of them is there, lost and missing, consumer groups and restore points. With -t it prints partitions, too.",
-		Flags: append(topicFlags(),
-			jsonFlag(),
+		Flags: append(append(topicFlags(), logFlags()...), jsonFlag(),
 			&cli.StringFlag{Name: "html", Usage: "write a page with timelines to `FILE` instead"},
 		),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
@@ -135,11 +166,15 @@ func showSpec() command.Spec {
 			if c.Bool("json") && c.String("html") != "" {
 				return command.Usagef("--json and --html exclude one another")
 			}
+			opts, err := reading(c)
+			if err != nil {
+				return err
+			}
 			return with(ctx, c, store.Options{}, func(st *store.Store) error {
 				if file := c.String("html"); file != "" {
-					return HTML(ctx, st, m, file)
+					return HTML(ctx, st, opts, m, file, env)
 				}
-				return Show(ctx, st, m, len(c.StringSlice("topic")) > 0, c.Bool("json"), os.Stdout)
+				return Show(ctx, st, opts, m, len(c.StringSlice("topic")) > 0, c.Bool("json"), env, os.Stdout)
 			})
 		},
 	}
@@ -153,7 +188,7 @@ and have the right size. With --deep it downloads, decrypts and decompresses all
 What is wrong is listed on standard output, and the exit status is 3.`,
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "deep", Usage: "read all that is in the segments"},
-			&cli.StringFlag{Name: "allowed-signers", Usage: "every log entry must be signed by one of the SSH keys in `FILE` (ssh-keygen(1), ALLOWED SIGNERS)"},
+			sign.SignersFlag(),
 			&cli.IntFlag{Name: "transfers", Value: 8, Usage: "with --deep: download `N` segments at once"},
 			command.SizeFlag("memory", 256<<20, "with --deep: hold `SIZE` of segments in memory"),
 			jsonFlag(),
@@ -174,39 +209,29 @@ What is wrong is listed on standard output, and the exit status is 3.`,
 					return err
 				}
 			}
-			if file := c.String("allowed-signers"); file != "" {
-				if cfg.Signers, err = signers(file); err != nil {
-					return command.WithStatus(command.Usage, err)
-				}
+			if cfg.Signers, err = sign.SignersFromFlags(c); err != nil {
+				return err
 			}
 			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Verify(ctx, st, cfg, env, os.Stdout) })
 		},
 	}
 }
 
-func signers(file string) (sign.Signers, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("allowed signers: %w", err)
-	}
-	defer f.Close()
-	s, err := sign.ReadSigners(f)
-	if err == nil && len(s) == 0 {
-		err = fmt.Errorf("allowed signers: %s names no key", file)
-	}
-	return s, err
-}
-
 func cursorSpec() command.Spec {
 	return command.Spec{
 		Name: "cursor", Usage: "print where the next run begins", Args: "REMOTE", MaxArgs: 1,
 		Description: `Prints, as kbk-fetch --from reads it, how far each partition of the backup goes. What was
-read through a filter or a window does not count: a run without them stores the whole.`,
-		Flags: []cli.Flag{
+read through a filter or a window does not count: a run without them stores the whole. With
+--skip-damaged, where the log has damaged files, it is how far each partition goes without a hole.`,
+		Flags: append(logFlags(),
 			&cli.BoolFlag{Name: "filtered", Usage: "count what was read through filters, too: for jobs that always filter"},
-		},
+		),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
-			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Cursor(ctx, st, c.Bool("filtered"), env, os.Stdout) })
+			opts, err := reading(c)
+			if err != nil {
+				return err
+			}
+			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Cursor(ctx, st, opts, c.Bool("filtered"), env, os.Stdout) })
 		},
 	}
 }
@@ -214,13 +239,25 @@ read through a filter or a window does not count: a run without them stores the 
 // Cursor prints the next offset to read of each partition. Of a backup that does not
 // exist yet there is none: the next run begins at the beginning. What only filtered runs
 // have counts if filtered is set, and is named if it is not.
-func Cursor(ctx context.Context, st *store.Store, filtered bool, env *command.Env, out io.Writer) error {
-	log, err := st.ReadLog(ctx, store.LogOptions{Keep: noSegments})
+func Cursor(ctx context.Context, st *store.Store, opts store.LogOptions, filtered bool, env *command.Env, out io.Writer) error {
+	opts.Keep = noSegments
+	log, err := load(ctx, st, opts, env)
+	if errors.Is(err, errNoBackup) {
+		log, err = &store.Log{State: new(commitlog.State)}, nil
+	}
 	if err != nil {
 		return err
 	}
 	cur := cursor.Cursor{Version: cursor.Version, Topics: make(map[string]cursor.Topic)}
 	for name, pos := range log.Cursor(filtered) {
+		if len(log.Damage) > 0 { // what a damaged file stood for is to be read again
+			for number, next := range pos.Partitions {
+				pos.Partitions[number] = min(next, log.UpToHole(name, pos.ID, number, filtered))
+				if pos.Partitions[number] < next {
+					delete(pos.Epochs, number)
+				}
+			}
+		}
 		cur.Topics[name] = cursor.Topic{ID: pos.ID, Partitions: pos.Partitions, Epochs: pos.Epochs}
 	}
 	if !filtered {
@@ -228,7 +265,7 @@ func Cursor(ctx context.Context, st *store.Store, filtered bool, env *command.En
 			env.Log.Warn(line)
 		}
 	}
-	return json.NewEncoder(out).Encode(cur)
+	return errors.Join(json.NewEncoder(out).Encode(cur), without(log))
 }
 
 // onlyFiltered says, in a line for each topic, what is in the backup only as filters have
@@ -271,10 +308,13 @@ a look: keys and values that are no text are in base64.`,
 			&cli.Int64Flag{Name: "limit", Aliases: []string{"n"}, Usage: "no more than `N` records", DefaultText: "no limit"},
 			jsonFlag(),
 			command.MaxFrameFlag(),
-		}, segment.IdentityFlags()...),
+		}, append(logFlags(), segment.IdentityFlags()...)...),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
 			cfg, err := catConfig(c, time.Now())
 			if err != nil {
+				return err
+			}
+			if cfg.Log, err = reading(c); err != nil {
 				return err
 			}
 			if cfg.Identities, err = segment.KeysOf(c).Decryption(ctx, env); err != nil {
@@ -286,7 +326,7 @@ a look: keys and values that are no text are in base64.`,
 					return command.WithHint(err, "--json prints lines for people")
 				}
 			}
-			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Cat(ctx, st, cfg, out) })
+			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Cat(ctx, st, cfg, env, out) })
 		},
 	}
 }
@@ -325,27 +365,49 @@ func compactSpec() command.Spec {
 		Name: "compact", Usage: "fold a backup's log into a snapshot", Args: "REMOTE", MaxArgs: 1,
 		Description: `Writes one file that stands for all entries of the log, and indexes of the segments, and
 deletes the entries. Pushes may go on meanwhile; another compact or prune may not.`,
-		Flags: sign.Flags(),
+		Flags: signFlags(),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
-			return rewriting(ctx, c, func(st *store.Store, signed bool) error {
-				return Compact(ctx, st, signed, env)
+			return rewriting(ctx, c, func(st *store.Store, s Signing) error {
+				return Compact(ctx, st, s, env)
 			})
 		},
 	}
 }
 
+// A Signing says how a log that is rewritten is signed.
+type Signing struct {
+	Signs    bool         // the store signs what is written to the log
+	Signers  sign.Signers // whose files count; nil: everybody's
+	Unsigned bool         // files without a signature count, too
+}
+
+func signFlags() []cli.Flag {
+	return append(sign.Flags(), sign.SignersFlag(),
+		&cli.BoolFlag{Name: "sign-unsigned", Usage: "with --sign: sign for what nobody has signed, too; say so once, when you begin to sign"})
+}
+
 // rewriting is [with] for a command that writes to the log, and signs it if asked to.
-func rewriting(ctx context.Context, c *cli.Context, do func(st *store.Store, signed bool) error) error {
+func rewriting(ctx context.Context, c *cli.Context, do func(*store.Store, Signing) error) error {
 	key, err := sign.FromFlags(c)
 	if err != nil {
+		return err
+	}
+	s := Signing{Signs: key != nil, Unsigned: c.Bool("sign-unsigned")}
+	if s.Unsigned && key == nil {
+		return command.Usagef("--sign-unsigned is of no use without --sign")
+	}
+	if s.Signers, err = sign.SignersFromFlags(c); err != nil {
 		return err
 	}
 	opts := store.Options{}
 	if key != nil {
 		defer key.Close()
 		opts.Sign = key.Sign
+		if s.Signers == nil { // one signs for nothing but what one has signed
+			s.Signers = key.Signers()
+		}
 	}
-	return with(ctx, c, opts, func(st *store.Store) error { return do(st, key != nil) })
+	return with(ctx, c, opts, func(st *store.Store) error { return do(st, s) })
 }
 
 // sortedKeys is a map's keys in order.

@@ -134,8 +134,8 @@ func TestCompact(t *testing.T) {
 	ask := func() []string {
 		st := open(t, dir)
 		var cur, show bytes.Buffer
-		ok(t, Cursor(t.Context(), st, false, env(), &cur))
-		ok(t, Show(t.Context(), st, everything(t), true, true, &show))
+		ok(t, Cursor(t.Context(), st, store.LogOptions{}, false, env(), &cur))
+		ok(t, Show(t.Context(), st, store.LogOptions{}, everything(t), true, true, env(), &show))
 		out := []string{cur.String(), show.String(), string(pulled(t, pull.Config{Remote: dir}))}
 		for _, ms := range []int64{100, 200, 300} {
 			out = append(out, string(pulled(t, pull.Config{Remote: dir, At: at(ms)})))
@@ -144,7 +144,7 @@ func TestCompact(t *testing.T) {
 	}
 	compact := func() {
 		t.Helper()
-		ok(t, Compact(t.Context(), open(t, dir), false, env()))
+		ok(t, Compact(t.Context(), open(t, dir), Signing{}, env()))
 	}
 	want := ask()
 	for i := range 2 { // the second has nothing to do
@@ -182,7 +182,7 @@ func TestCompactInTheMiddle(t *testing.T) {
 	data, err := os.ReadFile(last)
 	ok(t, err)
 	ok(t, os.Remove(last))
-	ok(t, Compact(t.Context(), open(t, dir), false, env()))
+	ok(t, Compact(t.Context(), open(t, dir), Signing{}, env()))
 	if got := pulled(t, pull.Config{Remote: dir, At: at(300)}); bytes.Equal(got, want) {
 		t.Error("a point was read that had not been written")
 	}
@@ -193,7 +193,7 @@ func TestCompactInTheMiddle(t *testing.T) {
 	if p := problems(t, dir, VerifyConfig{}); p != nil {
 		t.Error(p)
 	}
-	ok(t, Compact(t.Context(), open(t, dir), false, env()))
+	ok(t, Compact(t.Context(), open(t, dir), Signing{}, env()))
 	if left, _ := filepath.Glob(filepath.Join(dir, "log", "*")); len(left) != 1 {
 		t.Errorf("in the log: %q", left)
 	}
@@ -208,7 +208,7 @@ func TestCrash(t *testing.T) {
 	dir := backup(t)
 	want := pulled(t, pull.Config{Remote: dir, At: at(300)})
 	before := tree(t, dir)
-	ok(t, Compact(t.Context(), open(t, dir), false, env()))
+	ok(t, Compact(t.Context(), open(t, dir), Signing{}, env()))
 	after := tree(t, dir)
 	var deleted []string
 	for name := range before {
@@ -358,13 +358,13 @@ func flip(t *testing.T, file string) {
 func TestCursorIsFetchs(t *testing.T) {
 	dir := backup(t)
 	var out bytes.Buffer
-	ok(t, Cursor(t.Context(), open(t, dir), false, env(), &out))
+	ok(t, Cursor(t.Context(), open(t, dir), store.LogOptions{}, false, env(), &out))
 	c, err := cursor.Read(&out)
 	ok(t, err)
 	if got := c.Topics["t"]; got.ID != "id" || got.Partitions[0] != 30 || got.Partitions[1] != 30 {
 		t.Errorf("got %+v", c)
 	}
-	ok(t, Cursor(t.Context(), open(t, t.TempDir()), false, env(), &out)) // a first run has one too
+	ok(t, Cursor(t.Context(), open(t, t.TempDir()), store.LogOptions{}, false, env(), &out)) // a first run has one too
 	if c, err = cursor.Read(&out); err != nil || len(c.Topics) != 0 {
 		t.Errorf("got %+v, %v", c, err)
 	}
@@ -376,7 +376,7 @@ func TestList(t *testing.T) {
 	run(t, filepath.Join(root, "hourly"), 0, 0, 7)
 	ok(t, os.Mkdir(filepath.Join(root, "other"), 0o700))
 	var out bytes.Buffer
-	ok(t, List(t.Context(), open(t, root), 3, true, &out))
+	ok(t, List(t.Context(), open(t, root), 3, true, env(), &out))
 	var got []string
 	for d := json.NewDecoder(&out); d.More(); {
 		var b Listed
@@ -386,7 +386,7 @@ func TestList(t *testing.T) {
 	if want := []string{"a/nightly 1 2 10 1", "hourly 1 2 14 1"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if err := List(t.Context(), open(t, filepath.Join(root, "other")), 3, false, &out); err == nil {
+	if err := List(t.Context(), open(t, filepath.Join(root, "other")), 3, false, env(), &out); err == nil {
 		t.Error("a folder without backups has some")
 	}
 }
@@ -403,7 +403,7 @@ func TestCat(t *testing.T) {
 	dir := backup(t)
 	cfg := CatConfig{Topic: "t", Partition: 1, From: 8, To: 25, Since: 90, Until: 230, MaxFrame: 1 << 20, Limit: 3, JSON: true}
 	var out bytes.Buffer
-	ok(t, Cat(t.Context(), open(t, dir), cfg, &out))
+	ok(t, Cat(t.Context(), open(t, dir), cfg, env(), &out))
 	want := ""
 	for _, o := range []int{9, 10, 11} {
 		want += fmt.Sprintf(`{"topic":"t","partition":1,"offset":%d,"tstype":"create","ts":%d,"headers":[],"key":{"base64":"/w=="},"payload":"value %d"}`+"\n", o, o*10, o)
@@ -413,7 +413,7 @@ func TestCat(t *testing.T) {
 	}
 	cfg.JSON, cfg.Limit = false, 0
 	out.Reset()
-	ok(t, Cat(t.Context(), open(t, dir), cfg, &out))
+	ok(t, Cat(t.Context(), open(t, dir), cfg, env(), &out))
 	r := format.NewReader(&out, 1<<20)
 	_, err := r.Header()
 	ok(t, err)

@@ -62,7 +62,7 @@ func TestRunEndsBesideCompact(t *testing.T) {
 		if got := records(t, pull.Config{Remote: dir}); got != 80 {
 			t.Errorf("%d records, want 80", got)
 		}
-		ok(t, Compact(t.Context(), open(t, dir), false, env()))
+		ok(t, Compact(t.Context(), open(t, dir), Signing{}, env()))
 	}
 }
 
@@ -103,7 +103,7 @@ func TestCompactBesidePush(t *testing.T) {
 				return
 			default:
 			}
-			if err := Compact(t.Context(), open(t, dir), false, env()); err != nil {
+			if err := Compact(t.Context(), open(t, dir), Signing{}, env()); err != nil {
 				t.Error(err)
 			}
 		}

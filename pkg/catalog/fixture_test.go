@@ -19,6 +19,7 @@ import (
 	"github.com/kbkio/kbk/pkg/pack"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pull"
+	"github.com/kbkio/kbk/pkg/store"
 )
 
 // oldBackup is a copy of the backup in testdata/v1, which an earlier version wrote, and
@@ -95,7 +96,7 @@ func TestOldBackup(t *testing.T) {
 	st := open(t, dir)
 
 	var out bytes.Buffer
-	ok(t, List(t.Context(), st, 0, true, &out))
+	ok(t, List(t.Context(), st, 0, true, env(), &out))
 	var listed Listed
 	ok(t, json.Unmarshal(out.Bytes(), &listed))
 	if listed.Topics != 3 || listed.Partitions != 5 || listed.Points != 5 || listed.Records != 44 {
@@ -103,7 +104,7 @@ func TestOldBackup(t *testing.T) {
 	}
 
 	out.Reset()
-	ok(t, Show(t.Context(), st, everything(t), false, true, &out))
+	ok(t, Show(t.Context(), st, store.LogOptions{}, everything(t), false, true, env(), &out))
 	var shown Report
 	ok(t, json.Unmarshal(out.Bytes(), &shown))
 	var topics []string
@@ -118,7 +119,7 @@ func TestOldBackup(t *testing.T) {
 	}
 
 	out.Reset()
-	ok(t, Cursor(t.Context(), st, false, env(), &out))
+	ok(t, Cursor(t.Context(), st, store.LogOptions{}, false, env(), &out))
 	cur, err := cursor.Read(&out)
 	ok(t, err)
 	if o, u := cur.Topics["orders"], cur.Topics["users"]; o.ID != "orders-id-1" || o.Partitions[0] != 24 || o.Partitions[1] != 12 || u.ID != "users-id-2" || u.Partitions[0] != 3 {

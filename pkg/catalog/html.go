@@ -15,6 +15,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/store"
@@ -42,8 +43,9 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 
 // HTML writes a page about a backup to a file: what [Show] prints, and for each
 // partition a timeline. The page needs nothing else and runs no script.
-func HTML(ctx context.Context, st *store.Store, m *partitions.Matcher, file string) (err error) {
-	log, err := load(ctx, st, store.LogOptions{Keep: m.Matches})
+func HTML(ctx context.Context, st *store.Store, opts store.LogOptions, m *partitions.Matcher, file string, env *command.Env) (err error) {
+	opts.Keep = m.Matches
+	log, err := load(ctx, st, opts, env)
 	if err != nil {
 		return err
 	}
@@ -64,7 +66,7 @@ func HTML(ctx context.Context, st *store.Store, m *partitions.Matcher, file stri
 	if err := errors.Join(render(f, state, r), f.Chmod(0o644), f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
-	return os.Rename(f.Name(), file)
+	return errors.Join(os.Rename(f.Name(), file), without(log))
 }
 
 // A view is what the page shows.

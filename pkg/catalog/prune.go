@@ -19,7 +19,6 @@ import (
 	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/compaction"
 	"github.com/kbkio/kbk/pkg/pattern"
-	"github.com/kbkio/kbk/pkg/sign"
 	"github.com/kbkio/kbk/pkg/store"
 	"github.com/kbkio/kbk/pkg/timespec"
 )
@@ -48,14 +47,14 @@ func pruneSpec() command.Spec {
 		Description: `Says what would be left of each topic, and with --yes deletes the rest. What is kept is decided
 for each partition by the restore points that speak of it: a segment goes when none of those that are kept
 needs it. The newest one is always kept, and so is what no kept point speaks of, and what came after them.`,
-		Flags: append(flags, sign.Flags()...),
+		Flags: append(flags, signFlags()...),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
 			r, forget, err := retention(c, time.Now())
 			if err != nil {
 				return err
 			}
-			return rewriting(ctx, c, func(st *store.Store, signed bool) error {
-				return Prune(ctx, st, PruneConfig{r, forget, c.Bool("yes"), signed}, env, os.Stdout)
+			return rewriting(ctx, c, func(st *store.Store, s Signing) error {
+				return Prune(ctx, st, PruneConfig{r, forget, c.Bool("yes"), s}, env, os.Stdout)
 			})
 		},
 	}
@@ -117,13 +116,16 @@ type PruneConfig struct {
 	Retention commitlog.Retention
 	Forget    []string // topics: names, regular expressions that begin with ^, or topic ids
 	Really    bool     // delete; otherwise only say what would be deleted
-	Signed    bool     // the store signs what it writes
+	Signing   Signing
 }
 
 // Prune says what would be left, and deletes the rest if it is told to.
 func Prune(ctx context.Context, st *store.Store, cfg PruneConfig, env *command.Env, out io.Writer) error {
-	r, err := rewrite(ctx, st, cfg.Signed || !cfg.Really)
+	r, err := rewrite(ctx, st, cfg.Signing, env)
 	if err != nil {
+		return err
+	}
+	if err := r.MaySign(cfg.Signing.Signs || !cfg.Really); err != nil {
 		return err
 	}
 	if cfg.Retention.Forget, err = forgetting(r.State, cfg.Forget); err != nil {

@@ -32,12 +32,16 @@ type Listed struct {
 }
 
 // List prints the backups in a store and the folders below it.
-func List(ctx context.Context, st *store.Store, depth int, asJSON bool, out io.Writer) error {
+func List(ctx context.Context, st *store.Store, depth int, asJSON bool, env *command.Env, out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	lines := json.NewEncoder(out)
 	n := 0
 	err := st.Backups(ctx, "", depth, func(dir string) error {
 		b, err := listed(ctx, st, dir)
+		if errors.Is(err, commitlog.ErrCorrupt) || errors.Is(err, commitlog.ErrVersion) {
+			env.Log.Warn(fmt.Sprintf("%s: %v; the backup itself does not depend on it", st.Path(path.Join(dir, commitlog.ManifestName)), err))
+			b, err = &Listed{Path: dir}, nil
+		}
 		if err != nil {
 			return err
 		}
@@ -80,9 +84,9 @@ func listed(ctx context.Context, st *store.Store, dir string) (*Listed, error) {
 	if err != nil {
 		return nil, err
 	}
-	var m commitlog.Manifest
-	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, command.WithStatus(command.Corrupt, fmt.Errorf("%s: %w", path.Join(dir, commitlog.ManifestName), err))
+	m, err := commitlog.DecodeManifest(data)
+	if err != nil {
+		return nil, err
 	}
 	b.Updated, b.Points = &m.Updated, m.Points
 	names := make(map[string]bool)
@@ -101,8 +105,9 @@ func listed(ctx context.Context, st *store.Store, dir string) (*Listed, error) {
 // A Report is what [Show] prints as JSON.
 type Report struct {
 	Backup  string           `json:"backup"`
-	Updated time.Time        `json:"updated"` // the time of the log's last entry
-	Entries int              `json:"entries"` // of the log, those that were compacted too
+	ID      string           `json:"id,omitempty"` // the backup's, however it is called
+	Updated time.Time        `json:"updated"`      // the time of the log's last entry
+	Entries int              `json:"entries"`      // of the log, those that were compacted too
 	Source  commitlog.Source `json:"source"`
 	Topics  []ReportTopic    `json:"topics"`
 	Groups  []ReportGroup    `json:"groups"`
@@ -141,7 +146,7 @@ type ReportPoint struct {
 
 func report(st *store.Store, state *commitlog.State, m *partitions.Matcher) (*Report, error) {
 	sums := state.Manifest()
-	r := &Report{Backup: st.Name(), Updated: sums.Updated, Entries: sums.Entries, Source: state.Source(), Topics: []ReportTopic{}, Groups: []ReportGroup{}, Points: []ReportPoint{}}
+	r := &Report{Backup: st.Name(), ID: state.Backup(), Updated: sums.Updated, Entries: sums.Entries, Source: state.Source(), Topics: []ReportTopic{}, Groups: []ReportGroup{}, Points: []ReportPoint{}}
 	for _, sum := range sums.Topics {
 		ids := state.Incarnations(sum.Name)
 		d := state.Description(sum.Name, sum.ID)
@@ -190,8 +195,9 @@ func total(ranges [][2]int64) (n int64) {
 
 // Show prints what a backup holds: as a table, with a line for each partition if
 // details is set, or as one JSON object.
-func Show(ctx context.Context, st *store.Store, m *partitions.Matcher, details, asJSON bool, out io.Writer) error {
-	log, err := load(ctx, st, store.LogOptions{Keep: noSegments})
+func Show(ctx context.Context, st *store.Store, opts store.LogOptions, m *partitions.Matcher, details, asJSON bool, env *command.Env, out io.Writer) error {
+	opts.Keep = noSegments
+	log, err := load(ctx, st, opts, env)
 	if err != nil {
 		return err
 	}
@@ -201,7 +207,7 @@ func Show(ctx context.Context, st *store.Store, m *partitions.Matcher, details, 
 		return err
 	}
 	if asJSON {
-		return json.NewEncoder(out).Encode(r)
+		return errors.Join(json.NewEncoder(out).Encode(r), without(log))
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "TOPIC\tPARTITIONS\tRECORDS\tSEGMENTS\tSIZE\tRATIO\tFIRST RECORD\tLAST RECORD\tLOST\tHOLES")
@@ -256,7 +262,7 @@ func Show(ctx context.Context, st *store.Store, m *partitions.Matcher, details, 
 			fmt.Fprintf(table, "%s\t%s\n", p.ID, when(p.Time))
 		}
 	}
-	return table.Flush()
+	return errors.Join(table.Flush(), without(log))
 }
 
 // name tells an old incarnation from the newest.

@@ -52,8 +52,13 @@ type verifier struct {
 	writeErr error
 
 	signed, segments, opened, sealed int64
-	bytes, litter, litterBytes       int64
+	bytes                            int64
+	litter                           []string // objects that nothing lists: the first few
+	litterCount, litterBytes         int64
 }
+
+// namedLitter is how many objects that nothing lists are named one by one.
+const namedLitter = 10
 
 func (v *verifier) found(kind, what, f string, args ...any) {
 	v.print(Problem{kind, what, fmt.Sprintf(f, args...)})
@@ -77,15 +82,15 @@ func (v *verifier) print(p Problem) {
 func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command.Env, out io.Writer) error {
 	began := time.Now()
 	v := &verifier{cfg: cfg, store: st, env: env, out: out}
-	log, err := load(ctx, st, store.LogOptions{SkipDamaged: true, Signed: signedBy(cfg.Signers)})
+	log, err := st.ReadLog(ctx, store.LogOptions{SkipDamaged: true, Signed: cfg.Signers.Check()})
 	if err != nil {
 		return err
 	}
-	for _, d := range log.Damage {
-		v.found(string(d.Kind), d.Name, "%v", d.Err)
+	if log.Entries() == 0 && len(log.Damage) == 0 {
+		return v.noLog(ctx)
 	}
+	v.ofLog(log)
 	state := log.State
-	v.signed = int64(log.Signed)
 	if err := v.moments(ctx, state); err != nil {
 		return err
 	}
@@ -105,25 +110,53 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 			return err
 		}
 	}
+	if v.segments == 0 && len(v.litter) > 0 && v.problems == 0 {
+		v.found("log", commitlog.LogDir, "it lists no segment, and there are objects")
+	}
 	v.sum(began)
+	return v.verdict()
+}
+
+// ofLog says what reading the log has shown.
+func (v *verifier) ofLog(log *store.Log) {
+	for _, d := range log.Damage {
+		v.found(string(d.Kind), d.Name, "%v", d.Err)
+	}
+	for _, name := range log.Mended {
+		v.found("log", name, "one bit is wrong; it is read as it was written, and kbk-catalog repair puts it back")
+	}
+	v.signed = int64(log.Signed)
+	if log.Unsealed > 0 {
+		v.env.Log.Info(command.Count(int64(log.Unsealed), "file") + " of the log, of an earlier version, without a checksum of their own; kbk-catalog compact replaces them")
+	}
+	log.Damage, log.Mended = nil, nil
+	log.Warn(v.env.Log)
+}
+
+// noLog is what to say of a remote without a log: where there are objects, it has lost it.
+func (v *verifier) noLog(ctx context.Context) error {
+	var objects int64
+	err := v.store.List(ctx, commitlog.TopicsDir, func(string, int64) error { objects++; return nil })
+	switch {
+	case err != nil:
+		return err
+	case objects == 0:
+		return noBackup(v.store)
+	}
+	v.found("log", commitlog.LogDir, "it is empty, and there are %s", command.Count(objects, "object"))
+	return v.verdict()
+}
+
+// verdict is an error of status [command.Corrupt] when anything was found.
+func (v *verifier) verdict() error {
 	switch {
 	case v.writeErr != nil:
 		return fmt.Errorf("print what was found: %w", v.writeErr)
 	case v.problems > 0:
-		return command.WithStatus(command.Corrupt, fmt.Errorf("%s: %s", st.Name(), command.Count(int64(v.problems), "problem")))
+		return command.WithHint(command.WithStatus(command.Corrupt, fmt.Errorf("%s: %s", v.store.Name(), command.Count(int64(v.problems), "problem"))),
+			"kbk-catalog repair shows what can be done")
 	}
 	return nil
-}
-
-// signedBy is the [store.LogOptions] Signed of who wants all files signed by these.
-func signedBy(signers sign.Signers) func(data, signature []byte, at time.Time) error {
-	if signers == nil {
-		return nil
-	}
-	return func(data, signature []byte, at time.Time) error {
-		_, err := signers.Verify(sign.Namespace, data, signature, at)
-		return err
-	}
 }
 
 // moments reads the restore points that were compacted.
@@ -168,7 +201,9 @@ func (v *verifier) objects(ctx context.Context, state *commitlog.State) (bad map
 		expected, listed := want[key]
 		switch {
 		case !listed:
-			v.litter++
+			if v.litterCount++; len(v.litter) < namedLitter {
+				v.litter = append(v.litter, path)
+			}
 			v.litterBytes += max(size, 0)
 			return nil
 		case size >= 0 && size != expected:
@@ -264,9 +299,12 @@ func (v *verifier) content(ctx context.Context, opener *segment.Opener, seg comm
 // sum says what was looked at, and what could not be.
 func (v *verifier) sum(began time.Time) {
 	log := v.env.Log
-	if v.litter > 0 {
-		log.Info(fmt.Sprintf("%s, %s, are in no log entry: left behind by a killed run, or a run is under way",
-			command.Count(v.litter, "object"), humanize.IBytes(uint64(v.litterBytes))))
+	if v.litterCount > 0 {
+		for _, path := range v.litter {
+			log.Warn(path + " is in no log entry")
+		}
+		log.Warn(fmt.Sprintf("%s, %s, are in no log entry: left behind by a killed run, a run is under way, or an entry is gone",
+			command.Count(v.litterCount, "object"), humanize.IBytes(uint64(v.litterBytes))))
 	}
 	if v.sealed > 0 {
 		log.Warn(command.Count(v.sealed, "segment") + " are encrypted and were not opened: give -i")

@@ -76,6 +76,7 @@ func TestEntryRoundTrip(t *testing.T) {
 		Final:  true, Interrupted: true,
 	}
 	got, _ := store(t, NewRun(), e)
+	e.Origin = Origin{Sealed: true}
 	if !reflect.DeepEqual(got, e) {
 		t.Errorf("got %+v\nwant %+v", got, e)
 	}
@@ -93,7 +94,7 @@ func TestEncodeIsForPeople(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, err := json.Marshal(e)
+	plain, err := json.Marshal(storedEntry{Entry: e, Checksum: strings.Split(string(data[len(data)-sealSize:]), `"`)[3]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func TestEncodeIsForPeople(t *testing.T) {
 		`  "seq": 1,`,
 		`    {"name":"orders","partitions":0,"replication_factor":0,"configs":{"x":"},{\"["}}`,
 		`    {"topic":"orders","partition":0,"from":0,"next":0,"lost":[[1,2],[3,4]]}`,
-		"  ]",
+		"  ],",
 		"}",
 		"",
 	} {
@@ -146,17 +147,22 @@ func TestRunStamps(t *testing.T) {
 
 func TestDecodeRefuses(t *testing.T) {
 	run := NewRun()
-	e := &Entry{Segments: []Segment{segment(t, "t1", 0, 0, 10)}, Marks: []Mark{{Topic: "orders", Next: 3}}}
+	e := &Entry{Tool: "a tool", Segments: []Segment{segment(t, "t1", 0, 0, 10)}, Marks: []Mark{{Topic: "orders", Next: 3}, {Topic: "orders", Partition: 3, From: 5, Next: 5}}}
 	run.Stamp(e, start)
 	data, _, err := Encode(e)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ name, old, new, want string }{
-		{"newer", `"version": 1`, `"version": 2, "segments": 7`, "written by a newer kbk"},
-		{"no version", `"version": 1`, `"version": 0`, "version 0 is not known"},
-		{"not json", "}\n", "", "not a log entry"},
-		{"more than one", "}\n", "}\n{}", "not a log entry"},
+		{"newer", `"version": 2`, `"version": 3, "segments": 7`, "written by a newer kbk"},
+		{"no version", `"version": 2`, `"version": 0`, "version 0 is not known"},
+		{"not json", "{", "", "not JSON"},
+		{"more than one", "\n}\n", "}\n{}", "not JSON"},
+		{"cut", "}\n", "", "not JSON"},
+		{"checksum", `"checksum": "`, `"checksum": "00`, "it has no checksum"},
+		{"other checksum", `"tool"`, `"tool" `, "its checksum is wrong"},
+		{"backup", `"seq": 1`, `"seq": 1, "backup": "x"`, "not the id of a backup"},
+		{"standing", `"partitions":[[3,3]]`, `"partitions":[[9,3]]`, "do not follow"},
 		{"other id", `"id": "2026`, `"id": "2027`, "its id is"},
 		{"seq", `"seq": 1`, `"seq": 2`, "should be"},
 		{"run", `"run": "`, `"run": "x`, "is not an entry's"},
@@ -180,6 +186,9 @@ func TestDecodeRefuses(t *testing.T) {
 			if bad == string(data) {
 				t.Fatalf("nothing to replace in %s", data)
 			}
+			if !strings.Contains(test.name, "checksum") {
+				bad = reseal(bad)
+			}
 			_, _, err := Decode(e.ID+".json", []byte(bad))
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), e.ID) {
 				t.Errorf("got %v, want an error with %q that names the entry", err, test.want)
@@ -193,6 +202,14 @@ func TestDecodeRefuses(t *testing.T) {
 	if _, _, err := Decode("log/else.json", data); err == nil {
 		t.Error("an entry under another name was taken")
 	}
+}
+
+// reseal gives a file that was changed a checksum that is right, where it had one.
+func reseal(file string) string {
+	if n := len(file) - sealSize; n > 0 && strings.HasPrefix(file[n:], sealBegin) {
+		return string(seal([]byte(strings.TrimSuffix(file[:n], ",\n") + "\n}\n")))
+	}
+	return file
 }
 
 func TestEncodeRefuses(t *testing.T) {

@@ -18,13 +18,14 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
 
-// Version is the version of the entries that this package writes, and the newest
-// that it reads.
-const Version = 1
+// Version is the version of the files that this package writes, and the newest that it
+// reads. Version 1 had no checksum, no id of the backup, and a line for every mark.
+const Version = 2
 
 // ErrVersion is the error for an entry of a later version.
 var ErrVersion = errors.New("written by a newer kbk")
@@ -40,6 +41,13 @@ type Entry struct {
 	Run     string    `json:"run"`  // 8 hexadecimal digits, random
 	Seq     int       `json:"seq"`  // counts the run's entries from 1
 	Time    time.Time `json:"time"` // UTC, whole milliseconds
+	// Backup is the id of the backup that the entry belongs to. Seen, in a run's first
+	// entry, is what the log ended with when the run began: the entries behind which there
+	// was nothing. Joins are ids that others gave the same backup, when several began it
+	// at once.
+	Backup string   `json:"backup,omitempty"`
+	Joins  []string `json:"joins,omitempty"`
+	Seen   []Ref    `json:"seen,omitempty"`
 	// Prev is the SHA-256 of the exact bytes of the entry before this one in the
 	// run, in hexadecimal; the first entry has none.
 	Prev   string `json:"prev,omitempty"`
@@ -63,6 +71,22 @@ type Entry struct {
 	// Losses says, in a line for people each, what the stream was to have and did not: see
 	// [format.End]. They are in the run's last entry.
 	Losses []string `json:"losses,omitempty"`
+
+	Origin `json:"-"`
+}
+
+// An Origin says how a file was read that was decoded.
+type Origin struct {
+	Sealed  bool   // it has a checksum of its own
+	Mended  bool   // one bit was wrong, and was put back
+	Unknown string // a key in it that this version does not know, or ""
+}
+
+// A storedEntry is an entry as it is stored.
+type storedEntry struct {
+	*Entry
+	Stands   []standing `json:"stands,omitempty"`
+	Checksum string     `json:"checksum,omitempty"` // see seal
 }
 
 // A Source says where the records come from, as the stream's header did.
@@ -129,38 +153,57 @@ func Encode(e *Entry) (data []byte, sha string, err error) {
 	if err := e.validate(); err != nil {
 		return nil, "", fmt.Errorf("log entry %q: %w", e.ID, err)
 	}
-	if data, err = encode(e); err != nil {
+	stored, plain := storedEntry{Entry: e}, *e
+	if e.Version > 1 {
+		stored.Stands, plain.Marks = stand(e.Marks)
+		stored.Entry = &plain
+	}
+	if data, err = encode(stored); err != nil {
 		return nil, "", fmt.Errorf("encode log entry %q: %w", e.ID, err)
+	}
+	if e.Version > 1 {
+		data = seal(data)
 	}
 	return data, Sum(data), nil
 }
 
 // Decode reads the entry that was stored under name, with or without its folder,
-// and returns it with the SHA-256 of data in hexadecimal. It fails with [ErrVersion]
+// and returns it with the SHA-256 of what was written in hexadecimal. It fails with [ErrVersion]
 // for a later version, and with [ErrCorrupt] when data is not an entry, is not the
 // one that its name says, or says what cannot be.
 func Decode(name string, data []byte) (e *Entry, sha string, err error) {
 	id := strings.TrimSuffix(path.Base(name), entrySuffix)
-	// The version first: a later one may have changed the type of anything else.
-	var v struct{ Version int }
-	if err = json.Unmarshal(data, &v); err == nil && v.Version > Version {
-		return nil, "", fmt.Errorf("log entry %q: version %d: %w", id, v.Version, ErrVersion)
+	if e, sha, err = decode(id, data); err != nil {
+		if !errors.Is(err, ErrVersion) {
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		return nil, "", fmt.Errorf("log entry %q: %w", id, err)
 	}
-	if e, err = decode(id, data); err != nil {
-		return nil, "", fmt.Errorf("log entry %q: %w: %w", id, ErrCorrupt, err)
-	}
-	return e, Sum(data), nil
+	return e, sha, nil
 }
 
-func decode(id string, data []byte) (*Entry, error) {
-	e := new(Entry)
-	if err := json.Unmarshal(data, e); err != nil {
-		return nil, fmt.Errorf("not a log entry: %w", err)
+func decode(id string, data []byte) (e *Entry, sha string, err error) {
+	stored := storedEntry{Entry: new(Entry)}
+	end, unknown, err := open(data, &stored)
+	if err != nil {
+		return nil, "", err
+	}
+	e = stored.Entry
+	e.Origin = Origin{end.sealed, end.mended, unknown}
+	for i := range stored.Stands {
+		marks, err := stored.Stands[i].marks()
+		if err != nil {
+			return nil, "", fmt.Errorf("topic %q: %w", stored.Stands[i].Topic, err)
+		}
+		e.Marks = append(e.Marks, marks...)
+	}
+	if len(stored.Stands) > 0 {
+		slices.SortStableFunc(e.Marks, CompareMarks)
 	}
 	if e.ID != id {
-		return nil, fmt.Errorf("its id is %q", e.ID)
+		return nil, "", fmt.Errorf("its id is %q", e.ID)
 	}
-	return e, e.validate()
+	return e, Sum(end.original), e.validate()
 }
 
 // Sum is the SHA-256 of data in hexadecimal.
@@ -171,8 +214,16 @@ func Sum(data []byte) string {
 
 // validate checks what the fields of e say one by one and of each other.
 func (e *Entry) validate() error {
-	if e.Version != Version {
+	if e.Version < 1 || e.Version > Version {
 		return fmt.Errorf("version %d is not known", e.Version)
+	}
+	for _, id := range append([]string{e.Backup}, e.Joins...) {
+		if id != "" && !isHex(id, backupDigits) {
+			return fmt.Errorf("%q is not the id of a backup", id)
+		}
+	}
+	if len(e.Seen) > 0 && e.Seq > 1 {
+		return errors.New("it is not the first of its run, and says what the run saw")
 	}
 	if !isHex(e.Run, runDigits) || e.Seq < 1 || !e.Time.Equal(e.Time.Truncate(time.Millisecond)) {
 		return fmt.Errorf("run %q, number %d at %v is not an entry's", e.Run, e.Seq, e.Time)

@@ -94,6 +94,14 @@ func SnapshotID(name string) (id string, ok bool) {
 	return id, ok && isHex(random, runDigits) && isIDTime(at)
 }
 
+// PathOf returns where the entry or the snapshot with this id lives.
+func PathOf(id string) string {
+	if _, _, ok := splitID(id); ok {
+		return EntryPath(id)
+	}
+	return SnapshotPath(id)
+}
+
 // RunOf takes an entry's id apart.
 func RunOf(id string) (run string, seq int, ok bool) { return splitID(id) }
 

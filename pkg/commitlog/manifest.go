@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -82,5 +83,20 @@ func (m *Manifest) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode manifest: %w", err)
 	}
-	return data, nil
+	return seal(data), nil
+}
+
+// DecodeManifest reads a manifest. It fails as [Decode] does.
+func DecodeManifest(data []byte) (*Manifest, error) {
+	var stored struct {
+		Manifest
+		Checksum string `json:"checksum,omitempty"` // see seal
+	}
+	if _, _, err := open(data, &stored); err != nil {
+		if !errors.Is(err, ErrVersion) {
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	return &stored.Manifest, nil
 }

@@ -29,6 +29,7 @@ type Plan struct {
 	// Epoch is the leader epoch of the last batch below Next, where it is known.
 	Epoch    *int32
 	segments []chosen
+	sources  sources // that it was chosen from
 }
 
 // chosen is a segment of a plan, for the offsets [at, end).
@@ -50,8 +51,33 @@ func (p *Plan) Len() int { return len(p.segments) }
 
 // Segment returns one of the segments, from 0.
 func (p *Plan) Segment(i int) Chosen {
-	c := p.segments[i]
+	return p.chosen(p.segments[i])
+}
+
+func (p *Plan) chosen(c chosen) Chosen {
 	return Chosen{partitionKey{p.Topic, p.TopicID, p.Partition}.segment(c.Content), c.at, c.end}
+}
+
+// Instead returns what to read of the offsets in [at, next) when the segment cannot be read
+// that the plan has for them: one of any run that bad does not name, and false when none
+// has any of them. Offsets below its DropBelow no other segment has. It may reach further.
+func (p *Plan) Instead(at, next int64, bad func(*Content) bool) (Chosen, bool) {
+	var left sources
+	for i, list := range p.sources {
+		left[i] = slices.DeleteFunc(slices.Clone(list), func(c chosen) bool { return bad(c.Content) })
+	}
+	given := fewest(nil, left[whole], at, math.MaxInt64)
+	until := int64(math.MaxInt64)
+	if len(given) > 0 {
+		until = given[0].at
+	}
+	if before := fewest(nil, left[filtered], at, until); len(before) > 0 {
+		given = before
+	}
+	if len(given) == 0 || given[0].at >= next {
+		return Chosen{}, false
+	}
+	return p.chosen(given[0]), true
 }
 
 // Size returns the bytes of the segments' objects.
@@ -81,9 +107,10 @@ func (s *State) PlanOf(topic, id string, number int32, branch int) (Plan, bool) 
 	}
 	v := p.view(branch)
 	plan := Plan{
-		Topic: topic, TopicID: id, Partition: number, From: v.from, Next: v.next, segments: p.choose(branch, &v),
+		Topic: topic, TopicID: id, Partition: number, From: v.from, Next: v.next, sources: p.sources(branch),
 		Holes: v.holes(), Lost: v.missing(), Pruned: v.gone(), Filtered: v.onlyFiltered(),
 	}
+	plan.segments = plan.sources.choose(&v)
 	if v.reach == v.next {
 		plan.Epoch = v.epoch
 	}
@@ -138,29 +165,40 @@ func (p *Plan) Cut(from, next, since, until int64) {
 	p.Branches = slices.DeleteFunc(slices.Clone(p.Branches), func(at int64) bool { return at <= p.From || at >= p.Next })
 }
 
-// choose returns segments that give every record that a branch has, whole where any has it
-// whole: those that were kept whole first, and between them what filters have left.
-func (p *partition) choose(branch int, v *coverage) []chosen {
+// sources are the segments that a branch of a partition may be read from, those that were
+// kept whole and those that were not, each sorted by their beginning.
+type sources [2][]chosen
+
+const (
+	whole = iota
+	filtered
+)
+
+func (p *partition) sources(branch int) (s sources) {
 	cuts := p.cuts(branch)
-	var whole, filtered []chosen
 	for i := range p.segments {
 		seg := &p.segments[i]
 		if int(seg.branch) > branch || seg.From >= cuts[seg.branch] {
 			continue
 		}
-		c := chosen{&seg.Content, seg.From, min(seg.Next, cuts[seg.branch])}
-		if len(seg.Filters) == 0 {
-			whole = append(whole, c)
-		} else {
-			filtered = append(filtered, c)
+		kind := whole
+		if len(seg.Filters) > 0 {
+			kind = filtered
 		}
+		s[kind] = append(s[kind], chosen{&seg.Content, seg.From, min(seg.Next, cuts[seg.branch])})
 	}
-	out := fewest(nil, whole, math.MinInt64, math.MaxInt64)
-	if len(filtered) == 0 {
+	return s
+}
+
+// choose returns segments that give every record that a branch has, whole where any has it
+// whole: those that were kept whole first, and between them what filters have left.
+func (s sources) choose(v *coverage) []chosen {
+	out := fewest(nil, s[whole], math.MinInt64, math.MaxInt64)
+	if len(s[filtered]) == 0 {
 		return out
 	}
 	for _, gap := range v.whole.gaps(v.from, v.next) {
-		out = fewest(out, filtered, gap[0], gap[1])
+		out = fewest(out, s[filtered], gap[0], gap[1])
 	}
 	slices.SortFunc(out, func(a, b chosen) int { return cmp.Compare(a.at, b.at) })
 	return out

@@ -148,14 +148,14 @@ func TestDecodeSnapshotRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range [][2]string{
-		{`"version": 1`, `"version": 2`}, {`index/points`, `../points`}, {`"file":0`, `"file":1`}, {`"orders"`, `".."`},
+		{`"version": 2`, `"version": 3`}, {`index/points`, `../points`}, {`"file":0`, `"file":1`}, {`"orders"`, `".."`},
 		{`"covered":[[0,10]]`, `"covered":[[9,1]]`}, {n.ID, "x"}, {"}\n", ""},
 	} {
 		bad := bytes.Replace(data, []byte(r[0]), []byte(r[1]), 1)
 		if bytes.Equal(bad, data) {
 			t.Fatalf("nothing to replace: %s in %s", r[0], data)
 		}
-		if _, err := DecodeSnapshot(SnapshotPath(n.ID), bad); err == nil {
+		if _, err := DecodeSnapshot(SnapshotPath(n.ID), []byte(reseal(string(bad)))); err == nil {
 			t.Errorf("%s was taken", r[1])
 		}
 	}

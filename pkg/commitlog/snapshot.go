@@ -26,7 +26,10 @@ type Snapshot struct {
 	ID         string          `json:"id"`  // <time>-<8 hexadecimal digits>
 	Time       time.Time       `json:"time"`
 	Tool       string          `json:"tool,omitempty"`
+	Backup     string          `json:"backup,omitempty"`
+	Joined     []string        `json:"joined,omitempty"`     // other ids of the same backup
 	Supersedes []string        `json:"supersedes,omitempty"` // ids of snapshots
+	Tips       []Ref           `json:"tips,omitempty"`       // entries that it stands for, and that no other one of them comes behind or saw
 	Entries    int             `json:"entries"`
 	LastID     string          `json:"last_entry"`
 	Updated    time.Time       `json:"updated"` // the time of the last entry
@@ -42,6 +45,14 @@ type Snapshot struct {
 	Moments      []File          `json:"moments,omitempty"` // files of [WriteMoments]: those of the points
 	Open         *File           `json:"open,omitempty"`    // and those of runs that may go on
 	Others       [][]byte        `json:"others,omitempty"`
+
+	Origin `json:"-"`
+}
+
+// A storedSnapshot is a snapshot as it is stored.
+type storedSnapshot struct {
+	*Snapshot
+	Checksum string `json:"checksum,omitempty"` // see seal
 }
 
 // A Head is the last entry of a run that a snapshot stands for.
@@ -140,29 +151,29 @@ func (n *Snapshot) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode log snapshot: %w", err)
 	}
-	return data, nil
+	return seal(data), nil
 }
 
 // DecodeSnapshot reads the snapshot that was stored under name. It fails as [Decode] does.
 func DecodeSnapshot(name string, data []byte) (*Snapshot, error) {
 	id, _ := SnapshotID(name)
-	var v struct{ Version int }
-	if err := json.Unmarshal(data, &v); err == nil && v.Version > Version {
-		return nil, fmt.Errorf("log snapshot %q: version %d: %w", id, v.Version, ErrVersion)
-	}
-	n := new(Snapshot)
-	err := json.Unmarshal(data, n)
+	stored := storedSnapshot{Snapshot: new(Snapshot)}
+	end, unknown, err := open(data, &stored)
+	n := stored.Snapshot
 	switch {
 	case err != nil:
-		err = fmt.Errorf("not a snapshot: %w", err)
 	case n.ID != id:
 		err = fmt.Errorf("its id is %q", n.ID)
 	default:
 		err = n.validate()
 	}
-	if err != nil {
-		return nil, fmt.Errorf("log snapshot %q: %w: %w", id, ErrCorrupt, err)
+	if err != nil && !errors.Is(err, ErrVersion) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("log snapshot %q: %w", id, err)
+	}
+	n.Origin = Origin{end.sealed, end.mended, unknown}
 	return n, nil
 }
 
@@ -225,6 +236,7 @@ func (p *SnapshotPartition) validate() error {
 func (s *State) AddSnapshot(n *Snapshot) {
 	s.init()
 	s.snapshots = append(s.snapshots, n.ID)
+	s.lineage.addSnapshot(n)
 	s.entries += n.Entries
 	if n.LastID > s.lastID {
 		s.lastID, s.updated, s.source = n.LastID, n.Updated, n.Source
@@ -474,12 +486,14 @@ func (t *told) correct(p *partition) {
 // partitions nothing is known any more. It must be called before entries are added.
 func (s *State) LoseIndex(topic, id string, f IndexFile) {
 	for _, number := range s.Partitions(topic, id) {
-		if f.First <= number && number <= f.Last {
-			p := s.parts[partitionKey{topic, id, number}]
-			p.segments, p.sums, p.partial = nil, sums{}, sums{}
-			for i := range p.branches {
-				p.branches[i].whole, p.branches[i].partial = nil, nil
-			}
+		if number < f.First || number > f.Last {
+			continue
+		}
+		p := s.parts[partitionKey{topic, id, number}]
+		p.segments, p.sums, p.partial = nil, sums{}, sums{}
+		for i := range p.branches {
+			b := &p.branches[i]
+			b.whole, b.coverage.partial = nil, nil
 		}
 	}
 }
@@ -495,6 +509,11 @@ func IndexPath(name, sha256 string) string {
 // incarnation are. Runs for which keepRun is false are left
 // out: no entry of theirs is in the log or will come.
 func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile, keepRun func(run string, h Head) bool) *Snapshot {
+	for _, id := range s.snapshots { // the newest has the highest id, whatever the clocks
+		if old := TimeOf(id); !now.Truncate(time.Millisecond).After(old) {
+			now = old.Add(time.Millisecond)
+		}
+	}
 	now = now.UTC().Truncate(time.Millisecond)
 	n := &Snapshot{
 		Version: Version, KBK: "log snapshot", ID: now.Format(idTime) + "-" + NewRun().Name(), Time: now,
@@ -502,6 +521,7 @@ func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile
 		Runs: make(map[string]Head), Topics: []SnapshotTopic{}, Groups: s.groups.groups, GroupLists: s.groups.lists,
 		Moments: s.moments, Open: s.open, Others: s.others,
 	}
+	s.describeLineage(n)
 	for run, l := range s.runs {
 		if h := (Head{Seq: l.seq, ID: l.id, SHA256: l.sha, Final: l.final, Filters: l.filters}); keepRun(run, h) {
 			n.Runs[run] = h

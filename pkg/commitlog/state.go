@@ -22,6 +22,7 @@ type State struct {
 	updated   time.Time
 	source    Source
 	snapshots []string // ids of those it was made from
+	lineage   lineage
 
 	runs    map[string]link
 	parts   map[partitionKey]*partition
@@ -109,7 +110,7 @@ func (s *State) Check(e *Entry) error {
 	case e.Prev != last.sha && !last.skipped:
 		return &ChangedError{last.id, e.ID}
 	}
-	return nil
+	return s.checkSeen(e)
 }
 
 // Skip says that the entry with this id is there, and that it is damaged.
@@ -124,6 +125,7 @@ func (s *State) Skip(id string) {
 func (s *State) Fold(e *Entry, sha string) {
 	s.init()
 	was := s.runs[e.Run]
+	s.lineage.fold(e, sha, was.id)
 	s.runs[e.Run] = link{seq: e.Seq, id: e.ID, sha: sha, final: e.Final, filters: was.filters}
 	s.entries++
 	if e.ID > s.lastID { // a snapshot may have one of a clock that was ahead
@@ -224,6 +226,7 @@ func (s *State) currentID(topic string) string {
 
 func (s *State) init() {
 	if s.runs == nil {
+		s.lineage.init()
 		s.runs = make(map[string]link)
 		s.parts = make(map[partitionKey]*partition)
 		s.topics = make(map[string][]*incarnation)
@@ -297,6 +300,23 @@ func (s *State) Next(topic, id string, partition int32) (int64, bool) {
 	}
 	v := p.now()
 	return v.next, true
+}
+
+// UpToHole returns how far something is known of a partition from its beginning on. What
+// filters have left counts if filtered is set.
+func (s *State) UpToHole(topic, id string, partition int32, filtered bool) int64 {
+	p := s.parts[partitionKey{topic, id, partition}]
+	if p == nil {
+		return 0
+	}
+	v := p.now()
+	if !filtered {
+		v.partial = nil
+	}
+	if holes := v.holes(); len(holes) > 0 {
+		return holes[0][0]
+	}
+	return v.next
 }
 
 // A Position is where the next run starts to read a topic: for each partition the

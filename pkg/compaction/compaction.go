@@ -47,6 +47,15 @@ func Read(ctx context.Context, st *store.Store, opts store.LogOptions) (*Rewrite
 	return r, r.moments.end()
 }
 
+// MaySign tells whether the log may be folded by one who signs, or does not: what stands
+// for signed entries has to be signed as well.
+func (r *Rewrite) MaySign(signs bool) error {
+	if !signs && len(r.Files.Signatures) > 0 {
+		return command.WithHint(command.Usagef("%s: the log is signed", r.store.Name()), "give --sign KEY: what stands for signed entries is to be signed too")
+	}
+	return nil
+}
+
 // moments follows what every run has spoken of, for the restore points that it has come to
 // and may still come to.
 type moments struct {
@@ -138,6 +147,12 @@ func (r *Rewrite) Forget(forgotten func(topic, id string) bool) {
 // Write makes the snapshot, and deletes what it stands for, and then the segments gone.
 func (r *Rewrite) Write(ctx context.Context, gone []commitlog.Segment, log *slog.Logger) error {
 	began := time.Now()
+	// Files that are there now are for this one to delete, and none that come later:
+	// whoever reads the new snapshot may fold it at once, and store what that takes.
+	files, err := r.indexFiles(ctx)
+	if err != nil {
+		return err
+	}
 	n, err := r.snapshot(ctx)
 	if err != nil {
 		return err
@@ -149,7 +164,7 @@ func (r *Rewrite) Write(ctx context.Context, gone []commitlog.Segment, log *slog
 		return err
 	}
 	folded := r.Foldable()
-	if err := r.remove(ctx, n, folded, gone); err != nil {
+	if err := r.remove(ctx, folded, unused(n, files), gone); err != nil {
 		return command.WithHint(err, "the backup is whole: what could not be deleted counts for nothing any more")
 	}
 	if err := r.store.WriteManifest(ctx, r.Manifest()); err != nil {
@@ -162,7 +177,7 @@ func (r *Rewrite) Write(ctx context.Context, gone []commitlog.Segment, log *slog
 
 // remove deletes what nothing needs now that the snapshot is there: what readers look at
 // first goes first.
-func (r *Rewrite) remove(ctx context.Context, n *commitlog.Snapshot, folded []string, gone []commitlog.Segment) error {
+func (r *Rewrite) remove(ctx context.Context, folded, unused []string, gone []commitlog.Segment) error {
 	if err := r.store.Remove(ctx, folded); err != nil {
 		return err
 	}
@@ -173,10 +188,6 @@ func (r *Rewrite) remove(ctx context.Context, n *commitlog.Snapshot, folded []st
 		}
 	}
 	if err := r.store.Remove(ctx, old); err != nil {
-		return err
-	}
-	unused, err := r.unused(ctx, n)
-	if err != nil {
 		return err
 	}
 	if err := r.store.Remove(ctx, unused); err != nil {
@@ -219,7 +230,7 @@ func (r *Rewrite) snapshot(ctx context.Context) (*commitlog.Snapshot, error) {
 	}
 	r.PlaceOpen(open)
 	n := r.Snapshot(time.Now(), func(topic, id string) []commitlog.IndexFile { return index[[2]string{topic, id}] }, r.keepRun())
-	n.Tool = "kbk-catalog " + command.Version()
+	n.Tool = "kbk " + command.Version()
 	n.Supersedes = nil
 	for _, name := range r.Files.Snapshots {
 		id, _ := commitlog.SnapshotID(name)
@@ -292,8 +303,17 @@ func (r *Rewrite) alone(ctx context.Context, n *commitlog.Snapshot) error {
 	return nil
 }
 
-// unused are the files of earlier snapshots that this one does not need.
-func (r *Rewrite) unused(ctx context.Context, n *commitlog.Snapshot) (paths []string, err error) {
+// indexFiles are the files that snapshots need.
+func (r *Rewrite) indexFiles(ctx context.Context) (paths []string, err error) {
+	err = r.store.List(ctx, commitlog.IndexDir, func(path string, _ int64) error {
+		paths = append(paths, path)
+		return nil
+	})
+	return paths, err
+}
+
+// unused are those of files that a snapshot does not need.
+func unused(n *commitlog.Snapshot, files []string) []string {
 	used := make(map[string]bool)
 	for _, t := range n.Topics {
 		for _, f := range t.Index {
@@ -306,11 +326,5 @@ func (r *Rewrite) unused(ctx context.Context, n *commitlog.Snapshot) (paths []st
 	if n.Open != nil {
 		used[n.Open.Path] = true
 	}
-	err = r.store.List(ctx, commitlog.IndexDir, func(path string, _ int64) error {
-		if !used[path] {
-			paths = append(paths, path)
-		}
-		return nil
-	})
-	return paths, err
+	return slices.DeleteFunc(files, func(path string) bool { return used[path] })
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"time"
@@ -19,13 +20,15 @@ import (
 // A backup is what is read from: a backup with a log, or loose segments.
 type backup struct {
 	store   *store.Store
+	options store.LogOptions
+	damage  []store.Damage // what was left out of the log
 	state   *commitlog.State
 	matcher *partitions.Matcher
 	paths   map[string]string // of loose segments: where each is, by where it would be in a backup
 }
 
 // open reads the log at cfg's remote, or takes its place where there is none.
-func open(ctx context.Context, cfg Config) (b *backup, err error) {
+func open(ctx context.Context, cfg Config, log *slog.Logger) (b *backup, err error) {
 	b = new(backup)
 	if b.matcher, err = cfg.Selection.Compile(); err != nil {
 		return nil, command.WithStatus(command.Usage, err)
@@ -39,23 +42,27 @@ func open(ctx context.Context, cfg Config) (b *backup, err error) {
 	if b.store, err = store.Open(ctx, cfg.Remote); err != nil {
 		return nil, err
 	}
-	b.state, err = b.load(ctx)
+	// Segments of what is not selected need not be kept.
+	b.options = store.LogOptions{Keep: b.matcher.Matches, SkipDamaged: cfg.SkipDamaged, Signed: cfg.Signers.Check()}
+	err = b.load(ctx, log)
 	if store.IsDamage(err) {
-		err = command.WithStatus(command.Corrupt, err)
+		err = command.WithHint(command.WithStatus(command.Corrupt, err), "kbk-catalog verify shows all that is wrong, kbk-catalog repair what can be done; --skip-damaged goes on without it")
 	}
-	if err == nil && b.state.Entries() == 0 {
+	if err == nil && b.state.Entries() == 0 && len(b.damage) == 0 {
 		err = b.looseFolder(ctx)
 	}
 	return b, b.orClose(err)
 }
 
-// load reads the log. Segments of what is not selected need not be kept.
-func (b *backup) load(ctx context.Context) (*commitlog.State, error) {
-	log, err := b.store.ReadLog(ctx, store.LogOptions{Keep: b.matcher.Matches})
+// load reads the log.
+func (b *backup) load(ctx context.Context, to *slog.Logger) error {
+	log, err := b.store.ReadLog(ctx, b.options)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return log.State, nil
+	log.Warn(to)
+	b.state, b.damage = log.State, log.Damage
+	return nil
 }
 
 func (b *backup) orClose(err error) error {
@@ -147,7 +154,7 @@ func (b *backup) choose(ctx context.Context, cfg Config) (*selection, error) {
 func (b *backup) moment(ctx context.Context, cfg Config) (*commitlog.Moment, commitlog.RestorePoint, error) {
 	m, point, err := b.findMoment(ctx, cfg)
 	if store.IsDamage(err) { // or somebody has compacted the backup since the log was read
-		if b.state, err = b.load(ctx); err != nil {
+		if err = b.load(ctx, slog.New(slog.DiscardHandler)); err != nil {
 			return nil, point, err
 		}
 		m, point, err = b.findMoment(ctx, cfg)

@@ -19,6 +19,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pattern"
+	"github.com/kbkio/kbk/pkg/sign"
 	"github.com/kbkio/kbk/pkg/store"
 	"github.com/kbkio/kbk/pkg/timespec"
 )
@@ -34,9 +35,10 @@ type Config struct {
 	Point     string     // a restore point: see [commitlog.State.Find]
 	At        *time.Time // or the last one at this time or before
 
-	Transfers   int   // downloads at once
-	Memory      int64 // bytes of segments that are held
-	SkipDamaged bool  // go on without segments that cannot be read
+	Transfers   int          // downloads at once
+	Memory      int64        // bytes of segments that are held
+	SkipDamaged bool         // go on without what cannot be read
+	Signers     sign.Signers // whose entries count; nil: everybody's
 }
 
 // App is the command kbk-pull.
@@ -67,7 +69,8 @@ REMOTE may be a stored segment, or a folder of them, too.
 			&cli.StringFlag{Name: "at", Usage: "read what belongs to the last restore point at `TIME` or before"},
 			&cli.IntFlag{Name: "transfers", Value: 8, Usage: "download `N` segments at once"},
 			command.SizeFlag("memory", 256<<20, "hold `SIZE` of segments in memory"),
-			&cli.BoolFlag{Name: "skip-damaged", Usage: "go on without segments that are missing or damaged, and end with status 4"},
+			&cli.BoolFlag{Name: "skip-damaged", Usage: "go on without what is missing or damaged, segments or files of the log; end with status 4 where nothing else has it"},
+			sign.SignersFlag(),
 		},
 		Action: action,
 	})
@@ -96,6 +99,10 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.Usagef("--point: nothing is not a restore point")
 	}
 	if err := bounds(&cfg, c, time.Now()); err != nil {
+		return err
+	}
+	var err error
+	if cfg.Signers, err = sign.SignersFromFlags(c); err != nil {
 		return err
 	}
 	out, err := command.Stdout()
@@ -155,7 +162,7 @@ func bounds(cfg *Config, c *cli.Context, now time.Time) error {
 // [command.Loss], after a whole stream, where the backup has holes in what was selected.
 func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err error) {
 	began := time.Now()
-	b, err := open(ctx, cfg)
+	b, err := open(ctx, cfg, env.Log)
 	if err != nil {
 		return err
 	}
@@ -201,6 +208,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 		}
 	}
 	end := format.End{Records: r.records, Segments: r.segments, Interrupted: r.stopped}
+	for _, d := range b.damage {
+		end.Lose(fmt.Sprintf("%s of the log could not be read: what it lists is in no other file", d.Name))
+	}
 	for _, p := range r.parts {
 		for _, l := range p.losses() {
 			end.Lose(l)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/pack"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/push"
@@ -345,6 +346,87 @@ func TestReachBack(t *testing.T) {
 	ok(t, os.Remove(files[0]))
 	got, _ = pulled(t, Config{Remote: dir, SkipDamaged: true})
 	same(t, "damaged", got, slices.Concat([]string{"mark t/0 0", "mark t/0 6 begins", "mark t/0 6"}, offsets(6, 16), []string{"mark t/0 16"}))
+}
+
+// TestOtherRunsSegments damages each of the segments of two runs that stored the same
+// records, cut elsewhere: whatever is damaged, all records are read, once and in order.
+func TestOtherRunsSegments(t *testing.T) {
+	dir, twin := filepath.Join(t.TempDir(), "b"), filepath.Join(t.TempDir(), "twin")
+	// Each of the runs saw an empty backup: their logs are merged.
+	for at, ends := range map[string][]int64{dir: {7, 14, 21, 30}, twin: {10, 20, 30}} {
+		from := int64(0)
+		for _, next := range ends {
+			backUp(t, at, func(w *format.Writer) {
+				mark(t, w, 0, from, format.MarkInfo{})
+				records(t, w, 0, from, next)
+				mark(t, w, 0, next, format.MarkInfo{})
+			})
+			from = next
+		}
+	}
+	merge(t, twin, dir)
+	files, err := filepath.Glob(filepath.Join(dir, "topics/t/partition=0/*"))
+	if err != nil || len(files) != 7 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for i, name := range files {
+		whole, err := os.ReadFile(name)
+		ok(t, err)
+		ok(t, os.Truncate(name, 3))
+		got, status := pulled(t, Config{Remote: dir, SkipDamaged: true})
+		got = slices.DeleteFunc(got, func(s string) bool { return strings.HasPrefix(s, "mark") })
+		if same(t, fmt.Sprintf("without segment %d", i), got, offsets(0, 30)); status != command.OK {
+			t.Errorf("without segment %d: status %d", i, status)
+		}
+		ok(t, os.WriteFile(name, whole, 0o600))
+	}
+	// Both that have offsets 14 to 19: the rest of what they had is in others.
+	for _, name := range files {
+		if base := filepath.Base(name); strings.Contains(base, "-00000000000000000014-") || strings.Contains(base, "-00000000000000000010-") || strings.HasPrefix(base, "segment-00000000000000000014") {
+			ok(t, os.Truncate(name, 3))
+		}
+	}
+	got, status := pulled(t, Config{Remote: dir, SkipDamaged: true})
+	got = slices.DeleteFunc(got, func(s string) bool { return strings.HasPrefix(s, "mark") })
+	if same(t, "without two", got, slices.Concat(offsets(0, 14), offsets(20, 30))); status != command.Loss {
+		t.Errorf("without two: status %d", status)
+	}
+}
+
+// merge puts what is in one backup into another, as if its runs had begun at the same time
+// and written to that one.
+func merge(t *testing.T, from, to string) {
+	t.Helper()
+	ids := make(map[string]string) // old hash of an entry, new one
+	var backup string
+	for i, dir := range []string{to, from} {
+		entries, err := filepath.Glob(filepath.Join(dir, "log/*.json"))
+		ok(t, err)
+		for _, name := range entries {
+			data, err := os.ReadFile(name)
+			ok(t, err)
+			e, sha, err := commitlog.Decode(name, data)
+			ok(t, err)
+			if i == 0 {
+				backup = e.Backup
+				continue
+			}
+			e.Backup = backup
+			for j := range e.Seen {
+				e.Seen[j].SHA256 = ids[e.Seen[j].SHA256]
+			}
+			data, ids[sha], err = commitlog.Encode(e)
+			ok(t, err)
+			ok(t, os.WriteFile(filepath.Join(to, "log", filepath.Base(name)), data, 0o600))
+		}
+	}
+	ok(t, os.CopyFS(filepath.Join(to, "x"), os.DirFS(filepath.Join(from, "topics"))))
+	objects, err := filepath.Glob(filepath.Join(to, "x/t/*/*"))
+	ok(t, err)
+	for _, name := range objects {
+		ok(t, os.Rename(name, strings.Replace(name, "/x/", "/topics/", 1)))
+	}
+	ok(t, os.RemoveAll(filepath.Join(to, "x")))
 }
 
 func TestLoose(t *testing.T) {

@@ -158,12 +158,13 @@ func (r *reader) write(ctx context.Context, s *step) error {
 	case stepFinish:
 		return r.advance(p, p.plan.Next, true)
 	}
+	if s.seg.DropFrom <= p.at { // segments that were read instead of another one had it all
+		return nil
+	}
 	select {
 	case err := <-s.done:
 		if r.cfg.SkipDamaged && store.IsDamage(err) {
-			r.env.Log.Warn(fmt.Sprintf("left out: %v", err))
-			p.leaveOut(s.seg)
-			return nil
+			return r.instead(ctx, p, s.seg, err)
 		}
 		if store.IsDamage(err) {
 			return command.WithHint(err, "--skip-damaged goes on without it")
@@ -174,17 +175,60 @@ func (r *reader) write(ctx context.Context, s *step) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	s.seg.DropBelow = p.resume(s.seg)
-	if err := r.advance(p, s.seg.DropBelow, false); err != nil {
+	return r.segment(p, s.seg, s.data)
+}
+
+// segment writes a segment, and before it what there is to say of offsets before it.
+func (r *reader) segment(p *part, seg commitlog.Chosen, data []byte) error {
+	seg.DropBelow = max(seg.DropBelow, p.at)
+	if err := r.advance(p, seg.DropBelow, false); err != nil {
 		return err
 	}
-	if err := writeSegment(r.w, s); err != nil {
+	if err := writeSegment(r.w, seg, data); err != nil {
 		return err
 	}
-	p.at = max(p.at, min(s.seg.DropFrom, p.plan.Next))
+	p.at = max(p.at, min(seg.DropFrom, p.plan.Next))
 	r.segments++
-	r.records += s.seg.Records
-	r.size += s.seg.Size
+	r.records += seg.Records
+	r.size += seg.Size
+	return nil
+}
+
+// instead writes what other segments have of one that cannot be read. Of what none has the
+// stream says nothing.
+func (r *reader) instead(ctx context.Context, p *part, seg commitlog.Chosen, why error) error {
+	bad := map[commitlog.Hash]bool{seg.SHA256: true}
+	at, next := max(seg.DropBelow, p.at, p.plan.From), min(seg.DropFrom, p.plan.Next)
+	missing := false
+	for at < next {
+		other, ok := p.plan.Instead(at, next, func(c *commitlog.Content) bool { return bad[c.SHA256] })
+		if ok {
+			data, err := r.store.ReadSegment(ctx, r.located(other.Segment))
+			if store.IsDamage(err) {
+				bad[other.SHA256] = true
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if at < other.DropBelow {
+				p.leaveOut(at, other.DropBelow)
+				missing = true
+			}
+			if err := r.segment(p, other, data); err != nil {
+				return err
+			}
+			at = p.at
+			continue
+		}
+		p.leaveOut(at, next)
+		at, missing = next, true
+	}
+	if missing {
+		r.env.Log.Warn(fmt.Sprintf("left out: %v", why))
+	} else {
+		r.env.Log.Warn(fmt.Sprintf("read from segments of other runs: %v", why))
+	}
 	return nil
 }
 
@@ -274,46 +318,27 @@ func without(ranges, others [][2]int64) (left [][2]int64) {
 	return left
 }
 
-// leaveOut makes a hole of what a segment was to give.
-func (p *part) leaveOut(seg commitlog.Chosen) {
-	from, next := max(seg.DropBelow, p.plan.From), min(seg.DropFrom, p.plan.Next)
-	if from >= next {
-		return
-	}
+// leaveOut makes a hole of [from, next).
+func (p *part) leaveOut(from, next int64) {
 	holes := append(slices.Clone(p.holes), [2]int64{from, next})
 	slices.SortFunc(holes, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
-	// Two that touch are one: a later segment may reach back into both.
-	merged := holes[:0:0]
-	for _, h := range holes {
-		if n := len(merged); n > 0 && merged[n-1][1] == h[0] {
-			merged[n-1][1] = h[1]
+	p.holes = holes[:1]
+	for _, h := range holes[1:] { // two that touch are one
+		if last := &p.holes[len(p.holes)-1]; last[1] == h[0] {
+			last[1] = h[1]
 		} else {
-			merged = append(merged, h)
+			p.holes = append(p.holes, h)
 		}
 	}
-	p.holes = merged
 }
 
-// resume returns from which offset on the records of a segment are wanted: it may have
-// some that an earlier one, that had to be left out, was to give.
-func (p *part) resume(seg commitlog.Chosen) int64 {
-	for i, h := range p.holes {
-		if h[1] == seg.DropBelow && seg.From < h[1] { // only those of leaveOut can
-			from := max(seg.From, h[0])
-			p.holes[i][1] = from
-			return from
-		}
-	}
-	return seg.DropBelow
-}
-
-func writeSegment(w *format.Writer, s *step) error {
-	seg, m := s.seg, s.seg.Frame()
+func writeSegment(w *format.Writer, seg commitlog.Chosen, data []byte) error {
+	m := seg.Frame()
 	if seg.DropBelow > seg.From {
 		m.DropBelow = seg.DropBelow
 	}
 	if seg.DropFrom <= seg.Last {
 		m.DropFrom = seg.DropFrom
 	}
-	return w.WriteSegment(m, s.data)
+	return w.WriteSegment(m, data)
 }

@@ -37,6 +37,8 @@ type Config struct {
 	MaxRate            int64         // bytes a second; 0: as fast as can be
 	RetryFor           time.Duration // how long an upload is tried that may succeed yet
 	Key                *sign.Key     // signs the log entries; nil: nobody does
+	Signers            sign.Signers  // whose entries count; nil: everybody's
+	CompactAfter       int           // compact the log when it has so many entries; 0: never
 	NoManifest         bool          // for stores where nothing can be overwritten
 	MaxFrame           int64         // bytes of the largest frame accepted
 }
@@ -61,9 +63,11 @@ that is a terminal.
 			&cli.StringFlag{Name: "verify", Value: string(store.VerifyAuto), Usage: "`HOW` to verify uploads: auto, reread or size"},
 			command.MaxRateFlag("sent"),
 			&cli.DurationFlag{Name: "retry-for", Value: store.DefaultRetryFor, Usage: "give up when the store has failed for `TIME`"},
+			&cli.IntFlag{Name: "compact-after", Value: 500, Usage: "fold the log into a snapshot when it has `N` entries; 0: never", DefaultText: "500; 0 with --no-manifest"},
 			&cli.BoolFlag{Name: "no-manifest", Usage: "write no manifest.json: the store lets nothing be overwritten"},
 			&cli.StringFlag{Name: "receipts", Usage: "write a JSON line per log entry to `FILE`"},
 			command.MaxFrameFlag(),
+			sign.SignersFlag(),
 		}, sign.Flags()...),
 		Action: action,
 	})
@@ -79,6 +83,7 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		MaxRate:            command.MaxRate(c),
 		RetryFor:           c.Duration("retry-for"),
 		NoManifest:         c.Bool("no-manifest"),
+		CompactAfter:       c.Int("compact-after"),
 		MaxFrame:           command.SizeOf(c, "max-frame"),
 	}
 	switch {
@@ -90,13 +95,23 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.Usagef("--checkpoint %s is not above 0", cfg.Checkpoint)
 	case cfg.CheckpointSegments < 1:
 		return command.Usagef("--checkpoint-segments %d is below 1", cfg.CheckpointSegments)
+	case cfg.CompactAfter < 0:
+		return command.Usagef("--compact-after %d is below 0", cfg.CompactAfter)
+	case cfg.NoManifest && cfg.CompactAfter > 0 && c.IsSet("compact-after"):
+		return command.WithHint(command.Usagef("--no-manifest and --compact-after exclude one another"), "compacting deletes what it has folded")
 	case cfg.RetryFor <= 0:
 		return command.Usagef("--retry-for %s is not above 0", cfg.RetryFor)
 	case cfg.Verify != store.VerifyAuto && cfg.Verify != store.VerifyReread && cfg.Verify != store.VerifySize:
 		return command.Usagef("--verify %q is neither auto, reread nor size", cfg.Verify)
 	}
+	if cfg.NoManifest {
+		cfg.CompactAfter = 0
+	}
 	key, err := sign.FromFlags(c)
 	if err != nil {
+		return err
+	}
+	if cfg.Signers, err = sign.SignersFromFlags(c); err != nil {
 		return err
 	}
 	if key != nil {
@@ -134,7 +149,6 @@ type pusher struct {
 	state    *commitlog.State // of the backup as it was at the start, and what this run has committed
 	receipts io.Writer
 
-	run      *commitlog.Run
 	source   commitlog.Source
 	filters  []string          // of the whole stream; never nil
 	ids      map[string]string // the current topic id of each topic
@@ -147,7 +161,8 @@ type pusher struct {
 	failed   chan error  // the first upload that did
 	freed    chan []byte // the memory of segments that are stored
 
-	written                   int // log entries; the committer's
+	appender                  *appender // the committer's
+	compactor                 *compactor
 	segments, skipped, stored int64
 }
 
@@ -188,20 +203,21 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	backup, err := st.ReadLog(ctx, store.LogOptions{Keep: func(string, int32) bool { return false }}) // what is covered is enough
-	if store.IsDamage(err) {
-		return command.WithStatus(command.Corrupt, err)
-	}
+	// What is covered is enough. What is damaged counts for nothing, and is stored again.
+	backup, err := st.ReadLog(ctx, store.LogOptions{Keep: func(string, int32) bool { return false }, SkipDamaged: true, Signed: cfg.Signers.Check()})
 	if err != nil {
 		return err
 	}
+	backup.Warn(env.Log)
 	state := backup.State
 	p := &pusher{
 		cfg: cfg, store: st, log: env.Log, state: state, receipts: receipts,
-		run: commitlog.NewRun(), filters: append([]string{}, h.Filters...),
-		ids: make(map[string]string), position: make(map[key]int64), branched: make(map[key]int64),
+		filters: append([]string{}, h.Filters...),
+		ids:     make(map[string]string), position: make(map[key]int64), branched: make(map[key]int64),
 		sending: new(errgroup.Group), commits: make(chan *checkpoint, 1), failed: make(chan error, 1),
-		freed: make(chan []byte, cfg.Transfers),
+		freed:     make(chan []byte, cfg.Transfers),
+		appender:  &appender{store: st, run: commitlog.NewRun(), began: backup},
+		compactor: newCompactor(cfg, st, backup, env.Log),
 	}
 	p.sending.SetLimit(cfg.Transfers)
 	if h.Source != nil {
@@ -245,7 +261,12 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	}
 	env.Log.Info(fmt.Sprintf("stored %s, %s, in %s%s", command.Count(p.segments, "segment"), humanize.IBytes(uint64(p.stored)), st.Name(), there),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	return command.EndStatus(end, "what the source had read is stored; run the same line again to go on")
+	err = command.EndStatus(end, "what the source had read is stored; run the same line again to go on")
+	if err == nil && len(backup.Damage) > 0 {
+		err = command.WithHint(command.WithStatus(command.Loss, fmt.Errorf("done, but %s of the log could not be read and count for nothing", command.Count(int64(len(backup.Damage)), "file"))),
+			"kbk-catalog repair tells what can be done")
+	}
+	return err
 }
 
 // A storeError is a failure of the store, and not of the input.
@@ -256,13 +277,13 @@ func (e storeError) Unwrap() error { return e.error }
 // explain says of a failure what it left behind, and how to go on.
 func (p *pusher) explain(err error) error {
 	left := "nothing was committed"
-	if n := p.written; n > 0 {
+	if n := p.appender.written; n > 0 {
 		left = "what was committed until now, in " + entries(n) + ", stays valid"
 	}
 	if _, ok := errors.AsType[storeError](err); ok {
 		return command.WithHint(err, left+"; when the cause is mended, run the same line again to go on")
 	}
-	if p.written > 0 {
+	if p.appender.written > 0 {
 		p.log.Warn("not finished; " + left + ", and the same line goes on from there")
 	}
 	return err
@@ -499,7 +520,7 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		p.position[k] = m.Next
 	}
 	p.current.reached[k] = p.position[k]
-	s, err := commitlog.SegmentOf(m, p.run.Name())
+	s, err := commitlog.SegmentOf(m, p.appender.run.Name())
 	if err != nil {
 		return command.WithStatus(command.Corrupt, command.Input(err))
 	}
@@ -560,25 +581,40 @@ func (p *pusher) commit(ctx context.Context) error {
 			}
 		}
 		e := &c.entry
-		e.Tool, e.Source, e.Filters = "kbk-push "+command.Version(), p.source, p.filters
-		p.run.Stamp(e, p.state.After(time.Now())) // nobody else changes state
-		sha, err := p.store.AppendEntry(ctx, e)
-		if err != nil {
-			return storeError{err}
-		}
-		p.run.Advance(sha)
-		p.written++
-		p.mu.Lock()
-		err = p.state.Add(e, sha)
-		p.mu.Unlock()
+		sha, err := p.append(ctx, e)
 		if err != nil {
 			return err
 		}
 		if err := p.receipt(c, sha); err != nil {
 			return err
 		}
+		joins, err := p.appender.joins(ctx)
+		if err != nil {
+			return storeError{err}
+		}
+		if len(joins) > 0 {
+			if _, err := p.append(ctx, &commitlog.Entry{Joins: joins, Final: e.Final, Interrupted: e.Interrupted}); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// append writes an entry, and makes it part of the state.
+func (p *pusher) append(ctx context.Context, e *commitlog.Entry) (sha string, err error) {
+	e.Tool, e.Source, e.Filters = "kbk-push "+command.Version(), p.source, p.filters
+	sha, err = p.appender.append(ctx, e, p.state.After(time.Now())) // nobody else changes state
+	if err != nil {
+		return "", storeError{err}
+	}
+	p.mu.Lock()
+	err = p.state.Add(e, sha)
+	p.mu.Unlock()
+	if err == nil {
+		p.compactor.entry(ctx)
+	}
+	return sha, err
 }
 
 func (p *pusher) receipt(c *checkpoint, sha string) error {

@@ -45,3 +45,30 @@ func FromFlags(c *cli.Context) (*Key, error) {
 	}
 	return key, err
 }
+
+// SignersFlag is --allowed-signers.
+func SignersFlag() cli.Flag {
+	return &cli.StringFlag{Name: "allowed-signers", Usage: "every file of the log must be signed by one of the SSH keys in `FILE` (ssh-keygen(1), ALLOWED SIGNERS)"}
+}
+
+// SignersFromFlags returns the keys that [SignersFlag] names, or nil: nobody looks at
+// signatures.
+func SignersFromFlags(c *cli.Context) (Signers, error) {
+	file := c.String("allowed-signers")
+	if file == "" {
+		return nil, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, command.WithStatus(command.Usage, fmt.Errorf("allowed signers: %w", err))
+	}
+	defer f.Close()
+	s, err := ReadSigners(f)
+	if err == nil && len(s) == 0 {
+		err = fmt.Errorf("allowed signers: %s names no key", file)
+	}
+	if err != nil {
+		err = command.WithStatus(command.Usage, err)
+	}
+	return s, err
+}

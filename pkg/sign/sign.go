@@ -108,6 +108,11 @@ func (k *Key) Close() error {
 // Fingerprint returns the fingerprint of the public key as ssh-keygen -l prints it.
 func (k *Key) Fingerprint() string { return ssh.FingerprintSHA256(k.signer.PublicKey()) }
 
+// Signers returns the key as the only one that may sign.
+func (k *Key) Signers() Signers {
+	return Signers{{principals: "*", key: k.signer.PublicKey().Marshal()}}
+}
+
 // Sign returns the armored signature of message, a text file.
 func (k *Key) Sign(message []byte) ([]byte, error) {
 	s, err := sshsig.Sign(bytes.NewReader(message), k.signer, sshsig.HashSHA512, Namespace)

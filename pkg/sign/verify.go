@@ -148,6 +148,21 @@ func (s Signers) Verify(namespace string, message, signature []byte, at time.Tim
 	return "", fmt.Errorf("%w (%s)", why, ssh.FingerprintSHA256(sig.PublicKey))
 }
 
+// Check returns a function that fails where a file of the log was not signed by one of
+// these; nil where there are none of them.
+func (s Signers) Check() func(data, signature []byte, at time.Time) error {
+	if s == nil {
+		return nil
+	}
+	return func(data, signature []byte, at time.Time) error {
+		if signature == nil {
+			return errors.New("there is no signature")
+		}
+		_, err := s.Verify(Namespace, data, signature, at)
+		return err
+	}
+}
+
 // literal takes their meaning from what path.Match knows beside * and ?.
 var literal = strings.NewReplacer(`\`, `\\`, `[`, `\[`)
 

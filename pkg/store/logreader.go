@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kbkio/kbk/pkg/commitlog"
@@ -19,8 +21,8 @@ type LogOptions struct {
 	// Keep tells the partitions whose segments are wanted one by one, as
 	// [commitlog.State.Keep]. The indexes of topics that have none are not read.
 	Keep func(topic string, partition int32) bool
-	// Signed checks the signature of a file that was written at a time. Nil: signatures
-	// are not looked at.
+	// Signed checks the signature of a file that was written at a time; signature is nil
+	// where there is none. Nil: signatures are not looked at.
 	Signed func(data, signature []byte, at time.Time) error
 	// SkipDamaged goes on without what is damaged. [Log.Damage] says what that is.
 	SkipDamaged bool
@@ -36,9 +38,29 @@ type LogOptions struct {
 // A Log is what a backup's log says, and the files that say it.
 type Log struct {
 	*commitlog.State
-	Files  commitlog.Files // as they were listed when the log was read
-	Damage []Damage        // what was left out
-	Signed int             // files with a good signature
+	Files    commitlog.Files // as they were listed when the log was read
+	Damage   []Damage        // what was left out
+	Unfolded int             // entries that no snapshot stands for
+	Signed   int             // files with a good signature
+	Unsealed int             // files of an earlier version, which have no checksum of their own
+	Mended   []string        // files in which one bit was wrong: they were read as they were written
+	Unknown  []string        // what files say that this version does not know
+}
+
+// Warn says what is in the log's folder and was not read, or was not understood.
+func (l *Log) Warn(log *slog.Logger) {
+	for _, d := range l.Damage {
+		log.Warn(fmt.Sprintf("left out: %s: %v", d.Name, d.Err))
+	}
+	for _, name := range l.Mended {
+		log.Warn(name + " has one wrong bit; it is read as it was written: kbk-catalog repair puts it back")
+	}
+	for _, name := range l.Files.Strays {
+		log.Warn(fmt.Sprintf("%q is no file of the log: it is not read", name))
+	}
+	for _, what := range l.Unknown {
+		log.Warn(what + ", which a newer kbk has written and this one does not know")
+	}
 }
 
 // A Damage is one thing in a log that is not as it was written.
@@ -69,9 +91,19 @@ func (s *Store) LoadLog(ctx context.Context) (*commitlog.State, error) {
 var (
 	// errGone is the error for a file that was in the log when it was listed.
 	errGone = errors.New("it is being compacted again and again")
-	// errDistrusted says that a file was read that turned out to be damaged.
-	errDistrusted = errors.New("a file was used that is damaged")
+	// errSuspect says that a file was folded that should not have been.
+	errSuspect = errors.New("a file was used that is damaged")
 )
+
+// Several runs may give a new backup its id at once, and say a moment later that these are
+// one. A reader that finds two ids looks again until then.
+const (
+	beginningPauses = 5
+	beginningPause  = 200 * time.Millisecond
+)
+
+// errBeginning says that two ids were found, which may be of one backup in a moment.
+var errBeginning = errors.New("the log has two ids")
 
 // loadTries is how often reading the log begins anew because somebody compacts it.
 const loadTries = 10
@@ -79,14 +111,21 @@ const loadTries = 10
 // ReadLog is [Store.LoadLog] with options.
 func (s *Store) ReadLog(ctx context.Context, opts LogOptions) (log *Log, err error) {
 	defer s.describe(&err, "read", commitlog.LogDir)
-	distrusted := make(map[string]error)
-	for try := 1; ; {
-		r := &logReader{store: s, opts: opts, last: try == loadTries, distrusted: distrusted}
+	suspects := suspects{files: make(map[string]error), backups: make(map[string]bool)}
+	for try, pauses := 1, 0; ; {
+		r := &logReader{store: s, opts: opts, last: try == loadTries, patient: pauses < beginningPauses, suspects: suspects}
 		err := r.read(ctx)
 		switch {
+		case errors.Is(err, errBeginning):
+			pauses++
+			select {
+			case <-time.After(beginningPause):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
 		case errors.Is(err, errGone) && !r.last:
 			try++
-		case errors.Is(err, errDistrusted): // each time there is one more of them
+		case errors.Is(err, errSuspect): // each time there is one more of them
 		case err != nil:
 			return nil, err
 		default:
@@ -100,16 +139,25 @@ func (s *Store) ReadLog(ctx context.Context, opts LogOptions) (log *Log, err err
 // other files, and look whether the log is still what was listed.
 //
 // Nothing is folded that is known to be damaged. Where a later file shows that one was
-// folded all the same, it goes into distrusted, and reading begins anew without it.
+// folded all the same, it becomes a suspect, and reading begins anew without it.
 type logReader struct {
-	store      *Store
-	opts       LogOptions
-	last       bool             // reading will not begin anew for what is gone
-	distrusted map[string]error // by name; outlives the reader
+	store    *Store
+	opts     LogOptions
+	last     bool     // reading will not begin anew for what is gone
+	patient  bool     // nor for two ids of the backup, unless this is set
+	suspects suspects // outlive the reader
 
 	log     *Log
 	objects map[string]fs.Object // of the listing, by name
 }
+
+// suspects are not to be folded, though nothing is wrong with them by themselves.
+type suspects struct {
+	files   map[string]error // by name
+	backups map[string]bool  // ids of other backups
+}
+
+func (s suspects) len() int { return len(s.files) + len(s.backups) }
 
 func (r *logReader) read(ctx context.Context) error {
 	if r.opts.Begin != nil {
@@ -130,14 +178,56 @@ func (r *logReader) read(ctx context.Context) error {
 			return err
 		}
 	}
-	before := len(r.distrusted)
+	before := r.suspects.len()
 	if err := r.entries(ctx); err != nil {
 		return err
 	}
-	if len(r.distrusted) > before {
-		return errDistrusted
+	if err := r.oneBackup(); err != nil {
+		return err
+	}
+	if r.suspects.len() > before {
+		return errSuspect
 	}
 	return r.unchanged(ctx)
+}
+
+// oneBackup looks whether all that was read says that it belongs to the same backup.
+func (r *logReader) oneBackup() error {
+	foreign := r.log.Foreign()
+	if len(foreign) == 0 {
+		return nil
+	}
+	if r.patient {
+		return errBeginning
+	}
+	if !r.opts.SkipDamaged {
+		return fmt.Errorf("%w: there are entries of backup %s, and of %s", commitlog.ErrCorrupt, r.log.Backup(), strings.Join(foreign, ", "))
+	}
+	for _, id := range foreign {
+		r.suspects.backups[id] = true
+	}
+	return nil
+}
+
+// belongs tells whether a file of a backup may be read.
+func (r *logReader) belongs(backup string) error {
+	if r.suspects.backups[backup] {
+		return fmt.Errorf("%w: it belongs to another backup, %s", commitlog.ErrCorrupt, backup)
+	}
+	return nil
+}
+
+// note says what is remarkable about a file that is whole.
+func (r *logReader) note(name string, o commitlog.Origin) {
+	if !o.Sealed {
+		r.log.Unsealed++
+	}
+	if o.Mended {
+		r.log.Mended = append(r.log.Mended, name)
+	}
+	if o.Unknown != "" {
+		r.log.Unknown = append(r.log.Unknown, fmt.Sprintf("%s has %q", name, o.Unknown))
+	}
 }
 
 // damage is what becomes of err, which came of a file: nil where the rest is wanted.
@@ -154,7 +244,7 @@ func (r *logReader) damage(kind DamageKind, name string, err error) error {
 
 // content returns the bytes of a file of the listing.
 func (r *logReader) content(ctx context.Context, name string) ([]byte, error) {
-	if err := r.distrusted[name]; err != nil {
+	if err := r.suspects.files[name]; err != nil {
 		return nil, err
 	}
 	return r.store.read(ctx, r.objects[name], maxEntry)
@@ -165,13 +255,12 @@ func (r *logReader) signed(ctx context.Context, name string, data []byte, at tim
 	if r.opts.Signed == nil {
 		return nil
 	}
-	o := r.objects[name+SignatureSuffix]
-	if o == nil {
-		return fmt.Errorf("%w: there is no signature", ErrUnsigned)
-	}
-	sig, err := r.store.read(ctx, o, maxSignature)
-	if err != nil {
-		return err
+	var sig []byte
+	if o := r.objects[name+SignatureSuffix]; o != nil {
+		var err error
+		if sig, err = r.store.read(ctx, o, maxSignature); err != nil {
+			return err
+		}
 	}
 	if err := r.opts.Signed(data, sig, at); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsigned, err)
@@ -220,12 +309,17 @@ func (r *logReader) snapshot(ctx context.Context, name string) (*commitlog.Snaps
 	if err != nil {
 		return nil, DamageLog, err
 	}
+	if err := r.belongs(n.Backup); err != nil {
+		return nil, DamageLog, err
+	}
+	data, _ = commitlog.Mended(data)
 	if err := r.signed(ctx, name, data, n.Time); err != nil {
 		return nil, DamageSignature, err
 	}
 	if r.opts.Signed != nil {
 		r.log.Signed++
 	}
+	r.note(name, n.Origin)
 	return n, "", nil
 }
 
@@ -296,6 +390,7 @@ func (r *logReader) entries(ctx context.Context) error {
 	}()
 	for f := range files {
 		<-f.done
+		r.log.Unfolded++
 		if err := r.fold(f); err != nil {
 			return err
 		}
@@ -314,6 +409,10 @@ func (r *logReader) entry(ctx context.Context, f *logFile) {
 	if f.entry, f.sha, f.err = commitlog.Decode(f.name, data); f.err != nil {
 		return
 	}
+	if f.err = r.belongs(f.entry.Backup); f.err != nil {
+		return
+	}
+	data, _ = commitlog.Mended(data)
 	if f.err = r.signed(ctx, f.name, data, f.entry.Time); f.err != nil {
 		f.kind = DamageSignature
 	}
@@ -332,9 +431,9 @@ func (r *logReader) fold(f *logFile) error {
 	if err := r.log.Check(f.entry); err != nil {
 		name := f.name
 		if changed, ok := errors.AsType[*commitlog.ChangedError](err); ok && r.opts.SkipDamaged {
-			name = commitlog.EntryPath(changed.Before) // this one vouches for what that was
-			if r.objects[name] != nil && r.distrusted[name] == nil {
-				r.distrusted[name] = err
+			name = commitlog.PathOf(changed.Before) // this one vouches for what that was
+			if r.objects[name] != nil && r.suspects.files[name] == nil {
+				r.suspects.files[name] = err
 			}
 		}
 		if err := r.damage(DamageLog, name, err); err != nil {
@@ -347,6 +446,7 @@ func (r *logReader) fold(f *logFile) error {
 	if r.opts.Signed != nil {
 		r.log.Signed++
 	}
+	r.note(f.name, f.entry.Origin)
 	r.log.Fold(f.entry, f.sha)
 	if r.opts.Entry != nil {
 		return r.opts.Entry(f.entry, f.sha)
@@ -413,4 +513,33 @@ func (s *Store) ListLog(ctx context.Context) (files commitlog.Files, err error) 
 	defer s.describe(&err, "list", commitlog.LogDir)
 	objects, err := s.listLog(ctx)
 	return sortObjects(objects), err
+}
+
+// BackupIDs returns the ids of backups in the entries and snapshots that have come since
+// known was listed, sorted.
+func (s *Store) BackupIDs(ctx context.Context, known commitlog.Files) (ids []string, err error) {
+	defer s.describe(&err, "read", commitlog.LogDir)
+	objects, err := s.listLog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	files := sortObjects(objects)
+	for _, name := range slices.Concat(files.Entries, files.Snapshots) {
+		if slices.Contains(known.Entries, name) || slices.Contains(known.Snapshots, name) {
+			continue
+		}
+		data, err := s.read(ctx, objects[name], maxEntry)
+		switch {
+		case errors.Is(err, ErrNotFound): // it was compacted
+			continue
+		case err != nil:
+			return nil, err
+		}
+		id := commitlog.BackupOf(name, data)
+		if id != "" && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
 }

@@ -477,6 +477,9 @@ func (s *Store) upload(ctx context.Context, path string, old fs.Object, c conten
 
 func (s *Store) retry(ctx context.Context, op func() error) error { return s.retrier.do(ctx, op) }
 
+// Path returns where an object is, for messages.
+func (s *Store) Path(path string) string { return s.at(path) }
+
 // at returns where path is, for messages.
 func (s *Store) at(path string) string {
 	if strings.HasSuffix(s.name, "/") || strings.HasSuffix(s.name, ":") {

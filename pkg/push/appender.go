@@ -1,0 +1,119 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/compaction"
+	"github.com/kbkio/kbk/pkg/sign"
+	"github.com/kbkio/kbk/pkg/store"
+)
+
+// An appender writes the entries of one run. It belongs to the committer.
+//
+// The first entry says what the run saw of the log when it began, and settles which backup
+// it is: where the log has no id yet, the run gives it one. Several runs may do so at
+// once, and a store cannot tell who was first. So whoever has given an id looks once more:
+// of any two the one that was later finds the other's id, and writes that both are one.
+type appender struct {
+	store   *store.Store
+	run     *commitlog.Run
+	began   *store.Log // as it was when the run began
+	backup  string     // its id
+	founded bool       // by this run
+	written int        // entries
+}
+
+// append writes e as the run's next entry, not before now, and returns its hash.
+func (a *appender) append(ctx context.Context, e *commitlog.Entry, now time.Time) (sha string, err error) {
+	if a.written == 0 {
+		if err := a.identify(ctx); err != nil {
+			return "", err
+		}
+		e.Seen = a.began.Seen()
+	}
+	e.Backup = a.backup
+	a.run.Stamp(e, now)
+	if sha, err = a.store.AppendEntry(ctx, e); err != nil {
+		return "", err
+	}
+	a.run.Advance(sha)
+	a.written++
+	return sha, nil
+}
+
+// identify finds out the id of the backup, or gives it one.
+func (a *appender) identify(ctx context.Context) error {
+	if a.backup = a.began.Backup(); a.backup != "" {
+		return nil
+	}
+	others, err := a.store.BackupIDs(ctx, a.began.Files)
+	if err != nil {
+		return err
+	}
+	if len(others) > 0 {
+		a.backup = others[0]
+		return nil
+	}
+	a.backup, a.founded = commitlog.NewBackup(), true
+	return nil
+}
+
+// joins returns, behind the first entry of a run that gave the backup its id, what the next
+// entry has to say: which ids other runs gave it at the same time.
+func (a *appender) joins(ctx context.Context) ([]string, error) {
+	if a.written != 1 || !a.founded {
+		return nil, nil
+	}
+	others, err := a.store.BackupIDs(ctx, a.began.Files)
+	return slices.DeleteFunc(others, func(id string) bool { return id == a.backup }), err
+}
+
+// A compactor folds the log into a snapshot when so many entries have come together.
+type compactor struct {
+	store   *store.Store
+	log     *slog.Logger
+	after   int // entries; 0: never
+	entries int // in the log, that no snapshot stands for
+	key     *sign.Key
+	signers sign.Signers
+}
+
+func newCompactor(cfg Config, st *store.Store, log *store.Log, to *slog.Logger) *compactor {
+	c := &compactor{store: st, log: to, after: cfg.CompactAfter, entries: log.Unfolded, key: cfg.Key, signers: cfg.Signers}
+	if c.signers == nil && c.key != nil { // a snapshot that is signed stands for nothing that is not
+		c.signers = c.key.Signers()
+	}
+	return c
+}
+
+// entry says that there is another entry, and compacts if it is time. Whatever comes of it,
+// what the run has stored is safe.
+func (c *compactor) entry(ctx context.Context) {
+	if c.entries++; c.after == 0 || c.entries < c.after {
+		return
+	}
+	c.entries = 0 // or when as many have come again
+	err := c.compact(ctx)
+	switch {
+	case errors.Is(err, compaction.ErrConcurrent):
+		c.log.Debug("the log was not compacted", "why", err)
+	case err != nil && ctx.Err() == nil:
+		c.log.Warn("the log was not compacted; what this run has stored is safe", "why", err)
+	}
+}
+
+func (c *compactor) compact(ctx context.Context) error {
+	r, err := compaction.Read(ctx, c.store, store.LogOptions{Signed: c.signers.Check()})
+	if err != nil {
+		return err
+	}
+	if err := r.MaySign(c.key != nil); err != nil {
+		return err
+	}
+	return r.Write(ctx, nil, c.log)
+}
