@@ -44,6 +44,7 @@ func nextFetches(active []*partition, free func(broker int32) bool) map[int32][]
 type verdict struct {
 	do   step
 	next int64 // where advance, skip, lose, branch and shrink lead
+	end  int64 // where a branch ends
 	why  error // that it does not go on, or that it ends
 }
 
@@ -124,7 +125,12 @@ func judgeError(err error) verdict {
 // leader is another.
 func diagnose(p *partition, f facts) verdict {
 	if r := resume(p.position(), f.known); r.branch {
-		return verdict{do: branch, next: max(r.from, f.start), why: errors.New(r.why)}
+		next := max(r.from, f.start)
+		end := p.wanted()
+		if f.current.End >= 0 {
+			end = min(end, f.current.End)
+		}
+		return verdict{do: branch, next: next, end: max(next, end), why: errors.New(r.why)}
 	}
 	wanted := p.wanted()
 	outOfRange := errors.Is(p.why, kerr.OffsetOutOfRange)

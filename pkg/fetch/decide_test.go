@@ -105,7 +105,7 @@ func check(t *testing.T, name string, got, want verdict, why string) {
 	if got.why != nil {
 		said = got.why.Error()
 	}
-	if got.do != want.do || got.next != want.next || !strings.Contains(said, why) || (why == "") != (said == "") {
+	if got.do != want.do || got.next != want.next || got.end != want.end || !strings.Contains(said, why) || (why == "") != (said == "") {
 		t.Errorf("%s: got step %d to %d, %q; want step %d to %d, %q", name, got.do, got.next, said, want.do, want.next, why)
 	}
 }
@@ -136,11 +136,11 @@ func TestDiagnose(t *testing.T) {
 		"deleted":                           {p: at(50, outOfRange), f: sound(func(f *facts) { f.start = 60 }), want: verdict{do: lose, next: 60}},
 		"all deleted":                       {p: at(50, outOfRange), f: sound(func(f *facts) { f.start, f.end, f.high, f.current.End = 160, 170, 170, 170 }), want: verdict{do: lose, next: 100}},
 		"the leader is behind":              {p: at(50, read, outOfRange), f: sound(func(f *facts) { f.end, f.high, f.current = 40, 40, unasked }), want: verdict{do: lookUp}, why: "past the end"},
-		"cut off, of no known epoch":        {p: at(50, outOfRange), f: sound(func(f *facts) { f.start, f.end, f.high, f.current.End = 10, 40, 40, 40 }), want: verdict{do: branch, next: 10}, why: "truncated"},
-		"cut off":                           {p: at(50, read, outOfRange), f: sound(func(f *facts) { f.end, f.high, f.current.End, f.last.End = 40, 40, 40, 40 }), want: verdict{do: branch, next: 40}, why: "offsets 40 to 49"},
-		"grown again":                       {p: at(50, read), f: sound(func(f *facts) { f.last.End = 40 }), want: verdict{do: branch, next: 40}, why: "offsets 40 to 49"},
-		"an epoch that is not there":        {p: at(50, read), f: sound(func(f *facts) { f.last = end(1, 40) }), want: verdict{do: branch, next: 20}, why: "offsets 20 to 49"},
-		"cut off, and the rest deleted":     {p: at(50, read), f: sound(func(f *facts) { f.last.End, f.start = 40, 45 }), want: verdict{do: branch, next: 45}, why: "offsets 40 to 49"},
+		"cut off, of no known epoch":        {p: at(50, outOfRange), f: sound(func(f *facts) { f.start, f.end, f.high, f.current.End = 10, 40, 40, 40 }), want: verdict{do: branch, next: 10, end: 40}, why: "truncated"},
+		"cut off":                           {p: at(50, read, outOfRange), f: sound(func(f *facts) { f.end, f.high, f.current.End, f.last.End = 40, 40, 40, 40 }), want: verdict{do: branch, next: 40, end: 40}, why: "offsets 40 to 49"},
+		"grown again":                       {p: at(50, read), f: sound(func(f *facts) { f.last.End = 40 }), want: verdict{do: branch, next: 40, end: 100}, why: "offsets 40 to 49"},
+		"an epoch that is not there":        {p: at(50, read), f: sound(func(f *facts) { f.last = end(1, 40) }), want: verdict{do: branch, next: 20, end: 100}, why: "offsets 20 to 49"},
+		"cut off, and the rest deleted":     {p: at(50, read), f: sound(func(f *facts) { f.last.End, f.start = 40, 45 }), want: verdict{do: branch, next: 45, end: 100}, why: "offsets 40 to 49"},
 		"agrees":                            {p: at(50, read), f: sound(nil), want: verdict{do: again}},
 		"agrees, next epoch begins there":   {p: at(50, read), f: sound(func(f *facts) { f.last.End = 50 }), want: verdict{do: again}},
 		"cut off above what was read":       {p: at(50, read), f: sound(func(f *facts) { f.last.End, f.current.End, f.end, f.high = 70, 70, 70, 70 }), want: verdict{do: shrink, next: 70}},

@@ -39,7 +39,12 @@ type world struct {
 
 func newWorld(t *testing.T, brokers int, topic string, partitions int32, opts ...kgo.Opt) *world {
 	t.Helper()
-	fake, err := kfake.NewCluster(kfake.NumBrokers(brokers))
+	return newWorldOf(t, []kfake.Opt{kfake.NumBrokers(brokers)}, topic, partitions, opts...)
+}
+
+func newWorldOf(t *testing.T, cluster []kfake.Opt, topic string, partitions int32, opts ...kgo.Opt) *world {
+	t.Helper()
+	fake, err := kfake.NewCluster(cluster...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +94,8 @@ type result struct {
 	offsets  map[string][]int64 // of records, by topic/partition
 	marks    map[string][]int64
 	lost     [][2]int64
-	branches []int64 // where marks say that one begins
+	deleted  []string // partitions of which the topic was deleted
+	branches []int64  // where marks say that one begins
 	point    *format.Point
 	kinds    []string
 	end      *format.End
@@ -143,6 +149,9 @@ func (w *world) fetch(change func(*Config), stop <-chan struct{}) result {
 			res.lost = append(res.lost, m.Lost...)
 			if m.Open != nil {
 				res.open = append(res.open, *m.Open)
+			}
+			if m.Deleted {
+				res.deleted = append(res.deleted, k)
 			}
 			if m.Branch {
 				res.branches = append(res.branches, m.Next)

@@ -36,6 +36,8 @@ type following struct {
 
 	mu     sync.Mutex
 	frames []string
+	points []*format.Point
+	ended  *format.End
 	ids    map[string]string // of topics
 	log    bytes.Buffer
 }
@@ -66,9 +68,15 @@ func (w *world) follow(change func(*Config)) *following {
 			}
 			f.mu.Lock()
 			f.frames = append(f.frames, describe(frame))
-			if frame.Kind == format.KindTopic {
+			switch frame.Kind {
+			case format.KindTopic:
 				topic, _ := format.DecodeTopic(frame.Raw)
 				f.ids[topic.Name] = topic.ID
+			case format.KindPoint:
+				point, _ := format.DecodePoint(frame.Raw)
+				f.points = append(f.points, point)
+			case format.KindEnd:
+				f.ended, _ = format.DecodeEnd(frame.Raw)
 			}
 			f.mu.Unlock()
 		}
@@ -92,6 +100,9 @@ func describe(f *format.Frame) string {
 		if m.Open != nil {
 			return fmt.Sprintf("mark %s/%d %d open %d-%d", m.Topic, m.Partition, m.Next, m.Open[0], m.Open[1])
 		}
+		if m.Branch {
+			return fmt.Sprintf("branch %s/%d %d", m.Topic, m.Partition, m.Next)
+		}
 		return fmt.Sprintf("mark %s/%d %d", m.Topic, m.Partition, m.Next)
 	case format.KindTopic:
 		t, _ := format.DecodeTopic(f.Raw)
@@ -99,6 +110,10 @@ func describe(f *format.Frame) string {
 	case format.KindGroup:
 		g, _ := format.DecodeGroup(f.Raw)
 		return fmt.Sprintf("group %s at %d", g.ID, g.Offsets["t"][0].Offset)
+	case format.KindPoint:
+		if p, _ := format.DecodePoint(f.Raw); p.Without != nil {
+			return fmt.Sprintf("point without %v", p.Without)
+		}
 	case format.KindEnd:
 		e, _ := format.DecodeEnd(f.Raw)
 		return fmt.Sprintf("end %d interrupted %v", e.Records, e.Interrupted)

@@ -347,7 +347,7 @@ func (s *source) obey(p *partition, v verdict, a *partAnswer) error {
 	case lose:
 		return s.lose(p, v.next)
 	case branch:
-		return s.branch(p, v.next, v.why)
+		return s.branch(p, v)
 	case shrink:
 		return s.shrink(p, v.next)
 	case forget:
@@ -425,20 +425,25 @@ func (s *source) lose(p *partition, next int64) error {
 	return s.advance(p, j)
 }
 
-// branch goes back to the offset next, from which on the leader has other records than
-// were read.
-func (s *source) branch(p *partition, next int64, why error) error {
-	if err := s.loss(fmt.Sprintf("%s: %v", p, why)); err != nil {
+// branch goes back to where the leader has other records than were read, and reads those.
+func (s *source) branch(p *partition, v verdict) error {
+	if err := s.loss(fmt.Sprintf("%s: %v", p, v.why)); err != nil {
 		return err
 	}
-	p.seen = slices.DeleteFunc(p.seen, func(e epochStart) bool { return e.from >= next })
-	s.scanned -= p.pos - next
-	p.pos, p.aligned, p.moved, p.why = next, false, time.Now(), nil
-	if err := s.mark(p, func(m *format.Mark) { m.Begins, m.Branch = true, true }); err != nil {
+	p.seen = slices.DeleteFunc(p.seen, func(e epochStart) bool { return e.from >= v.next })
+	s.scanned -= p.pos - v.next
+	p.pos, p.aligned, p.moved, p.why = v.next, false, time.Now(), nil
+	if p.target = v.end; p.end != openEnd {
+		p.end = v.end
+	}
+	begins := func(m *format.Mark) { m.Begins, m.Branch = true, true }
+	if err := s.mark(p, begins); err != nil {
 		return err
 	}
-	// Which epoch ended there, the leader may have to be asked again; and where its log
-	// ends.
+	if p.pos >= p.end {
+		return s.retire(p, nil)
+	}
+	// The leader may have to be asked again, about the epoch that ended there.
 	s.inspect(p, nil)
 	return nil
 }
