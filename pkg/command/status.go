@@ -150,5 +150,12 @@ func downstreamEnded(err error) bool {
 	return errors.As(err, &at) && at.Path == os.Stdout.Name() && errors.Is(at, syscall.EPIPE)
 }
 
-// Input says of an error in reading standard input where it was.
-func Input(err error) error { return fmt.Errorf("standard input: %w", err) }
+// Input says of an error in reading standard input where it was. What ended the reading
+// may be that nobody reads the output: see [WhileRead].
+func Input(err error) error {
+	var at *fs.PathError
+	if downstreamEnded(err) && errors.As(err, &at) {
+		return at
+	}
+	return fmt.Errorf("standard input: %w", err)
+}

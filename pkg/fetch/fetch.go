@@ -439,7 +439,9 @@ func (r *run) start() error {
 
 // read writes the records, and the marks that tell how far each partition was read.
 func (r *run) read(ctx context.Context) error {
-	g, gctx := errgroup.WithContext(ctx)
+	watched, stop := command.WhileRead(ctx, r.out)
+	defer stop()
+	g, gctx := errgroup.WithContext(watched)
 	r.encoder = newEncoder(r.cfg, r.env.Stop, r.lost)
 	s := newSource(r.cl, r.cfg, r.env, r.plan, r.encoder)
 	r.source = s

@@ -76,6 +76,8 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if err != nil {
 		return err
 	}
+	ctx, stop := command.WhileRead(ctx, out)
+	defer stop()
 	return Run(ctx, cfg, env, in, out)
 }
 

@@ -97,6 +97,8 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // GOMEMLIMIT is not set
 		debug.SetMemoryLimit(cfg.Memory - cfg.Memory/8) // the program itself is not in it
 	}
+	ctx, stop := command.WhileRead(ctx, out)
+	defer stop()
 	if c.Bool("unpack") {
 		return Unpack(ctx, cfg, env, in, out)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -223,4 +224,32 @@ func marked(t *testing.T, dir, topic string, want map[int32]int64) bool {
 		}
 	}
 	return len(want) > 0
+}
+
+// TestFollowDownstreamDies kills the last stage of a pipe through which nothing goes: the
+// stages before it end, from behind.
+func TestFollowDownstreamDies(t *testing.T) {
+	if err := seedRecords(t.Context(), "follow-dead", 1, 1, 3, 10); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "backup")
+	p := start(t,
+		fmt.Sprintf("kbk-fetch -b %s -t follow-dead --follow --point-every 0", cluster.Bootstrap()),
+		"kbk-filter --topic follow-dead",
+		"kbk-pack --segment-age 100ms",
+		"kbk-push --checkpoint 100ms "+dir,
+	)
+	p.until("all in the log", func() bool { _, records, _ := logged(t, dir); return records["follow-dead"] == 3 })
+	began := time.Now()
+	if err := p.stages[3].Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for i, status := range p.wait() {
+		if i < 3 && (status != 1 || !strings.Contains(p.said(i), "broken pipe") || !strings.Contains(p.said(i), "hint: the command downstream ended")) {
+			t.Errorf("stage %d ended with %d\n%s", i, status, p.said(i))
+		}
+	}
+	if took := time.Since(began); took > 20*time.Second { // a mark of the idle partition comes after 30
+		t.Errorf("it took %s", took)
+	}
 }

@@ -1,0 +1,6 @@
+package command
+
+import "context"
+
+// unread does nothing: only Unix tells.
+func unread(context.Context, uintptr) bool { return false }
