@@ -112,7 +112,7 @@ what there is.
 			&cli.BoolFlag{Name: "list", Usage: "print topics and partitions, their offsets, sizes and times, and read nothing"},
 			&cli.BoolFlag{Name: "json", Usage: "with --list: print JSON"},
 			&cli.IntFlag{Name: "concurrency", Value: 64, Usage: "read `N` partitions at once"},
-			&cli.DurationFlag{Name: "timeout", Value: 2 * time.Minute, Usage: "give up when a partition makes no progress for this long"},
+			&cli.DurationFlag{Name: "timeout", Value: 2 * time.Minute, Usage: "wait `TIME` for a partition that makes no progress; then leave it out if it has no leader, or else give up"},
 			command.SizeFlag("max-batch", recordbatch.DefaultMaxSize, "leave out what a batch holds behind its first `SIZE`, decompressed, and say so"),
 			command.SizeFlag("fetch-max-bytes", 16<<20, "ask a broker for no more than `SIZE` at once"),
 			command.SizeFlag("fetch-partition-bytes", 256<<10, "and for up to `SIZE` of each partition, or more where there is room"),
