@@ -22,7 +22,7 @@ var unasked = kafka.EpochEnd{Epoch: -1, End: -1}
 // question, or the user may not ask it, is no answer.
 func (e *epochs) err() error {
 	for _, end := range []kafka.EpochEnd{e.last, e.before, e.current} {
-		if kafka.Passes(end.Err) {
+		if kafka.Transient(end.Err) {
 			return end.Err
 		}
 	}

@@ -61,7 +61,7 @@ func (q *question) ask(ctx context.Context, cl *kgo.Client) (facts, error) {
 // localStart returns the first offset on the leader's own disk, -1 where nothing tells.
 func (q *question) localStart(ctx context.Context, cl *kgo.Client, start int64) (int64, error) {
 	o := kafka.ListOffsets(ctx, cl, map[string][]int32{q.topic: {q.num}}, kafka.LocalStartOffset, false).Of(q.topic, q.num)
-	if o.Err == nil || kafka.Passes(o.Err) {
+	if o.Err == nil || kafka.Transient(o.Err) {
 		return o.Offset, o.Err
 	}
 	// A broker that does not know the question may yet have tiered storage, as some

@@ -141,7 +141,7 @@ func (p *planner) place(ctx context.Context, parts []*partition) (placed []*part
 			k.epochs = epochs[part]
 			err = k.epochs.err()
 		}
-		if kafka.Passes(err) {
+		if kafka.Transient(err) {
 			left = append(left, unplaced{part, err})
 			continue
 		}

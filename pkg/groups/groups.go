@@ -2,6 +2,7 @@
 package groups
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/pattern"
 )
 
@@ -79,7 +81,7 @@ func Read(ctx context.Context, adm *kadm.Client, r Request) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	listed, err := adm.ListGroups(ctx)
+	listed, err := List(ctx, adm)
 	if err != nil {
 		return nil, fmt.Errorf("list consumer groups: %w", err)
 	}
@@ -99,7 +101,10 @@ func Read(ctx context.Context, adm *kadm.Client, r Request) (*Snapshot, error) {
 	}
 	s.LeftOut = append(s.LeftOut, unmatched(r.Include, slices.Collect(maps.Keys(listed)))...)
 	for some := range slices.Chunk(ids, atOnce) {
-		fetched := adm.FetchManyOffsets(ctx, some...)
+		fetched, err := Fetch(ctx, adm, some)
+		if err != nil {
+			return nil, err
+		}
 		for _, id := range some {
 			if err := s.add(id, fetched[id]); err != nil {
 				return nil, fmt.Errorf("read the offsets of group %s: %w", id, err)
@@ -112,6 +117,34 @@ func Read(ctx context.Context, adm *kadm.Client, r Request) (*Snapshot, error) {
 		s.LeftOut = append(s.LeftOut, "groups in which kbk keeps what it does are kbk's own, and are left out: "+strings.Join(asked, ", "))
 	}
 	return s, nil
+}
+
+// List lists the groups of all brokers, and asks again while one is away.
+func List(ctx context.Context, adm *kadm.Client) (listed kadm.ListedGroups, err error) {
+	err = kafka.Retry(ctx, adm, kafka.Patience, func() error {
+		listed, err = adm.ListGroups(ctx)
+		return err
+	})
+	return listed, err
+}
+
+// Fetch asks for what groups have committed, and again while a coordinator is away. Other
+// errors are left to whoever looks at a group.
+func Fetch(ctx context.Context, adm *kadm.Client, ids []string) (kadm.FetchOffsetsResponses, error) {
+	fetched := make(kadm.FetchOffsetsResponses)
+	left := ids
+	err := kafka.Retry(ctx, adm, kafka.Patience, func() (away error) {
+		asked := left
+		left = nil
+		for id, g := range adm.FetchManyOffsets(ctx, asked...) {
+			fetched[id] = g
+			if err := cmp.Or(g.Err, g.Fetched.Error()); kafka.Transient(err) {
+				left, away = append(left, id), fmt.Errorf("read the offsets of group %s: %w", id, err)
+			}
+		}
+		return away
+	})
+	return fetched, err
 }
 
 // unmatched says which patterns match none of the groups.

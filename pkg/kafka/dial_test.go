@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jcmturner/gokrb5/v8/krberror"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -167,8 +168,19 @@ func TestKDCAway(t *testing.T) {
 }
 
 func TestRetry(t *testing.T) {
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	cl, err := NewClient(t.Context(), Config{Brokers: c.ListenAddrs()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	adm := kadm.NewClient(cl)
 	calls := 0
-	err := Retry(t.Context(), time.Minute, func() error {
+	err = Retry(t.Context(), adm, time.Minute, func() error {
 		if calls++; calls < 3 {
 			return away(syscall.ECONNREFUSED)
 		}
@@ -182,12 +194,12 @@ func TestRetry(t *testing.T) {
 		err      error
 	}{"final": {time.Minute, kerr.InvalidTopicException}, "no patience": {0, kerr.LeaderNotAvailable}} {
 		calls = 0
-		if err := Retry(t.Context(), c.patience, func() error { calls++; return c.err }); !errors.Is(err, c.err) || calls != 1 {
+		if err := Retry(t.Context(), adm, c.patience, func() error { calls++; return c.err }); !errors.Is(err, c.err) || calls != 1 {
 			t.Errorf("%s: %d calls, %v", name, calls, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	if err := Retry(ctx, time.Minute, func() error { cancel(); return kerr.LeaderNotAvailable }); !errors.Is(err, context.Canceled) {
+	if err := Retry(ctx, adm, time.Minute, func() error { cancel(); return kerr.LeaderNotAvailable }); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

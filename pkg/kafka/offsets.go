@@ -99,9 +99,6 @@ func ListOffsets(ctx context.Context, cl *kgo.Client, partitions map[string][]in
 	return out
 }
 
-// Passes tells whether an error of a partition may be gone when it is asked again.
-func Passes(err error) bool { return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) }
-
 // An EpochEnd is where a leader epoch ends on a partition's leader (KIP-320): Epoch is
 // the highest one there that is not above the one asked for, and End the offset where it
 // ends. Both are -1 where the leader does not know.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -34,8 +35,9 @@ func Transient(err error) bool {
 // Retry calls do until it succeeds, fails for good, or has failed for as long as patience.
 // It is for requests that franz-go gives up on sooner: those that it splits up by leader
 // or by coordinator are not repeated when that broker is gone, and the metadata for them
-// is asked for three times only.
-func Retry(ctx context.Context, patience time.Duration, do func() error) error {
+// is asked for three times only. Before the next try the brokers are looked up anew:
+// franz-go goes to the coordinator that it knows until it learns that this broker is gone.
+func Retry(ctx context.Context, adm *kadm.Client, patience time.Duration, do func() error) error {
 	for wait, began := retryMin, time.Now(); ; wait = min(2*wait, retryMax) {
 		err := do()
 		if err == nil || !Transient(err) || time.Since(began) > patience {
@@ -46,5 +48,6 @@ func Retry(ctx context.Context, patience time.Duration, do func() error) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		_, _ = adm.BrokerMetadata(ctx) // if it fails, so will do
 	}
 }

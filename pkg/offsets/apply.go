@@ -18,6 +18,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/kafka"
 )
 
@@ -98,8 +99,8 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 }
 
 // inactive wants none of the groups to have members. It returns which groups there are.
-func inactive(ctx context.Context, adm *kadm.Client, groups []*format.Group) (known map[string]bool, err error) {
-	listed, err := adm.ListGroups(ctx)
+func inactive(ctx context.Context, adm *kadm.Client, wanted []*format.Group) (known map[string]bool, err error) {
+	listed, err := groups.List(ctx, adm)
 	if err != nil {
 		return nil, fmt.Errorf("list consumer groups: %w", err)
 	}
@@ -121,7 +122,7 @@ func inactive(ctx context.Context, adm *kadm.Client, groups []*format.Group) (kn
 			state[id] = d.State
 		}
 	}
-	for _, g := range groups {
+	for _, g := range wanted {
 		l, ok := listed[g.ID]
 		if s := l.State + state[g.ID]; ok && s != "Empty" && s != "Dead" {
 			active = append(active, g.ID)
@@ -179,16 +180,20 @@ func before(ctx context.Context, adm *kadm.Client, known map[string]bool, planne
 }
 
 // fetchOffsets returns what groups have committed, those that are not known left out.
-func fetchOffsets(ctx context.Context, adm *kadm.Client, known map[string]bool, groups []*format.Group) (map[string]kadm.OffsetResponses, error) {
+func fetchOffsets(ctx context.Context, adm *kadm.Client, known map[string]bool, wanted []*format.Group) (map[string]kadm.OffsetResponses, error) {
 	out := make(map[string]kadm.OffsetResponses)
-	for some := range slices.Chunk(groups, fetchMany) {
+	for some := range slices.Chunk(wanted, fetchMany) {
 		var ids []string
 		for _, g := range some {
 			if known[g.ID] {
 				ids = append(ids, g.ID)
 			}
 		}
-		for id, r := range adm.FetchManyOffsets(ctx, ids...) {
+		fetched, err := groups.Fetch(ctx, adm, ids)
+		if err != nil {
+			return nil, err
+		}
+		for id, r := range fetched {
 			err := r.Err
 			if err == nil {
 				err = r.Fetched.Error()
@@ -250,7 +255,7 @@ func commit(ctx context.Context, adm *kadm.Client, all []*format.Group) (offsets
 			}
 			err := ctx.Err()
 			if err == nil {
-				err = adm.CommitAllOffsets(ctx, group.ID, set)
+				err = kafka.Retry(ctx, adm, kafka.Patience, func() error { return adm.CommitAllOffsets(ctx, group.ID, set) })
 			}
 			if err != nil {
 				return fmt.Errorf("commit the offsets of group %s: %w", group.ID, err)
@@ -340,7 +345,10 @@ func remove(ctx context.Context, adm *kadm.Client, was *format.Group, now kadm.O
 		}
 	})
 	if was.New && !others {
-		_, err := adm.DeleteGroup(ctx, was.ID)
+		err := kafka.Retry(ctx, adm, kafka.Patience, func() error {
+			_, err := adm.DeleteGroup(ctx, was.ID)
+			return err
+		})
 		if errors.Is(err, kerr.GroupIDNotFound) {
 			return 0, false, nil
 		}
@@ -349,10 +357,13 @@ func remove(ctx context.Context, adm *kadm.Client, was *format.Group, now kadm.O
 	if n == 0 {
 		return 0, false, nil
 	}
-	resp, err := adm.DeleteOffsets(ctx, was.ID, set)
-	if err == nil {
-		err = resp.Error()
-	}
+	err = kafka.Retry(ctx, adm, kafka.Patience, func() error {
+		resp, err := adm.DeleteOffsets(ctx, was.ID, set)
+		if err != nil {
+			return err
+		}
+		return resp.Error()
+	})
 	return n, false, err
 }
 

@@ -75,20 +75,25 @@ func (r *reader) id(topic string) string {
 // committed returns where the partitions that exist begin, and where what is committed
 // in them ends.
 func (r *reader) committed(ctx context.Context) (map[place][2]int64, error) {
-	return every(r.bounds(ctx, true))
+	return r.every(ctx, true)
 }
 
 // whole is committed with open transactions.
 func (r *reader) whole(ctx context.Context) (map[place][2]int64, error) {
-	return every(r.bounds(ctx, false))
+	return r.every(ctx, false)
 }
 
 // every is for those who can do nothing with bounds of some partitions alone.
-func every(bounds map[place][2]int64, unknown map[place]error) (map[place][2]int64, error) {
-	for p, err := range unknown {
-		return nil, fmt.Errorf("list offsets of %s: %w", p, err)
-	}
-	return bounds, nil
+func (r *reader) every(ctx context.Context, committed bool) (all map[place][2]int64, err error) {
+	err = kafka.Retry(ctx, r.adm, kafka.Patience, func() error {
+		bounds, unknown := r.bounds(ctx, committed)
+		for p, err := range unknown {
+			return fmt.Errorf("list offsets of %s: %w", p, err)
+		}
+		all = bounds
+		return nil
+	})
+	return all, err
 }
 
 // bounds returns where the partitions that exist begin and end, and why that cannot be
@@ -141,7 +146,7 @@ func (r *reader) each(ctx context.Context, p place, from, to int64, bytes int32,
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case kerr.IsRetriable(err), kgo.IsRetryableBrokerErr(err):
+		case kafka.Transient(err):
 			trouble = err
 			continue
 		case err != nil:

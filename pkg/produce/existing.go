@@ -115,7 +115,7 @@ const (
 )
 
 // retry calls f until it succeeds or fails for good.
-func retry(ctx context.Context, f func() error) error {
+func retry(ctx context.Context, adm *kadm.Client, f func() error) error {
 	began := time.Now()
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		err := f()
@@ -131,6 +131,7 @@ func retry(ctx context.Context, f func() error) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		_, _ = adm.BrokerMetadata(ctx) // see kafka.Retry
 	}
 }
 
@@ -202,7 +203,7 @@ func sameEnds(a, b map[string]map[int32]bounds) bool {
 // DEBUGGING_REPLICA_ID).
 func (g *logs) look(ctx context.Context, names []string) (at map[string]map[int32]bounds, behind string, err error) {
 	var starts, ends, real kadm.ListedOffsets
-	err = retry(ctx, func() error {
+	err = retry(ctx, g.adm, func() error {
 		var err error
 		if starts, err = g.adm.ListStartOffsets(ctx, names...); err == nil {
 			err = starts.Error()
@@ -271,7 +272,7 @@ func (g *logs) realEnds(ctx context.Context, like kadm.ListedOffsets) (kadm.List
 
 // end is the real end of one partition's log, now.
 func (g *logs) end(ctx context.Context, topic string, num int32) (end int64, err error) {
-	err = retry(ctx, func() error {
+	err = retry(ctx, g.adm, func() error {
 		ends, err := g.realEnds(ctx, kadm.ListedOffsets{topic: {num: {}}})
 		end = ends[topic][num].Offset
 		return err
@@ -308,7 +309,7 @@ type scan struct {
 // broker holds, and the offset behind them.
 func (s *scan) read(ctx context.Context, from int64) (spans []span, next int64, err error) {
 	var records []byte
-	err = retry(ctx, func() error {
+	err = retry(ctx, s.logs.adm, func() error {
 		broker, id, err := s.logs.leader(ctx, s.topic, s.num)
 		if err != nil {
 			return err

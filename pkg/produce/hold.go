@@ -132,7 +132,7 @@ func (t *targets) hold(ctx context.Context, all map[string]map[string]setting) e
 	if len(change) == 0 {
 		return nil
 	}
-	err = retry(ctx, func() error {
+	err = retry(ctx, t.adm, func() error {
 		resps, err := t.adm.CommitOffsets(ctx, holdGroup, offsets)
 		if err == nil {
 			err = resps.Error()
@@ -157,7 +157,7 @@ func (t *targets) hold(ctx context.Context, all map[string]map[string]setting) e
 func (t *targets) savedConfigs(ctx context.Context) (map[string]map[string]*string, error) {
 	out := make(map[string]map[string]*string)
 	var offsets kadm.OffsetResponses
-	err := retry(ctx, func() (err error) { // the group may be the first of the cluster
+	err := retry(ctx, t.adm, func() (err error) { // the group may be the first of the cluster
 		offsets, err = t.adm.FetchOffsets(ctx, holdGroup)
 		return err
 	})

@@ -336,7 +336,7 @@ func (t *targets) purge(ctx context.Context, at map[string]map[int32]bounds) err
 }
 
 func (t *targets) deleteRecords(ctx context.Context, offsets kadm.Offsets) error {
-	return retry(ctx, func() error {
+	return retry(ctx, t.adm, func() error {
 		resps, err := t.adm.DeleteRecords(ctx, offsets)
 		if err == nil {
 			err = resps.Error()
