@@ -512,8 +512,8 @@ func (r *run) noteHidden(ctx context.Context) error {
 // where a group has to know.
 func (r *run) finish() error {
 	if !r.end.Interrupted && !r.cfg.Follow {
-		for i := range r.plan.groups {
-			if err := r.w.Write(&r.plan.groups[i]); err != nil {
+		for _, f := range r.plan.groups.Frames() {
+			if err := r.w.Write(f); err != nil {
 				return err
 			}
 		}
@@ -540,7 +540,7 @@ func (r *run) finish() error {
 func (r *run) outcome() error {
 	r.env.Log.Info(fmt.Sprintf("read %s of %s", command.Count(r.end.Records, "record"), command.Count(int64(r.source.topics()), "topic")),
 		slog.Duration("in", time.Since(r.began).Round(time.Millisecond)))
-	return command.EndStatus(&r.end, "the stream was ended properly, and what was read is whole")
+	return command.EndStatusThrough(r.out, &r.end, "the stream was ended properly, and what was read is whole")
 }
 
 // settleReceipts ends the output, so that the stages downstream come to their ends, and

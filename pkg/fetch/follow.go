@@ -14,6 +14,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/pattern"
 )
@@ -36,7 +37,7 @@ type follower struct {
 
 // A pointing is a restore point to be made once every partition has reached its target.
 type pointing struct {
-	groups []format.Group
+	groups *groups.Snapshot
 	hidden []hidden // by transactions that have been open for too long
 	time   time.Time
 }
@@ -256,7 +257,7 @@ func (s *source) aim() {
 		next := &pointing{}
 		var ends kafka.Offsets
 		var err error
-		if next.groups, err = readGroups(ctx, s.adm, s.cfg, followed); err == nil {
+		if next.groups, err = readGroups(ctx, s.adm, s.cfg, followed, s.log); err == nil {
 			next.time = time.Now()
 			ends = kafka.ListOffsets(ctx, s.cl, followed.lists(), kafka.EndOffset, !s.cfg.Uncommitted)
 			next.hidden = s.planner(s.cfg).hiddenLong(ctx, followed.lists())
@@ -302,8 +303,8 @@ func (s *source) makePoint() error {
 	f := s.follower
 	var head []byte
 	var err error
-	for i := range f.pending.groups {
-		if head, err = f.pending.groups[i].AppendFrame(head); err != nil {
+	for _, g := range f.pending.groups.Frames() {
+		if head, err = g.AppendFrame(head); err != nil {
 			return err
 		}
 	}
@@ -333,7 +334,7 @@ func (s *source) makePoint() error {
 		return err
 	}
 	s.queue.add(parcel{job: &job{head: head}})
-	s.log.Info(fmt.Sprintf("restore point of %s and %s", command.Count(int64(n), "partition"), command.Count(int64(len(f.pending.groups)), "consumer group")),
+	s.log.Info(fmt.Sprintf("restore point of %s and %s", command.Count(int64(n), "partition"), command.Count(f.pending.groups.Len(), "consumer group")),
 		"at", f.pending.time.UTC().Format(time.RFC3339))
 	f.pending = nil
 	return nil

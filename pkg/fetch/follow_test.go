@@ -22,6 +22,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/receipt"
 )
@@ -107,6 +108,9 @@ func describe(f *format.Frame) string {
 	case format.KindTopic:
 		t, _ := format.DecodeTopic(f.Raw)
 		return fmt.Sprintf("topic %s of %d", t.Name, t.Partitions)
+	case format.KindGroups:
+		g, _ := format.DecodeGroups(f.Raw)
+		return fmt.Sprintf("groups %s of %s", g.IDs, g.Include)
 	case format.KindGroup:
 		g, _ := format.DecodeGroup(f.Raw)
 		return fmt.Sprintf("group %s at %d", g.ID, g.Offsets["t"][0].Offset)
@@ -159,7 +163,7 @@ func TestFollow(t *testing.T) {
 	// What is there at the start ends with a restore point: groups, marks, point.
 	at := f.until(0, "point")
 	f.mu.Lock()
-	if got := f.frames[max(at-3, 0):at]; !slices.Equal(got, []string{"group g at 2", "mark t/0 3", "mark t/1 0"}) {
+	if got := f.frames[max(at-4, 0):at]; !slices.Equal(got, []string{"groups [g] of [^]", "group g at 2", "mark t/0 3", "mark t/1 0"}) {
 		t.Errorf("before the point comes %q", got)
 	}
 	f.mu.Unlock()
@@ -352,6 +356,10 @@ func (w *world) committed(topic string) map[int32]int64 {
 	offsets, err := w.adm.FetchOffsets(w.Context(), "workers")
 	if err != nil {
 		w.Fatal(err)
+	}
+	read, err := groups.Read(w.Context(), w.adm, groups.Request{Topics: map[string]string{topic: ""}})
+	if err != nil || read.Len() > 0 {
+		w.Errorf("a backup would have the group of workers: %v, %+v", err, read)
 	}
 	out := make(map[int32]int64)
 	for num, o := range offsets[topic] {

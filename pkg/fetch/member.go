@@ -21,6 +21,7 @@ import (
 
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/cursor"
+	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/receipt"
 )
@@ -274,6 +275,10 @@ func (m *member) commit(ctx context.Context, r *receipt.Receipt) {
 	if len(offsets) == 0 {
 		return
 	}
+	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		groups.MarkOwn(req)
+		return nil
+	})
 	m.cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 		if err != nil {
 			m.log.Warn(fmt.Sprintf("group %s: cannot commit, and will try again: %v", m.group, err))

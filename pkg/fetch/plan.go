@@ -25,7 +25,7 @@ type plan struct {
 	cluster string
 	time    time.Time // when the end offsets were taken
 	topics  []format.Topic
-	groups  []format.Group
+	groups  *groups.Snapshot
 	hidden  []hidden // to be said at the first restore point while following
 	parts   []*partition
 	// unplaced are partitions of which the offsets are not known yet: they have no
@@ -71,7 +71,7 @@ func (p *planner) plan(ctx context.Context, meta kadm.Metadata, selected selecti
 		return nil, err
 	}
 	// The groups before the ends, so that no committed offset is past them.
-	if out.groups, err = readGroups(ctx, p.adm, p.cfg, selected); err != nil {
+	if out.groups, err = readGroups(ctx, p.adm, p.cfg, selected, p.log); err != nil {
 		return nil, err
 	}
 	out.time = time.Now()
@@ -256,7 +256,7 @@ func (p *planner) giveUp(plan *plan) error {
 
 // readGroups reads the groups that cfg asks for, as far as they are about the selected
 // topics.
-func readGroups(ctx context.Context, adm *kadm.Client, cfg Config, selected selection) ([]format.Group, error) {
+func readGroups(ctx context.Context, adm *kadm.Client, cfg Config, selected selection, log *slog.Logger) (*groups.Snapshot, error) {
 	if len(cfg.Groups) == 0 {
 		return nil, nil
 	}
@@ -272,7 +272,10 @@ func readGroups(ctx context.Context, adm *kadm.Client, cfg Config, selected sele
 	if err != nil {
 		return nil, err
 	}
-	return out.Groups, nil
+	for _, what := range out.LeftOut {
+		log.Warn(what)
+	}
+	return out, nil
 }
 
 // configs returns the configs of topics. Those that cannot be had are left out, and

@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/kafka"
@@ -28,13 +29,23 @@ const (
 	// Produce is the group in which kbk-produce keeps what topic configs are to be when
 	// a restore is over.
 	Produce = "kbk-produce"
-	// FetchMetadata is the metadata of the offsets that kbk-fetch --group commits, whose
+	// fetchMetadata is the metadata of the offsets that kbk-fetch --group commits, whose
 	// group may have any name.
-	FetchMetadata = "kbk-fetch: stored up to here"
+	fetchMetadata = "kbk-fetch: stored up to here"
 )
 
+// MarkOwn marks what is about to be committed as kbk's own.
+func MarkOwn(req *kmsg.OffsetCommitRequest) {
+	metadata := fetchMetadata
+	for i := range req.Topics {
+		for j := range req.Topics[i].Partitions {
+			req.Topics[i].Partitions[j].Metadata = &metadata
+		}
+	}
+}
+
 // own tells whether a committed offset is kbk's own.
-func own(group, metadata string) bool { return group == Produce || metadata == FetchMetadata }
+func own(group, metadata string) bool { return group == Produce || metadata == fetchMetadata }
 
 // A Request says which groups to read, and of which topics.
 type Request struct {
@@ -51,17 +62,24 @@ type Snapshot struct {
 	own     []string // groups that are kbk's own
 }
 
-// Write writes the snapshot's frames.
-func (s *Snapshot) Write(w *format.Writer) error {
-	if err := w.Write(&s.Asked); err != nil {
-		return err
+// Frames are the frames of the snapshot, none where nobody asked for groups.
+func (s *Snapshot) Frames() []format.Encoder {
+	if s == nil {
+		return nil
 	}
+	out := []format.Encoder{&s.Asked}
 	for i := range s.Groups {
-		if err := w.Write(&s.Groups[i]); err != nil {
-			return fmt.Errorf("group %s: %w", s.Groups[i].ID, err)
-		}
+		out = append(out, &s.Groups[i])
 	}
-	return nil
+	return out
+}
+
+// Len is the number of groups.
+func (s *Snapshot) Len() int64 {
+	if s == nil {
+		return 0
+	}
+	return int64(len(s.Groups))
 }
 
 // Read returns the committed offsets of groups, by group id. Classic groups and those of

@@ -43,8 +43,8 @@ func TestRead(t *testing.T) {
 	commit("app-2", "c", 0, "")
 	commit("other", "a", 0, "")
 	commit(Produce, "a", 0, `{"retention.ms": "1"}`)
-	commit("nightly", "a", 0, FetchMetadata)
-	commit("mixed", "a", 0, FetchMetadata)
+	commit("nightly", "a", 0, fetchMetadata)
+	commit("mixed", "a", 0, fetchMetadata)
 	commit("mixed", "a", 1, "")
 	fake.ControlKey(int16(kmsg.ListGroups), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		fake.KeepControl()
@@ -106,8 +106,10 @@ func TestRead(t *testing.T) {
 		if err := w.WriteHeader(&format.Header{Content: format.ContentRecords}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Write(w); err != nil {
-			t.Fatal(err)
+		for _, f := range s.Frames() {
+			if err := w.Write(f); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := w.Close(new(format.End)); err != nil {
 			t.Fatal(err)

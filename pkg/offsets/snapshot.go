@@ -68,7 +68,12 @@ func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.
 	if cfg.JSON {
 		err = printGroups(all.Groups, out)
 	} else {
-		err = errors.Join(all.Write(w), w.Close(end))
+		for _, f := range all.Frames() {
+			if err == nil {
+				err = w.Write(f)
+			}
+		}
+		err = errors.Join(err, w.Close(end))
 	}
 	if err != nil {
 		return err
