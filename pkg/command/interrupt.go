@@ -3,12 +3,18 @@ package command
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // Interruptible returns a reader of r whose Read gives up when ctx ends. Reads of
 // a pipe cannot be ended otherwise: the one under way is left behind.
-func Interruptible(ctx context.Context, r io.Reader) io.Reader {
-	i := &interruptible{ctx: ctx, ask: make(chan []byte), got: make(chan readResult, 1)}
+func Interruptible(ctx context.Context, r io.Reader) io.Reader { return Ticking(ctx, r, nil, nil) }
+
+// Ticking is [Interruptible], and its Read calls do at each tick. That is on the goroutine
+// that reads: what belongs to it can be looked after while no input comes. An error of do
+// is one of Read.
+func Ticking(ctx context.Context, r io.Reader, tick <-chan time.Time, do func() error) io.Reader {
+	i := &interruptible{ctx: ctx, ask: make(chan []byte), got: make(chan readResult, 1), tick: tick, do: do}
 	go func() {
 		for {
 			select {
@@ -27,6 +33,9 @@ type interruptible struct {
 	ctx context.Context
 	ask chan []byte
 	got chan readResult
+
+	tick <-chan time.Time
+	do   func() error
 }
 
 type readResult struct {
@@ -34,18 +43,24 @@ type readResult struct {
 	err error
 }
 
-// Read implements io.Reader. After an error of the context it must not be called
-// again: b may still be written to.
+// Read implements io.Reader. After an error of the context or of do it must not be
+// called again: b may still be written to.
 func (i *interruptible) Read(b []byte) (int, error) {
 	select {
 	case i.ask <- b:
 	case <-i.ctx.Done():
 		return 0, context.Cause(i.ctx)
 	}
-	select {
-	case r := <-i.got:
-		return r.n, r.err
-	case <-i.ctx.Done():
-		return 0, context.Cause(i.ctx)
+	for {
+		select {
+		case r := <-i.got:
+			return r.n, r.err
+		case <-i.tick:
+			if err := i.do(); err != nil {
+				return 0, err
+			}
+		case <-i.ctx.Done():
+			return 0, context.Cause(i.ctx)
+		}
 	}
 }

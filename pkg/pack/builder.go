@@ -1,7 +1,9 @@
 package pack
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +18,7 @@ type builder struct {
 	chunk   []byte       // not yet compressed
 	chunks  []*chunk     // compressed, or being so
 	raw     int64        // bytes in all, uncompressed
+	left    []string     // filters that marks say have left out or changed records of it
 	cutOff  atomic.Int64 // bytes of memory that chunks take
 	counted int64        // of held, what the packer knows
 
@@ -51,11 +54,23 @@ func (s *builder) append(ctx context.Context, out *output, f *format.Frame) erro
 	return s.cut(ctx, out)
 }
 
+// scanned takes a mark of the segment's partition, behind its records.
+func (s *builder) scanned(m *format.Mark) {
+	s.meta.Next = max(s.meta.Next, m.Next)
+	s.meta.TopicID = cmp.Or(s.meta.TopicID, m.TopicID)
+	for _, f := range m.Filters {
+		if !slices.Contains(s.meta.Filters, f) {
+			s.meta.Filters = append(slices.Clip(s.meta.Filters), f) // those of all segments stay as they are
+			s.left = append(s.left, f)
+		}
+	}
+}
+
 // mark appends a mark frame of the segment's partition.
 func (s *builder) mark(next int64) error {
 	var err error
 	s.chunk, err = (&format.Mark{
-		Topic: s.meta.Topic, Partition: s.meta.Partition, Next: next, MarkInfo: format.MarkInfo{TopicID: s.meta.TopicID},
+		Topic: s.meta.Topic, Partition: s.meta.Partition, Next: next, MarkInfo: format.MarkInfo{TopicID: s.meta.TopicID, Filters: s.left},
 	}).AppendFrame(s.chunk)
 	return err
 }

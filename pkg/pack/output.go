@@ -40,7 +40,6 @@ type output struct {
 	items    chan item
 	room     *semaphore.Weighted // for segments that are closed
 	capacity int64
-	closing  chan struct{} // closed when nothing more is put in
 	buffers  sync.Pool
 
 	// Of what was written; to be read when the group is done.
@@ -55,7 +54,6 @@ func newOutput(ctx context.Context, g *errgroup.Group, w *format.Writer, cfg Con
 		items:    make(chan item, 64),
 		room:     semaphore.NewWeighted(cfg.Memory / 4),
 		capacity: cfg.Memory / 4,
-		closing:  make(chan struct{}),
 		buffers:  sync.Pool{New: func() any { b := make([]byte, 0, segment.ChunkSize+segment.ChunkSize/16); return &b }},
 	}
 	for range runtime.GOMAXPROCS(0) {
@@ -69,8 +67,8 @@ func newOutput(ctx context.Context, g *errgroup.Group, w *format.Writer, cfg Con
 	return o, nil
 }
 
+// close says that nothing more is put in. It is for whoever puts in, as all that does so.
 func (o *output) close() {
-	close(o.closing)
 	close(o.jobs)
 	close(o.items)
 }

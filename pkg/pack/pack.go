@@ -1,15 +1,14 @@
 package pack
 
 import (
+	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -33,19 +32,27 @@ type partition struct {
 	mark    []byte   // a mark frame that waits for the open segment
 }
 
+// position is the offset that no record and no mark may be below, and false where there
+// is none yet.
+func (p *partition) position() (int64, bool) {
+	if p.open != nil {
+		return p.open.meta.Next, true
+	}
+	return p.next, p.begun
+}
+
 type key struct {
 	topic string
 	num   int32
 }
 
-// A packer gathers records into segments. Its lock is held by whoever works on
-// partitions; the goroutine that reads gives it up only while it waits for input,
-// so that taking it costs nothing per record.
+// A packer gathers records into segments. It belongs to the goroutine that reads the
+// input, and so does the closing of segments by their age, which the input calls for
+// while it waits.
 type packer struct {
 	cfg Config
 	out *output
 
-	mu     sync.Mutex
 	parts  map[key]*partition
 	topics map[string][]byte // the topic frame of each topic, as it came
 	ids    map[string]string // and its topic id
@@ -55,32 +62,23 @@ type packer struct {
 	held    int64 // bytes of open segments
 }
 
-// unlocking is an input whose reads give up a lock.
-type unlocking struct {
-	r  io.Reader
-	mu *sync.Mutex
-}
-
-// Read implements io.Reader.
-func (u unlocking) Read(b []byte) (int, error) {
-	u.mu.Unlock()
-	defer u.mu.Lock()
-	return u.r.Read(b)
-}
-
 // Pack reads a stream of records and writes it as a stream of segments.
 func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) error {
 	began := time.Now()
+	g, ctx := errgroup.WithContext(ctx)
 	p := &packer{
 		cfg:    cfg,
 		parts:  make(map[key]*partition),
 		topics: make(map[string][]byte),
 		ids:    make(map[string]string),
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	p.mu.Lock() // as the input expects it
-	defer p.mu.Unlock()
-	r := format.NewReader(unlocking{command.Interruptible(ctx, in), &p.mu}, int(cfg.MaxFrame))
+	var tick <-chan time.Time
+	if cfg.SegmentAge > 0 {
+		ticker := time.NewTicker(max(cfg.SegmentAge/10, 10*time.Millisecond))
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	r := format.NewReader(command.Ticking(ctx, in, tick, func() error { return p.closeAged(ctx) }), int(cfg.MaxFrame))
 	h, err := r.Header()
 	if err != nil {
 		return command.Input(err)
@@ -93,7 +91,7 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	}
 	p.filters = h.Filters
 	if h.Window != nil {
-		p.filters = append(slices.Clone(h.Filters), "window")
+		p.filters = append(slices.Clone(h.Filters), windowed)
 	}
 	w := format.NewWriter(out)
 	h.Content, h.Window = format.ContentSegments, nil // it is in the segments
@@ -105,20 +103,12 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	}
 	end := new(format.End)
 	g.Go(func() error {
-		p.mu.Lock()
-		defer p.mu.Unlock()
 		defer p.out.close()
 		var err error
 		end, err = p.read(ctx, r)
 		return err
 	})
-	if cfg.SegmentAge > 0 {
-		g.Go(func() error { return p.watch(ctx, p.out.closing) })
-	}
-	p.mu.Unlock()
-	err = g.Wait()
-	p.mu.Lock()
-	if err != nil {
+	if err := g.Wait(); err != nil {
 		return err
 	}
 	segments, raw, packed := p.out.segments, p.out.raw, p.out.packed
@@ -131,6 +121,10 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	return command.EndStatusThrough(out, end, "what the source had read is packed")
 }
+
+// windowed stands among the filters of a segment for a window: not all of the records
+// that were scanned need be here.
+const windowed = "window"
 
 // segmentHeader is the header that segments begin with: like the stream's, but
 // without what is different in every run, so that the same records give the same
@@ -168,8 +162,8 @@ func (p *packer) read(ctx context.Context, r *format.Reader) (*format.End, error
 			if err = p.closeAll(ctx); err == nil {
 				err = p.out.pass(ctx, f.Raw)
 			}
-		case format.KindSeg:
-			err = errors.New("a segment in a stream of records")
+		case format.KindSeg, format.KindBatch:
+			err = corrupt("a %s frame in a stream of records", f.Name)
 		case format.KindEnd:
 			if err := p.closeAll(ctx); err != nil {
 				return nil, err
@@ -261,8 +255,12 @@ func (p *packer) makeRoom(ctx context.Context) error {
 }
 
 func outOfOrder(f *format.Frame, next int64) error {
-	return command.WithStatus(command.Corrupt,
-		fmt.Errorf("standard input: %s/%d: record of offset %d where %d or above is due: records of a partition must come in order", f.Topic, f.Partition, f.Offset, next))
+	return corrupt("%s/%d: record of offset %d where %d or above is due: records of a partition must come in order", f.Topic, f.Partition, f.Offset, next)
+}
+
+// corrupt is the error for an input that says what cannot be.
+func corrupt(why string, args ...any) error {
+	return command.WithStatus(command.Corrupt, command.Input(fmt.Errorf(why, args...)))
 }
 
 func (p *packer) openSegment(part *partition) (*builder, error) {
@@ -346,9 +344,13 @@ func (p *packer) marked(ctx context.Context, f *format.Frame) error {
 		return command.Input(err)
 	}
 	part := p.partition(m.Topic, m.Partition)
-	if m.TopicID != "" {
-		part.topicID = m.TopicID
+	if at, known := part.position(); known && m.Next < at && !m.Begins {
+		return corrupt("%s/%d: a mark at offset %d behind %d, which does not say that it begins anew", m.Topic, m.Partition, m.Next, at)
 	}
+	if m.TopicID != "" && part.topicID != "" && m.TopicID != part.topicID {
+		return corrupt("%s/%d: a mark of topic id %s where the topic's id is %s", m.Topic, m.Partition, m.TopicID, part.topicID)
+	}
+	part.topicID = cmp.Or(part.topicID, m.TopicID)
 	if len(m.Lost) > 0 || m.Begins { // the segment scanned what is before, and no more
 		if err := p.closeSegment(ctx, part); err != nil {
 			return err
@@ -358,35 +360,27 @@ func (p *packer) marked(ctx context.Context, f *format.Frame) error {
 		part.next, part.begun = m.Next, true
 		return p.out.pass(ctx, f.Raw)
 	}
-	part.open.meta.Next = max(part.open.meta.Next, m.Next)
+	part.open.scanned(m)
 	part.mark = slices.Clone(f.Raw)
-	if m.End != nil && m.Next >= *m.End { // the partition's last one
+	// It has to be kept: as the partition's last one, or for what it says beside how far
+	// the partition was scanned.
+	if m.End != nil && m.Next >= *m.End || !progress(m, f.Raw) {
 		return p.closeSegment(ctx, part)
 	}
 	return nil
 }
 
-// watch closes segments that are open for too long, also while no input comes.
-func (p *packer) watch(ctx context.Context, over <-chan struct{}) error {
-	tick := time.NewTicker(max(p.cfg.SegmentAge/10, 10*time.Millisecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-over:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-		if err := p.closeAged(ctx); err != nil {
-			return err
-		}
-	}
+// progress tells whether all that a mark says is how far its partition was scanned: then a
+// later one of the same segment takes its place.
+func progress(m *format.Mark, raw []byte) bool {
+	only := format.Mark{Topic: m.Topic, Partition: m.Partition, Next: m.Next,
+		MarkInfo: format.MarkInfo{TopicID: m.TopicID, LeaderEpoch: m.LeaderEpoch, LogStart: m.LogStart, End: m.End}}
+	encoded, err := only.AppendFrame(nil)
+	return err == nil && bytes.Equal(encoded, raw)
 }
 
+// closeAged closes segments that are open for too long.
 func (p *packer) closeAged(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, part := range p.parts {
 		if part.open != nil && time.Since(part.open.opened) >= p.cfg.SegmentAge {
 			if err := p.closeSegment(ctx, part); err != nil {

@@ -608,3 +608,49 @@ func endOf(t testing.TB, stream []byte) *format.End {
 		}
 	}
 }
+
+// TestAgeAndFailure packs with segments that are closed by their age, into an output that
+// is slow, an input that turns out to be corrupt, or a command that is told to stop at
+// once: it must end with an error, and not with a panic.
+func TestAgeAndFailure(t *testing.T) {
+	whole := stream(t, random(1, 20, 3000))
+	half := whole[:len(whole)/2]
+	for name, test := range map[string]struct {
+		input  []byte
+		stop   bool
+		status int
+	}{
+		"corrupt":   {append(bytes.Clone(half), 0xff, 0xff, 0xff), false, command.Corrupt},
+		"truncated": {half, false, command.Corrupt},
+		"stopped":   {whole, true, command.Interrupted},
+	} {
+		for i := range 10 {
+			ctx, cancel := context.WithCancel(t.Context())
+			cfg := testConfig()
+			cfg.SegmentAge, cfg.Memory, cfg.SegmentSize = time.Millisecond, minMemory, 5_000
+			out := &slowWriter{pause: time.Duration(i+5) * time.Millisecond}
+			if test.stop {
+				out.stopAt, out.stop = 3, cancel
+			}
+			if err := Pack(ctx, cfg, testEnv(), bytes.NewReader(test.input), out); command.StatusOf(err) != test.status {
+				t.Errorf("%s, try %d: %v", name, i, err)
+			}
+			cancel()
+		}
+	}
+}
+
+// A slowWriter takes its time for each write, and calls stop in one.
+type slowWriter struct {
+	pause  time.Duration
+	stopAt int
+	stop   func()
+}
+
+func (w *slowWriter) Write(b []byte) (int, error) {
+	time.Sleep(w.pause)
+	if w.stopAt--; w.stopAt == 0 {
+		w.stop()
+	}
+	return len(b), nil
+}

@@ -25,7 +25,9 @@ type unpacker struct {
 	opener  *segment.Opener
 	queue   *ordered.Queue
 	window  *format.Window
+	order   segment.Order
 	topics  map[string]bool // that have had a topic frame
+	freed   chan []byte     // the memory of segments that are unpacked
 	records atomic.Int64
 	plain   int64 // segments that were not encrypted
 }
@@ -52,7 +54,9 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 		opener: segment.NewOpener(cfg.Identities, cfg.MaxFrame),
 		queue:  ordered.NewQueue(cfg.Memory/4, cfg.Memory/4), // the rest is for what is being read, and for the garbage collector
 		window: h.Window,
+		order:  segment.Order{Window: h.Window},
 		topics: make(map[string]bool),
+		freed:  make(chan []byte, keptBuffers),
 	}
 	end, segments := new(format.End), int64(0)
 	g.Go(func() error {
@@ -61,7 +65,8 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 		end, segments, err = u.read(ctx, r)
 		return err
 	})
-	u.queue.Start(ctx, g, w.WriteRaw)
+	// What waits for more to come may wait for long.
+	u.queue.Start(ctx, g, func(frames []byte) error { return errors.Join(w.WriteRaw(frames), w.Flush()) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -78,46 +83,71 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	return command.EndStatusThrough(out, end, "what the source had read is unpacked")
 }
 
+// keptBuffers is how many buffers of segments wait to be read into again.
+const keptBuffers = 4
+
 func (u *unpacker) read(ctx context.Context, r *format.Reader) (end *format.End, segments int64, err error) {
 	for {
+		select {
+		case b := <-u.freed:
+			r.Reuse(b)
+		default:
+		}
 		f, err := r.Next()
 		if err != nil {
 			return nil, 0, command.Input(err)
 		}
 		switch f.Kind {
 		case format.KindSeg:
-			raw := r.Own()
-			m, data, err := format.DecodeSegment(raw)
-			if err != nil {
-				return nil, 0, command.Input(err)
-			}
 			segments++
-			if m.Cipher == "" {
-				u.plain++
-			}
-			withTopic := !u.topics[m.Topic]
-			u.topics[m.Topic] = true
-			err = u.queue.Put(ctx, int64(len(raw)), func(_ context.Context, out *ordered.Output) error {
-				return u.unpack(m, data, withTopic, out)
-			})
-			if err != nil {
-				return nil, 0, err
-			}
+			err = u.segment(ctx, r.Own())
 		case format.KindEnd:
 			end, err := format.DecodeEnd(f.Raw)
 			return end, segments, err
-		case format.KindRec:
-			return nil, 0, command.WithStatus(command.Corrupt, errors.New("standard input: a record in a stream of segments"))
+		case format.KindRec, format.KindBatch:
+			err = corrupt("a %s frame in a stream of segments", f.Name)
 		case format.KindTopic:
-			if err := u.topic(ctx, f.Raw); err != nil {
-				return nil, 0, err
+			err = u.topic(ctx, f.Raw)
+		case format.KindMark:
+			var m *format.Mark
+			if m, err = format.DecodeMark(f.Raw); err == nil {
+				err = u.order.Mark(m)
 			}
+			if err != nil {
+				return nil, 0, command.Input(err)
+			}
+			err = u.pass(ctx, f.Raw)
 		default:
-			if err := u.pass(ctx, f.Raw); err != nil {
-				return nil, 0, err
-			}
+			err = u.pass(ctx, f.Raw)
+		}
+		if err != nil {
+			return nil, 0, err
 		}
 	}
+}
+
+// segment queues a segment to be unpacked.
+func (u *unpacker) segment(ctx context.Context, raw []byte) error {
+	m, data, err := format.DecodeSegment(raw)
+	if err == nil {
+		err = u.order.Segment(m)
+	}
+	if err != nil {
+		return command.Input(err)
+	}
+	if m.Cipher == "" {
+		u.plain++
+	}
+	withTopic := !u.topics[m.Topic]
+	u.topics[m.Topic] = true
+	return u.queue.Put(ctx, int64(len(raw)), func(_ context.Context, out *ordered.Output) error {
+		err := u.unpack(m, data, withTopic, out)
+		select {
+		case u.freed <- raw:
+		default: // there are enough
+		}
+		return err
+	})
 }
 
 // topic passes a topic frame on.
@@ -126,6 +156,7 @@ func (u *unpacker) topic(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return command.Input(err)
 	}
+	u.order.Topic(t)
 	u.topics[t.Name] = true
 	return u.pass(ctx, raw)
 }
@@ -143,33 +174,32 @@ func (u *unpacker) pass(ctx context.Context, raw []byte) error {
 func (u *unpacker) unpack(m *format.Segment, data []byte, withTopic bool, out *ordered.Output) error {
 	from, next, since, until := u.window.Bounds(m.Topic, m.Partition)
 	from = max(from, m.DropBelow)
+	if m.DropFrom > 0 {
+		next = min(next, m.DropFrom)
+	}
 	put := int64(0)
 	buf := out.Buffer()
-	err := u.opener.Open(m, data, func(f *format.Frame) error {
+	err := u.opener.Open(m, data, func(f *format.Frame) (err error) {
 		switch f.Kind {
 		case format.KindRec:
 			if f.Offset < from || f.Offset >= next || f.Timestamp < since || f.Timestamp > until {
 				return nil
 			}
 			put++
+			buf = append(buf, f.Raw...)
 		case format.KindTopic:
-			if !withTopic { // the stream around the segments has it
-				return nil
+			if withTopic { // else the stream around the segments has it
+				buf = append(buf, f.Raw...)
 			}
 		case format.KindMark:
-			mark, err := format.DecodeMark(f.Raw)
-			if err != nil {
-				return command.WithStatus(command.Corrupt, fmt.Errorf("segment of %s/%d: inside: %w", m.Topic, m.Partition, err))
-			}
-			if mark.Next < from || mark.Next > next { // of the bounds themselves the source has marks
-				return nil
-			}
+			buf, err = appendMark(buf, m, f.Raw, from, next)
+		default:
+			buf = append(buf, f.Raw...)
 		}
-		buf = append(buf, f.Raw...)
-		if len(buf) < ordered.ChunkSize {
-			return nil
+		if err != nil || len(buf) < ordered.ChunkSize {
+			return err
 		}
-		err := out.Emit(buf)
+		err = out.Emit(buf)
 		buf = out.Buffer()
 		return err
 	})
@@ -178,4 +208,22 @@ func (u *unpacker) unpack(m *format.Segment, data []byte, withTopic bool, out *o
 	}
 	u.records.Add(put)
 	return out.Emit(buf)
+}
+
+// appendMark appends a mark that is in segment m, unless it is outside of [from, next]: of
+// the bounds themselves the source has marks. What left out or changed records of the
+// segment is said by the mark, for nothing else in a stream of records can.
+func appendMark(buf []byte, m *format.Segment, raw []byte, from, next int64) ([]byte, error) {
+	mark, err := format.DecodeMark(raw)
+	if err != nil {
+		return nil, err // the opener has decoded it before
+	}
+	switch {
+	case mark.Next < from || mark.Next > next:
+		return buf, nil
+	case mark.Next == m.From || len(m.Filters) == 0:
+		return append(buf, raw...), nil
+	}
+	mark.Filters = m.Filters
+	return mark.AppendFrame(buf)
 }

@@ -177,51 +177,33 @@ func changed(err error) error {
 
 // inspect reads what is in a segment and holds it against what the segment says.
 func inspect(m *format.Segment, plain *counter, r *format.Reader, each func(*format.Frame) error) error {
-	if _, err := r.Header(); err != nil {
+	h, err := r.Header()
+	var in *inside
+	if err == nil {
+		in, err = newInside(h)
+	}
+	if err != nil {
 		return fmt.Errorf("inside: %w", err)
 	}
-	got := format.Segment{First: -1, Last: -1}
+	in.topic, in.partition, in.known = m.Topic, m.Partition, true
 	for {
 		f, err := r.Next()
+		if err == nil {
+			err = in.frame(f)
+		}
+		if err == nil && f.Kind == format.KindRec && (f.Offset < m.From || f.Offset >= m.Next) {
+			err = fmt.Errorf("a record of offset %d outside [%d, %d)", f.Offset, m.From, m.Next)
+		}
 		if err != nil {
 			return fmt.Errorf("inside: %w", err)
 		}
-		switch f.Kind {
-		case format.KindEnd:
-			return compare(m, &got, plain.n)
-		case format.KindRec:
-			if f.Topic != m.Topic || f.Partition != m.Partition {
-				return fmt.Errorf("inside is a record of %s/%d", f.Topic, f.Partition)
-			}
-			if f.Offset <= got.Last || f.Offset < m.From || f.Offset >= m.Next {
-				return fmt.Errorf("inside is a record of offset %d behind %d", f.Offset, got.Last)
-			}
-			if got.Records == 0 {
-				got.First, got.MinTimestamp, got.MaxTimestamp = f.Offset, f.Timestamp, f.Timestamp
-			}
-			got.Records++
-			got.Last = f.Offset
-			got.MinTimestamp, got.MaxTimestamp = min(got.MinTimestamp, f.Timestamp), max(got.MaxTimestamp, f.Timestamp)
+		if f.Kind == format.KindEnd {
+			return in.compare(m, plain.n)
 		}
 		if err := each(f); err != nil {
 			return err
 		}
 	}
-}
-
-// compare holds what a segment was found to be against what it says it is.
-func compare(want, got *format.Segment, rawSize int64) error {
-	switch {
-	case rawSize != want.RawSize:
-		return fmt.Errorf("%d bytes uncompressed, not %d", rawSize, want.RawSize)
-	case got.Records != want.Records:
-		return fmt.Errorf("%d records, not %d", got.Records, want.Records)
-	case got.First != want.First || got.Last != want.Last:
-		return fmt.Errorf("offsets %d to %d, not %d to %d", got.First, got.Last, want.First, want.Last)
-	case got.MinTimestamp != want.MinTimestamp || got.MaxTimestamp != want.MaxTimestamp:
-		return fmt.Errorf("timestamps %d to %d, not %d to %d", got.MinTimestamp, got.MaxTimestamp, want.MinTimestamp, want.MaxTimestamp)
-	}
-	return nil
 }
 
 // A counter counts what is read through it, and fails at more than max: what a
