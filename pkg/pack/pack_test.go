@@ -359,6 +359,67 @@ func TestBadInput(t *testing.T) {
 		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 4}))
 		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 4}))
 	})
+	back := stream(t, func(w *format.Writer) {
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 0}))
+		for o := range int64(12) {
+			ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: o}))
+		}
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 12, MarkInfo: format.MarkInfo{Begins: true}})) // closes the segment
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 7}))
+	})
+	backOpen := stream(t, func(w *format.Writer) {
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 11}))
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 7}))
+	})
+	otherID := stream(t, func(w *format.Writer) {
+		ok(t, w.Write(&format.Topic{Name: "t", ID: "A"}))
+		ok(t, w.Write(&format.Mark{Topic: "t", MarkInfo: format.MarkInfo{TopicID: "B"}}))
+	})
+	batch := func(content string) []byte {
+		var b bytes.Buffer
+		w := format.NewWriter(&b)
+		ok(t, w.WriteHeader(&format.Header{Content: content}))
+		ok(t, w.Write(&format.Batch{Topic: "t", Records: 1, Data: []byte("x")}))
+		ok(t, w.Close(&format.End{}))
+		return b.Bytes()
+	}
+	small := testConfig()
+	small.SegmentSize = 10_000
+	many := packed(t, small, stream(t, random(1, 1, 100)))
+	// segmentsOf is many with the frames that change leaves of each of its segments, by number.
+	segmentsOf := func(change func(n int, raw []byte) [][]byte) []byte {
+		var b bytes.Buffer
+		w := format.NewWriter(&b)
+		ok(t, w.WriteHeader(&format.Header{Content: format.ContentSegments}))
+		n := 0
+		for _, f := range frames(t, many) {
+			kept := [][]byte{f.Raw}
+			if f.Kind == format.KindSeg {
+				kept = change(n, f.Raw)
+				n++
+			}
+			for _, raw := range kept {
+				ok(t, w.WriteRaw(raw))
+			}
+		}
+		ok(t, w.Close(&format.End{}))
+		if n < 4 {
+			t.Fatalf("only %d segments", n)
+		}
+		return b.Bytes()
+	}
+	missing := segmentsOf(func(n int, raw []byte) [][]byte {
+		if n == 1 {
+			return nil
+		}
+		return [][]byte{raw}
+	})
+	twice := segmentsOf(func(n int, raw []byte) [][]byte {
+		if n == 1 {
+			return [][]byte{raw, raw}
+		}
+		return [][]byte{raw}
+	})
 	pack, unpack := Pack, Unpack
 	for name, c := range map[string]struct {
 		run    func(context.Context, Config, *command.Env, io.Reader, io.Writer) error
@@ -371,6 +432,13 @@ func TestBadInput(t *testing.T) {
 		"text":             {pack, []byte("hello, world"), "not a kbk stream", command.Corrupt},
 		"packed":           {pack, segs, "packed already", command.Usage},
 		"disorder":         {pack, disorder, "t/0: record of offset 4 where 5 or above is due", command.Corrupt},
+		"a mark back":      {pack, back, "t/0: a mark at offset 7 behind 12, which does not say that it begins anew", command.Corrupt},
+		"a mark back, 2":   {pack, backOpen, "t/0: a mark at offset 7 behind 12", command.Corrupt},
+		"another topic id": {pack, otherID, "t/0: a mark of topic id B where the topic's id is A", command.Corrupt},
+		"a batch":          {pack, batch(format.ContentRecords), "a batch frame in a stream of records", command.Corrupt},
+		"a batch, packed":  {unpack, batch(format.ContentSegments), "a batch frame in a stream of segments", command.Corrupt},
+		"missing segment":  {unpack, missing, "what is between is missing", command.Corrupt},
+		"segment twice":    {unpack, twice, "has come before", command.Corrupt},
 		"cut segments":     {unpack, segs[:len(segs)-20], "stream ended before its end frame", command.Corrupt},
 		"records":          {unpack, good, "not packed", command.Usage},
 		"damaged segments": {unpack, damaged, "sha256", command.Corrupt},
@@ -653,4 +721,156 @@ func (w *slowWriter) Write(b []byte) (int, error) {
 		w.stop()
 	}
 	return len(b), nil
+}
+
+// TestMarksSay packs marks that say more than how far a partition was scanned: each of
+// them comes out, behind the segment that holds what it covers, as it came.
+func TestMarksSay(t *testing.T) {
+	epoch, later := int32(3), []byte("\x85dmarkat\x00\x08\xa1elater\x01") // with a key of a later version
+	for name, raw := range map[string][]byte{
+		"open":     frame(t, &format.Mark{Topic: "t", Next: 8, MarkInfo: format.MarkInfo{Open: &[2]int64{8, 12}}}),
+		"deleted":  frame(t, &format.Mark{Topic: "t", Next: 8, MarkInfo: format.MarkInfo{Deleted: true}}),
+		"filters":  frame(t, &format.Mark{Topic: "t", Next: 8, MarkInfo: format.MarkInfo{Filters: []string{"x"}}}),
+		"branch":   frame(t, &format.Mark{Topic: "t", Next: 3, MarkInfo: format.MarkInfo{Begins: true, Branch: true}}),
+		"lost":     frame(t, &format.Mark{Topic: "t", Next: 8, MarkInfo: format.MarkInfo{Lost: [][2]int64{{5, 8}}}}),
+		"a later":  later,
+		"progress": frame(t, &format.Mark{Topic: "t", Next: 8, MarkInfo: format.MarkInfo{LeaderEpoch: &epoch}}),
+	} {
+		var in bytes.Buffer
+		w := format.NewWriter(&in)
+		ok(t, w.WriteHeader(&format.Header{Content: format.ContentRecords}))
+		ok(t, w.Write(&format.Mark{Topic: "t"}))
+		for o := range int64(5) {
+			ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: o}))
+		}
+		ok(t, w.WriteRaw(raw))
+		for o := range int64(5) {
+			ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: o + 8}))
+		}
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 20}))
+		ok(t, w.Close(&format.End{}))
+		at, segments := -1, 0
+		for _, f := range frames(t, packed(t, testConfig(), in.Bytes())) {
+			if f.Kind == format.KindSeg {
+				segments++
+			}
+			if bytes.Equal(f.Raw, raw) {
+				at = segments
+			}
+		}
+		want := 1 // behind the first segment of two
+		if name == "progress" {
+			want = -1
+		}
+		if at != want || segments != max(1, 2*want) {
+			t.Errorf("%s: behind segment %d of %d", name, at, segments)
+		}
+	}
+}
+
+func frame(t *testing.T, f format.Encoder) []byte {
+	t.Helper()
+	raw, err := f.AppendFrame(nil)
+	ok(t, err)
+	return raw
+}
+
+// TestFiltersOfSegments unpacks a backup of which a part was filtered, and packs it again:
+// that part, and no other, must not become one that was kept whole.
+func TestFiltersOfSegments(t *testing.T) {
+	in := stream(t, func(w *format.Writer) {
+		ok(t, w.Write(&format.Mark{Topic: "t"}))
+		for o := range int64(10) {
+			ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: o}))
+		}
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 10, MarkInfo: format.MarkInfo{Filters: []string{"mask:1"}}}))
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 10}))
+		ok(t, w.Write(&format.Mark{Topic: "t", Next: 11}))
+		ok(t, w.WriteRecord(&format.Record{Topic: "u"}))
+	})
+	want := []string{"t [0, 10) [mask:1]", "t [10, 11) []", "u [0, 1) []"}
+	for round := range 3 {
+		segments := packed(t, testConfig(), in)
+		var got []string
+		for _, f := range frames(t, segments) {
+			if f.Kind != format.KindSeg {
+				continue
+			}
+			s, data, err := format.DecodeSegment(f.Raw)
+			ok(t, err)
+			got = append(got, fmt.Sprintf("%s [%d, %d) %v", s.Topic, s.From, s.Next, s.Filters))
+			alone, err := segment.Describe("zstd", data, 1<<20)
+			ok(t, err)
+			if !slices.Equal(alone.Filters, s.Filters) {
+				t.Errorf("by itself the segment says %q, not %q", alone.Filters, s.Filters)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("round %d: %q, want %q", round, got, want)
+		}
+		var out bytes.Buffer
+		ok(t, Unpack(t.Context(), testConfig(), testEnv(), bytes.NewReader(segments), &out))
+		in = out.Bytes()
+	}
+}
+
+// TestDropFrom unpacks a segment of which the end was cut off in Kafka.
+func TestDropFrom(t *testing.T) {
+	in := packed(t, testConfig(), stream(t, func(w *format.Writer) {
+		for o := range int64(10) {
+			ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: o}))
+		}
+	}))
+	var b, out bytes.Buffer
+	w := format.NewWriter(&b)
+	ok(t, w.WriteHeader(&format.Header{Content: format.ContentSegments}))
+	for _, f := range frames(t, in) {
+		s, data, err := format.DecodeSegment(f.Raw)
+		ok(t, err)
+		s.DropFrom = 7
+		ok(t, w.WriteSegment(s, data))
+	}
+	ok(t, w.Write(&format.Mark{Topic: "t", Next: 7, MarkInfo: format.MarkInfo{Begins: true, Branch: true}}))
+	ok(t, w.Close(&format.End{}))
+	ok(t, Unpack(t.Context(), testConfig(), testEnv(), &b, &out))
+	var got []int64
+	for _, f := range frames(t, out.Bytes()) {
+		switch f.Kind {
+		case format.KindRec:
+			got = append(got, f.Offset)
+		case format.KindMark:
+			if m, err := format.DecodeMark(f.Raw); err != nil || m.Next > 7 {
+				t.Errorf("a mark at offset %d, %v", m.Next, err)
+			}
+		}
+	}
+	if !slices.Equal(got, []int64{0, 1, 2, 3, 4, 5, 6}) {
+		t.Errorf("got offsets %d", got)
+	}
+}
+
+// TestLiveUnpack unpacks a stream that goes on: what came must come out while the input
+// waits for more.
+func TestLiveUnpack(t *testing.T) {
+	segments := packed(t, testConfig(), stream(t, func(w *format.Writer) {
+		ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: 5, Value: []byte("live")}))
+	}))
+	end := frame(t, &format.End{Records: 1, Segments: 1})
+	segments = bytes.TrimSuffix(segments, end)
+	in, feed := io.Pipe()
+	outR, outW := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- Unpack(t.Context(), testConfig(), testEnv(), in, outW); outW.Close() }()
+	go func() { _, _ = feed.Write(segments) }() // and no more
+	r := format.NewReader(outR, 0)
+	for {
+		f, err := r.Next()
+		ok(t, err)
+		if f.Kind == format.KindRec {
+			break
+		}
+	}
+	go func() { _, _ = feed.Write(end); feed.Close() }()
+	_, err := io.Copy(io.Discard, outR)
+	ok(t, errors.Join(err, <-done))
 }

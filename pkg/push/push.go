@@ -151,6 +151,7 @@ type pusher struct {
 
 	source   commitlog.Source
 	filters  []string          // of the whole stream; never nil
+	order    segment.Order     // of the segments and marks in the stream
 	ids      map[string]string // the current topic id of each topic
 	position map[key]int64     // of this stream: what is scanned
 	branched map[key]int64     // where a branch began that the log may not know of yet
@@ -410,6 +411,9 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 		return p.segment(ctx, f.raw)
 	case format.KindMark:
 		m, err := format.DecodeMark(f.raw)
+		if err == nil {
+			err = p.order.Mark(m)
+		}
 		if err != nil {
 			return command.Input(err)
 		}
@@ -419,6 +423,7 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 		if err != nil {
 			return command.Input(err)
 		}
+		p.order.Topic(t)
 		p.ids[t.Name] = t.ID
 		e.Topics = append(e.Topics, commitlog.Topic{
 			Name: t.Name, ID: t.ID, Partitions: t.Partitions, ReplicationFactor: t.ReplicationFactor, Configs: t.Configs, Frame: f.raw,
@@ -442,8 +447,8 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 		}
 		e.Points = append(e.Points, commitlog.Point{Time: t.Time, Frame: f.raw, Without: t.Without})
 		p.atPoint.Reset(pointLinger)
-	case format.KindRec:
-		return command.WithStatus(command.Corrupt, errors.New("standard input: a record in a stream of segments"))
+	case format.KindRec, format.KindBatch:
+		return command.WithStatus(command.Corrupt, errors.New("standard input: a record outside of the segments"))
 	default:
 		e.Others = append(e.Others, f.raw)
 	}
@@ -512,6 +517,9 @@ func (c *checkpoint) join(had, next *commitlog.Mark, begins bool) *commitlog.Mar
 // segment uploads a segment, unless the backup has its offsets already.
 func (p *pusher) segment(ctx context.Context, raw []byte) error {
 	m, data, err := format.DecodeSegment(raw)
+	if err == nil {
+		err = p.order.Segment(m)
+	}
 	if err != nil {
 		return command.Input(err)
 	}

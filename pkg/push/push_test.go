@@ -154,3 +154,38 @@ func lastEntry(t *testing.T, dir string) *commitlog.Entry {
 	ok(t, err)
 	return e
 }
+
+// TestBadOrder gives push segments and marks that do not join, and what is no part of a
+// stream of segments: nothing may be committed.
+func TestBadOrder(t *testing.T) {
+	data := []byte("a segment")
+	for name, c := range map[string]struct {
+		fill func(w *format.Writer) error
+		want string
+	}{
+		"a mark that goes back": {func(w *format.Writer) error {
+			mark(t, w, 12, format.MarkInfo{})
+			return w.Write(&format.Mark{Topic: "t", Next: 5, MarkInfo: format.MarkInfo{TopicID: "id"}})
+		}, "t/0: a mark at offset 5 behind 12"},
+		"a segment twice": {func(w *format.Writer) error {
+			ok(t, w.WriteSegment(segmentOf(0, 10, data), data))
+			return w.WriteSegment(segmentOf(0, 10, data), data)
+		}, "segment of t/0, offsets 0 to 9: it begins at offset 0, and what is below 10 has come before"},
+		"a segment is missing": {func(w *format.Writer) error {
+			mark(t, w, 0, format.MarkInfo{})
+			return w.WriteSegment(segmentOf(10, 20, data), data)
+		}, "it begins at offset 10 where 0 is due"},
+		"a record": {func(w *format.Writer) error { return w.WriteRecord(&format.Record{Topic: "t"}) }, "a record outside of the segments"},
+		"a batch":  {func(w *format.Writer) error { return w.Write(&format.Batch{Topic: "t"}) }, "a record outside of the segments"},
+	} {
+		dir := t.TempDir()
+		input := stream(t, new(format.End), func(w *format.Writer) { ok(t, c.fill(w)) })
+		err := Run(t.Context(), testConfig(dir), testEnv(io.Discard), bytes.NewReader(input), io.Discard)
+		if command.StatusOf(err) != command.Corrupt || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: status %d, %v", name, command.StatusOf(err), err)
+		}
+		if n := logged(t, dir); n != 0 {
+			t.Errorf("%s: %d log entries were written", name, n)
+		}
+	}
+}
