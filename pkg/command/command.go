@@ -169,7 +169,7 @@ func run(app *cli.App, args []string) int {
 // report prints err, and its hint, on standard error.
 func report(app *cli.App, err error) {
 	log := logger(app.Name, os.Stderr, slog.LevelWarn, asJSON.Load())
-	message, hint := err.Error(), hintOf(err)
+	message, hint := err.Error(), HintOf(err)
 	loss, _ := errors.AsType[*lossError](err)
 	if asJSON.Load() {
 		if hint != "" {

@@ -120,7 +120,8 @@ func (e *hintError) Unwrap() error { return e.err }
 // WithHint gives err a line that says what to do next.
 func WithHint(err error, hint string) error { return &hintError{err, hint} }
 
-func hintOf(err error) string {
+// HintOf is the hint of err, or what is known to help against it; "" where there is none.
+func HintOf(err error) string {
 	var h *hintError
 	switch {
 	case errors.As(err, &h):

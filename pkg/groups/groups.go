@@ -47,6 +47,27 @@ func MarkOwn(req *kmsg.OffsetCommitRequest) {
 // own tells whether a committed offset is kbk's own.
 func own(group, metadata string) bool { return group == Produce || metadata == fetchMetadata }
 
+// DropOwn takes the offsets out of a group that are kbk's own, as backups of before have
+// them, and tells whether there is anything left of it.
+func DropOwn(g *format.Group) bool {
+	if g.ID == Produce {
+		return false
+	}
+	dropped := false
+	for topic, parts := range g.Offsets {
+		for num, o := range parts {
+			if o.Metadata != nil && own(g.ID, *o.Metadata) {
+				delete(parts, num)
+				dropped = true
+			}
+		}
+		if len(parts) == 0 {
+			delete(g.Offsets, topic)
+		}
+	}
+	return !dropped || len(g.Offsets) > 0
+}
+
 // A Request says which groups to read, and of which topics.
 type Request struct {
 	Include, Exclude []string          // names, or regular expressions that begin with ^; no Include is all

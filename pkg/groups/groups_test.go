@@ -121,3 +121,27 @@ func TestRead(t *testing.T) {
 		}
 	}
 }
+
+// TestDropOwn takes what is kbk's own out of groups of earlier backups.
+func TestDropOwn(t *testing.T) {
+	note, theirs := fetchMetadata, "a note"
+	group := func(id string, metadata ...*string) *format.Group {
+		g := &format.Group{ID: id, Offsets: map[string]map[int32]format.GroupOffset{"t": {}}}
+		for i, m := range metadata {
+			g.Offsets["t"][int32(i)] = format.GroupOffset{Offset: 1, Metadata: m}
+		}
+		return g
+	}
+	for _, c := range []struct {
+		g    *format.Group
+		stay bool
+		left int
+	}{
+		{group(Produce, nil), false, 1}, {group("a", nil, &theirs), true, 2}, {group("a", &note, nil), true, 1}, {group("a", &note, &note), false, 0},
+		{&format.Group{ID: "only without a place"}, true, 0},
+	} {
+		if got := DropOwn(c.g); got != c.stay || len(c.g.Offsets["t"]) != c.left {
+			t.Errorf("%v, %+v", got, c.g)
+		}
+	}
+}

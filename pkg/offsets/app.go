@@ -74,6 +74,7 @@ The groups may also be those in the backup; kbk-produce passes them on:
 			{
 				Name: "apply", Usage: "commit the offsets that translate has found",
 				Flags: append(kafka.Flags(), skipFlag(),
+					&cli.BoolFlag{Name: "rewind", Usage: "also commit offsets that are lower than what is committed there"},
 					&cli.StringFlag{Name: "undo", Usage: "keep what is overwritten in `FILE`, which must not exist", DefaultText: "kbk-offsets-undo-TIME.kbk"},
 					command.MaxFrameFlag(),
 				),
@@ -279,6 +280,7 @@ func apply(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if err != nil {
 		return err
 	}
+	cfg.Rewind = c.Bool("rewind")
 	if cfg.Undo = c.String("undo"); cfg.Undo == "" {
 		cfg.Undo = fmt.Sprintf("kbk-offsets-undo-%s.kbk", time.Now().UTC().Format("20060102T150405Z"))
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbkio/kbk/format"
@@ -32,6 +33,7 @@ type ApplyConfig struct {
 	Kafka    kafka.Config
 	Skip     func(id string) bool
 	Undo     string // the file for what is overwritten; apply only
+	Rewind   bool   // commit offsets that are lower than those that are committed; apply only
 	MaxFrame int64
 }
 
@@ -53,38 +55,61 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	known, err := inactive(ctx, adm, planned)
+	states, err := statesOf(ctx, adm)
 	if err != nil {
 		return err
 	}
+	if err := states.refuse(planned); err != nil {
+		return err
+	}
 	placed, _ := count(planned)
-	if _, err := settle(ctx, cl, planned); err != nil {
+	_, ids, err := settle(ctx, cl, planned)
+	if err != nil {
 		return err
 	}
 	if now, _ := count(planned); now > placed { // those from before, translate has told
 		tell(env.Log, planned)
 	}
-	undo, err := before(ctx, adm, known, planned)
+	committed, err := fetchOffsets(ctx, adm, states.known(), planned)
 	if err != nil {
 		return err
 	}
-	if err := keep(cfg.Undo, undo); err != nil {
+	if err := refuseRewind(env.Log, rewinds(planned, committed), cfg.Rewind); err != nil {
+		return err
+	}
+	env.Log.Info(states.unseen(planned))
+	if n := standing(planned, committed); n > 0 {
+		env.Log.Warn(fmt.Sprintf("committed as planned already: %s; if an apply has done that before, its undo file has what was there before it, and %s has not", command.Count(n, "offset"), cfg.Undo))
+	}
+	if err := keep(cfg.Undo, undoOf(planned, states.known(), committed, ids)); err != nil {
 		return fmt.Errorf("keep what is overwritten: %w", err)
 	}
 	offsets, groups, err := commit(ctx, adm, planned)
 	if err != nil {
-		return command.WithHint(fmt.Errorf("%w (%s of %s committed before)", err, command.Count(offsets, "offset"), command.Count(groups, "group")),
-			"what was there before is in "+cfg.Undo+": kbk-offsets rollback puts it back")
+		return undoHint(fmt.Errorf("%w (%s of %s committed before)", err, command.Count(offsets, "offset"), command.Count(groups, "group")), cfg.Undo)
 	}
 	env.Log.Info(fmt.Sprintf("committed %s of %s; what was there before is in %s", command.Count(offsets, "offset"), command.Count(groups, "group"), cfg.Undo),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
+	if err := writeApplied(out, planned, end); err != nil {
+		return undoHint(fmt.Errorf("all is committed, but not written: %w", err), cfg.Undo)
+	}
+	return endStatus(end, "", lossOf(count(planned)))
+}
+
+// undoHint names the file that takes back what was committed.
+func undoHint(err error, file string) error {
+	return command.WithHint(err, "what was there before is in "+file+": kbk-offsets rollback puts it back. Running the same line again takes another --undo; this file stays the one to roll back with")
+}
+
+// writeApplied writes the plan as it was committed: an end is a number now.
+func writeApplied(out io.Writer, planned []*format.Group, end *format.End) error {
 	w := format.NewWriter(out)
 	if err := w.WriteHeader(&format.Header{Created: time.Now().UnixMilli(), Content: format.ContentRecords}); err != nil {
 		return err
 	}
 	for _, g := range planned {
 		for p, o := range each(g) {
-			o.AtEnd = false // it is a number now
+			o.AtEnd = false
 			g.Offsets[p.topic][p.num] = o
 		}
 		if err := w.Write(g); err != nil {
@@ -92,68 +117,161 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 		}
 	}
 	end.Records, end.Segments = 0, 0
-	if err := w.Close(end); err != nil {
-		return err
-	}
-	return endStatus(end, "", lossOf(count(planned)))
+	return w.Close(end)
 }
 
-// inactive wants none of the groups to have members. It returns which groups there are.
-func inactive(ctx context.Context, adm *kadm.Client, wanted []*format.Group) (known map[string]bool, err error) {
+// states are the groups of a cluster and how they stand, by id.
+type states map[string]kadm.ListedGroup
+
+func statesOf(ctx context.Context, adm *kadm.Client) (states, error) {
 	listed, err := groups.List(ctx, adm)
 	if err != nil {
 		return nil, fmt.Errorf("list consumer groups: %w", err)
 	}
-	known = make(map[string]bool)
-	var active, silent []string
+	var silent []string // before Kafka 2.6 (KIP-518)
 	for id, l := range listed {
-		known[id] = true
-		if l.State == "" { // before Kafka 2.6 (KIP-518)
+		if l.State == "" {
 			silent = append(silent, id)
 		}
 	}
-	state := make(map[string]string)
 	if len(silent) > 0 {
 		described, err := adm.DescribeGroups(ctx, silent...)
 		if err != nil {
 			return nil, fmt.Errorf("describe consumer groups: %w", err)
 		}
 		for id, d := range described {
-			state[id] = d.State
+			l := listed[id]
+			l.State = d.State
+			listed[id] = l
 		}
 	}
-	for _, g := range wanted {
-		l, ok := listed[g.ID]
-		if s := l.State + state[g.ID]; ok && s != "Empty" && s != "Dead" {
+	return states(listed), nil
+}
+
+// known are the ids of the groups that there are.
+func (s states) known() map[string]bool {
+	out := make(map[string]bool)
+	for id := range s {
+		out[id] = true
+	}
+	return out
+}
+
+// refuse wants none of the groups to have members, and none to be a share group, which
+// has no committed offsets.
+func (s states) refuse(groups []*format.Group) error {
+	var active, shared []string
+	for _, g := range groups {
+		l, ok := s[g.ID]
+		switch {
+		case !ok:
+		case l.ProtocolType == "share":
+			shared = append(shared, g.ID)
+		case l.State != "Empty" && l.State != "Dead":
 			active = append(active, g.ID)
 		}
 	}
-	if len(active) == 0 {
-		return known, nil
+	switch {
+	case len(shared) > 0:
+		return command.WithHint(fmt.Errorf("%s share groups in the target, which have no committed offsets", areOrIs(shared)), "leave a group out with --skip, or give it another name with translate --rename-group")
+	case len(active) == 1:
+		return command.WithHint(fmt.Errorf("group %s has active members, who would commit over it", active[0]), "stop the consumers, or leave a group out with --skip")
+	case len(active) > 1:
+		return command.WithHint(fmt.Errorf("groups %s have active members, who would commit over it", some(active)), "stop the consumers, or leave a group out with --skip")
 	}
-	which := "group " + active[0] + " has"
-	if len(active) > 1 {
-		which = "groups " + strings.Join(active[:min(len(active), told)], ", ")
-		if len(active) > told {
-			which += fmt.Sprintf(" and %d more", len(active)-told)
-		}
-		which += " have"
-	}
-	return nil, command.WithHint(fmt.Errorf("%s active members, who would commit over it", which), "stop the consumers, or leave a group out with --skip")
+	return nil
 }
 
-// before returns what the groups have committed in the partitions that are going to be
-// committed.
-func before(ctx context.Context, adm *kadm.Client, known map[string]bool, planned []*format.Group) ([]*format.Group, error) {
-	committed, err := fetchOffsets(ctx, adm, known, planned)
-	if err != nil {
-		return nil, err
+// unseen says which consumers the groups may have although they have no members: those
+// that assign partitions to themselves.
+func (s states) unseen(groups []*format.Group) string {
+	var simple []string // that have offsets, and never had a member
+	for _, g := range groups {
+		if l, ok := s[g.ID]; ok && l.ProtocolType == "" {
+			simple = append(simple, g.ID)
+		}
 	}
+	const why = "consumers that use assign() are no members of their group, and cannot be seen: make sure that none is running"
+	if len(simple) == 0 {
+		return why
+	}
+	return why + ", of " + some(simple) + " above all: they have offsets, and never had a member"
+}
+
+// some joins names, not too many of them.
+func some(names []string) string {
+	text := strings.Join(names[:min(len(names), told)], ", ")
+	if len(names) > told {
+		text += fmt.Sprintf(" and %d more", len(names)-told)
+	}
+	return text
+}
+
+func areOrIs(ids []string) string {
+	if len(ids) == 1 {
+		return ids[0] + " is one of the"
+	}
+	return some(ids) + " are"
+}
+
+// A rewind is an offset that is to become lower than it is.
+type rewind struct {
+	group string
+	place
+	from, to int64
+}
+
+// rewinds returns the planned offsets that are lower than what is committed.
+func rewinds(planned []*format.Group, committed map[string]kadm.OffsetResponses) (out []rewind) {
+	for _, g := range planned {
+		for p, o := range each(g) {
+			if c, ok := committed[g.ID].Lookup(p.topic, p.num); ok && c.At > o.Offset {
+				out = append(out, rewind{g.ID, p, c.At, o.Offset})
+			}
+		}
+	}
+	return out
+}
+
+// refuseRewind names the groups that would go back, and fails unless that is wanted.
+func refuseRewind(log *slog.Logger, back []rewind, wanted bool) error {
+	if len(back) == 0 {
+		return nil
+	}
+	for _, r := range back[:min(len(back), told)] {
+		log.Warn(fmt.Sprintf("group %s goes back in %s, from %d to %d", r.group, r.place, r.from, r.to))
+	}
+	if len(back) > told {
+		log.Warn(fmt.Sprintf("and %s more: kbk-offsets plan -b lists them all", command.Count(int64(len(back)-told), "offset")))
+	}
+	if wanted {
+		return nil
+	}
+	return command.WithHint(fmt.Errorf("nothing is committed: %s would become lower than what the groups have committed, and records be read again", command.Count(int64(len(back)), "offset")),
+		"--rewind takes them back; --skip leaves a group out")
+}
+
+// standing counts the planned offsets that are committed already.
+func standing(planned []*format.Group, committed map[string]kadm.OffsetResponses) (n int64) {
+	for _, g := range planned {
+		for p, o := range each(g) {
+			if c, ok := committed[g.ID].Lookup(p.topic, p.num); ok && c.At == o.Offset {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// undoOf is what the groups have committed in the partitions that are going to be
+// committed. ids are those of the topics.
+func undoOf(planned []*format.Group, known map[string]bool, committed map[string]kadm.OffsetResponses, ids map[string]string) []*format.Group {
 	var out []*format.Group
 	for _, g := range planned {
 		was := &format.Group{ID: g.ID, Offsets: make(map[string]map[int32]format.GroupOffset)}
-		was.New = !known[g.ID]
+		was.New, was.Topics = !known[g.ID], make(map[string]string)
 		for p := range each(g) {
+			was.Topics[p.topic] = ids[p.topic]
 			o, ok := committed[g.ID].Lookup(p.topic, p.num)
 			if !ok || o.At < 0 {
 				if was.Absent == nil {
@@ -176,7 +294,7 @@ func before(ctx context.Context, adm *kadm.Client, known map[string]bool, planne
 		}
 		out = append(out, was)
 	}
-	return out, nil
+	return out
 }
 
 // fetchOffsets returns what groups have committed, those that are not known left out.
@@ -208,7 +326,7 @@ func fetchOffsets(ctx context.Context, adm *kadm.Client, known map[string]bool, 
 }
 
 // keep writes groups to a file that is not there yet.
-func keep(file string, groups []*format.Group) error {
+func keep(file string, groups []*format.Group) (err error) {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		if errors.Is(err, os.ErrExist) {
@@ -216,6 +334,11 @@ func keep(file string, groups []*format.Group) error {
 		}
 		return err
 	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(file) // half of it is of no use
+		}
+	}()
 	w := format.NewWriter(f)
 	err = w.WriteHeader(&format.Header{Created: time.Now().UnixMilli(), Content: format.ContentRecords})
 	for _, g := range groups {
@@ -290,17 +413,29 @@ func Rollback(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Read
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	known, err := inactive(ctx, adm, was)
+	states, err := statesOf(ctx, adm)
 	if err != nil {
 		return err
 	}
+	if err := states.refuse(was); err != nil {
+		return err
+	}
+	reborn, err := leaveOutReborn(ctx, cl, was)
+	if err != nil {
+		return err
+	}
+	for _, topic := range reborn {
+		env.Log.Warn(fmt.Sprintf("topic %s was deleted and created again since: what groups have committed in it is left as it is", topic))
+	}
+	known := states.known()
 	now, err := fetchOffsets(ctx, adm, known, was)
 	if err != nil {
 		return err
 	}
+	env.Log.Info(states.unseen(was))
 	offsets, groups, err := commit(ctx, adm, was)
 	if err != nil {
-		return err
+		return command.WithHint(fmt.Errorf("%w (%s of %s put back before)", err, command.Count(offsets, "offset"), command.Count(groups, "group")), "run the same line again: it puts all of them back")
 	}
 	var deleted, gone atomic.Int64
 	g, gctx := errgroup.WithContext(ctx)
@@ -326,7 +461,37 @@ func Rollback(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Read
 	}
 	env.Log.Info(fmt.Sprintf("put back %s of %s; deleted %s and %s", command.Count(offsets, "offset"), command.Count(groups, "group"),
 		command.Count(deleted.Load(), "offset"), command.Count(gone.Load(), "group")))
-	return command.EndStatus(end, "what was read is put back, and is not all")
+	var own error
+	if len(reborn) > 0 {
+		own = command.WithStatus(command.Loss, fmt.Errorf("done, but not in %s, which were deleted and created again", some(reborn)))
+	}
+	return endStatus(end, "what was read is put back, and is not all", own)
+}
+
+// leaveOutReborn takes out what groups had committed in topics that have been deleted and
+// created again since, and returns these topics.
+func leaveOutReborn(ctx context.Context, cl *kgo.Client, was []*format.Group) ([]string, error) {
+	ids := make(map[string]bool)
+	for _, g := range was {
+		for topic := range g.Topics {
+			ids[topic] = true
+		}
+	}
+	r, err := newReader(ctx, cl, names(ids))
+	if err != nil {
+		return nil, err
+	}
+	reborn := make(map[string]bool)
+	for _, g := range was {
+		for topic, id := range g.Topics {
+			if now := r.id(topic); id != "" && now != "" && id != now {
+				delete(g.Offsets, topic)
+				delete(g.Absent, topic)
+				reborn[topic] = true
+			}
+		}
+	}
+	return names(reborn), nil
 }
 
 // remove deletes the offsets of a group that were absent, and the group itself if it was
@@ -383,8 +548,8 @@ func committedAs(committed map[string]kadm.OffsetResponses, planned []*format.Gr
 	}
 }
 
-// all are the ids of groups, as known.
-func all(groups []*format.Group) map[string]bool {
+// idsOf are the ids of groups, as known.
+func idsOf(groups []*format.Group) map[string]bool {
 	out := make(map[string]bool)
 	for _, g := range groups {
 		out[g.ID] = true

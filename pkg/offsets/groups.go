@@ -13,6 +13,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/groups"
 )
 
 // each yields a group's offsets in order.
@@ -46,11 +47,10 @@ func sources(groups []*format.Group) iter.Seq[*format.GroupSource] {
 // original is the id that a group had in the source.
 func original(g *format.Group) string { return cmp.Or(g.Source, g.ID) }
 
-// readGroups reads a stream of groups to its end. A later one of the same id replaces
-// an earlier one.
+// readGroups reads a stream of groups to its end.
 func readGroups(ctx context.Context, in io.Reader, maxFrame int64) ([]*format.Group, *format.End, error) {
 	r := format.NewReader(command.Interruptible(ctx, in), int(maxFrame))
-	groups := make(merged)
+	found := make(merged)
 	for {
 		f, err := r.Next()
 		if err != nil {
@@ -62,26 +62,27 @@ func readGroups(ctx context.Context, in io.Reader, maxFrame int64) ([]*format.Gr
 			if err != nil {
 				return nil, nil, command.Input(err)
 			}
-			groups[g.ID] = g
+			found.add(g)
 		case format.KindEnd:
 			end, err := format.DecodeEnd(f.Raw)
-			return groups.sorted(), end, err
+			return found.sorted(), end, err
 		}
 	}
 }
 
-// readTranslated is readGroups for what translate has written.
+// readTranslated is readGroups for what translate has written, kbk's own left out.
 func readTranslated(ctx context.Context, in io.Reader, maxFrame int64) ([]*format.Group, *format.End, error) {
-	groups, end, err := readGroups(ctx, in, maxFrame)
+	all, end, err := readGroups(ctx, in, maxFrame)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, g := range groups {
+	all = slices.DeleteFunc(all, func(g *format.Group) bool { return !groups.DropOwn(g) })
+	for _, g := range all {
 		if g.By == "" {
 			return nil, nil, command.WithHint(command.Usagef("the offsets of group %s are those of its own cluster", g.ID), "put kbk-offsets translate before this command")
 		}
 	}
-	return groups, end, nil
+	return all, end, nil
 }
 
 // told is how many things of one kind are named one by one.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/groups"
 )
 
 // input is what the streams that a translation starts from say. Groups may come behind
@@ -151,7 +152,9 @@ func (t *taking) frame(f *format.Frame) error {
 		if g.By != "" {
 			return command.WithStatus(command.Usage, fmt.Errorf("the offsets of group %q have been translated already", g.ID))
 		}
-		t.groups.add(g)
+		if groups.DropOwn(g) {
+			t.groups.add(g)
+		}
 	case format.KindGroups:
 		g, err := format.DecodeGroups(f.Raw)
 		if err != nil || !t.withGroups {

@@ -1,10 +1,13 @@
 package offsets
 
 import (
+	"bytes"
 	"reflect"
 	"testing"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/groups"
 )
 
 func offsetsOf(m merged) map[string]map[string]map[int32]int64 {
@@ -78,5 +81,19 @@ func TestMerge(t *testing.T) {
 	}
 	if err := (merged{}).asked(&format.Groups{GroupsInfo: format.GroupsInfo{Include: []string{"^("}}}); err == nil {
 		t.Error("an expression that is none was taken")
+	}
+}
+
+// TestOwnGroup has kbk-produce's group in a backup of an earlier version: it is not
+// translated.
+func TestOwnGroup(t *testing.T) {
+	own := &format.Group{ID: groups.Produce, Offsets: at("t", 0)}
+	all := []format.Encoder{&format.Mark{Topic: "t"}, &format.Mark{Topic: "t", Next: 5}, own}
+	var out bytes.Buffer
+	fails(t, Translate(t.Context(), newTranslateConfig(t, byIdentity), quiet(), frames(t, all...), &out), command.Failed, "no consumer group to translate")
+	out.Reset()
+	ok(t, Translate(t.Context(), newTranslateConfig(t, byIdentity), quiet(), frames(t, append(all, &format.Group{ID: "g", Offsets: at("t", 1)})...), &out))
+	if got, _ := read(t, &out); len(got) != 1 || got[0].ID != "g" {
+		t.Errorf("%+v", got)
 	}
 }

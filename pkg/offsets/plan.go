@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kbkio/kbk/format"
@@ -25,6 +26,7 @@ type Row struct {
 	LagBefore *int64               `json:"lag_before,omitempty"` // records and gaps, in offsets
 	Offset    *int64               `json:"offset,omitempty"`     // none: the end, or no place
 	LagAfter  *int64               `json:"lag_after,omitempty"`
+	Committed *int64               `json:"committed,omitempty"` // in the target now
 	How       string               `json:"how"`
 	Unplaced  bool                 `json:"unplaced,omitempty"`
 }
@@ -36,26 +38,47 @@ func Plan(ctx context.Context, target *kafka.Config, maxFrame int64, asJSON bool
 	if err != nil {
 		return err
 	}
-	var bounds map[place][2]int64
+	var now *present
 	if target != nil {
 		cl, err := kafka.NewClient(ctx, *target)
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
-		if bounds, err = settle(ctx, cl, groups); err != nil {
+		if now, err = lookAt(ctx, cl, groups); err != nil {
 			return err
 		}
 	}
-	if err := printRows(rows(groups, bounds), asJSON, out); err != nil {
+	if err := printRows(rows(groups, now), asJSON, out); err != nil {
 		return err
 	}
 	return endStatus(end, "the plan is not all", lossOf(count(groups)))
 }
 
+// present is what there is in the target.
+type present struct {
+	bounds    map[place][2]int64 // where partitions begin and end
+	committed map[string]kadm.OffsetResponses
+}
+
+func lookAt(ctx context.Context, cl *kgo.Client, groups []*format.Group) (*present, error) {
+	bounds, _, err := settle(ctx, cl, groups)
+	if err != nil {
+		return nil, err
+	}
+	adm := kadm.NewClient(cl)
+	states, err := statesOf(ctx, adm)
+	if err != nil {
+		return nil, err
+	}
+	committed, err := fetchOffsets(ctx, adm, states.known(), groups)
+	return &present{bounds, committed}, err
+}
+
 // settle turns offsets that are the end of a partition into numbers, and takes those out
-// that are not in the target. It returns where the partitions begin and end.
-func settle(ctx context.Context, cl *kgo.Client, groups []*format.Group) (map[place][2]int64, error) {
+// that are not in the target. It returns where the partitions begin and end, and the ids
+// of the topics.
+func settle(ctx context.Context, cl *kgo.Client, groups []*format.Group) (bounds map[place][2]int64, ids map[string]string, err error) {
 	topics := make(map[string]bool)
 	for _, g := range groups {
 		for topic := range g.Offsets {
@@ -64,11 +87,14 @@ func settle(ctx context.Context, cl *kgo.Client, groups []*format.Group) (map[pl
 	}
 	r, err := newReader(ctx, cl, names(topics))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	bounds, err := r.whole(ctx)
-	if err != nil {
-		return nil, err
+	if bounds, err = r.whole(ctx); err != nil {
+		return nil, nil, err
+	}
+	ids = make(map[string]string)
+	for topic := range topics {
+		ids[topic] = r.id(topic)
 	}
 	for _, g := range groups {
 		for p, o := range each(g) {
@@ -77,7 +103,7 @@ func settle(ctx context.Context, cl *kgo.Client, groups []*format.Group) (map[pl
 			switch {
 			case !ok:
 				why = fmt.Sprintf("the target has no partition %s", p)
-			case g.Topics[p.topic] != "" && r.id(p.topic) != "" && g.Topics[p.topic] != r.id(p.topic):
+			case g.Topics[p.topic] != "" && ids[p.topic] != "" && g.Topics[p.topic] != ids[p.topic]:
 				why = fmt.Sprintf("topic %s was deleted and created again since the restore", p.topic)
 			case o.AtEnd:
 				o.Offset = b[1]
@@ -96,11 +122,15 @@ func settle(ctx context.Context, cl *kgo.Client, groups []*format.Group) (map[pl
 			}
 		}
 	}
-	return bounds, nil
+	return bounds, ids, nil
 }
 
-func rows(groups []*format.Group, bounds map[place][2]int64) []Row {
+// rows are the plan's; now is nil where the target is not known.
+func rows(groups []*format.Group, now *present) []Row {
 	var out []Row
+	if now == nil {
+		now = new(present)
+	}
 	for _, g := range groups {
 		for p, o := range each(g) {
 			row := Row{Group: g.ID, Topic: p.topic, Partition: p.num, From: o.From, Offset: &o.Offset, How: how(g.By, &o)}
@@ -116,7 +146,13 @@ func rows(groups []*format.Group, bounds map[place][2]int64) []Row {
 			if known {
 				row.LagBefore = &lag
 			}
-			if b, ok := bounds[p]; ok {
+			if c, ok := now.committed[g.ID].Lookup(p.topic, p.num); ok && c.At >= 0 {
+				row.Committed = &c.At
+				if c.At > o.Offset {
+					row.How += fmt.Sprintf("; goes back from %d", c.At)
+				}
+			}
+			if b, ok := now.bounds[p]; ok {
 				after := b[1] - o.Offset
 				row.LagAfter = &after
 			} else if o.AtEnd {

@@ -58,12 +58,13 @@ func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.
 	if err != nil {
 		return err
 	}
-	for _, what := range all.LeftOut {
-		env.Log.Warn(what)
-	}
 	n, end, err := addNext(ctx, cl, cfg.Next, all.Groups, env.Log)
 	if err != nil {
 		return err
+	}
+	for _, what := range all.LeftOut {
+		env.Log.Warn(what)
+		end.Lose(what)
 	}
 	if cfg.JSON {
 		err = printGroups(all.Groups, out)

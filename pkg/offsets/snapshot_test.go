@@ -2,11 +2,13 @@ package offsets
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/kafka"
 )
 
@@ -104,4 +107,126 @@ func TestSnapshotLeaderless(t *testing.T) {
 			t.Errorf("next %v: end %+v", next, end)
 		}
 	}
+}
+
+func (w *world) snapshot(change func(*SnapshotConfig)) (*bytes.Buffer, error) {
+	cfg := SnapshotConfig{Kafka: w.kafka(), Topics: everybody}
+	if change != nil {
+		change(&cfg)
+	}
+	var out bytes.Buffer
+	err := Snapshot(w.t.Context(), cfg, w.env, &out)
+	return &out, err
+}
+
+// TestSnapshot reads offsets, where partitions end, topic ids and next records; kbk's own
+// group is no data.
+func TestSnapshot(t *testing.T) {
+	w := newWorld(t, "t", "u")
+	w.produce("t", 0, "abcde")
+	w.commit("a", "t", 0, 2)
+	w.commit("a", "t", 1, 0)
+	w.commit("b", "u", 0, 0)
+	w.commit(groups.Produce, "t", 0, 0)
+	meta, err := w.adm.Metadata(t.Context(), "t")
+	ok(t, err)
+	for _, next := range []bool{false, true} {
+		out, err := w.snapshot(func(c *SnapshotConfig) { c.Next = next })
+		ok(t, err)
+		w.tells("read 3 offsets of 2 groups")
+		all, end := read(t, out)
+		if len(all) != 2 || all[0].ID != "a" || all[1].ID != "b" || end.Lost {
+			t.Fatalf("%+v, %+v", all, end)
+		}
+		id := meta.Topics["t"].ID.String()
+		if o := all[0].Offsets["t"][0]; o.Offset != 2 || *o.End != 5 || *o.LeaderEpoch != 0 || *o.Metadata != "note" || all[0].Topics["t"] == "" || len(all[0].Topics["t"]) != 22 {
+			t.Errorf("%+v of %+v (%s)", o, all[0], id)
+		}
+		rec := all[0].Offsets["t"][0].Record
+		if want := nextRecord(&format.Record{Offset: 2, Timestamp: 1002, Value: []byte("c")}); next != (rec != nil) || next && (rec.Offset != 2 || !bytes.Equal(rec.Digest, want.Digest)) {
+			t.Errorf("next: %+v", rec)
+		}
+		if o := all[0].Offsets["t"][1]; o.Record != nil || *o.End != 0 {
+			t.Errorf("an empty partition: %+v", o)
+		}
+	}
+	out, err := w.snapshot(func(c *SnapshotConfig) {
+		c.JSON, c.Topics = true, func(name string) bool { return name == "u" }
+	})
+	var line struct {
+		Group   string
+		Offsets map[string]map[string]struct{ Offset, End int64 }
+	}
+	ok(t, err)
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Group != "b" || line.Offsets["u"]["0"].Offset != 0 {
+		t.Errorf("%s, %v", out, err)
+	}
+	// Nobody to talk to: there is a header, so that the next command knows that this one
+	// has failed.
+	cfg := SnapshotConfig{Topics: everybody}
+	cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var broken bytes.Buffer
+	if err := Snapshot(ctx, cfg, w.env, &broken); err == nil || broken.Len() == 0 {
+		t.Errorf("%v, %d bytes", err, broken.Len())
+	}
+}
+
+// TestSnapshotUnread says which partition broke while its records were looked for, and
+// does not take it for one without records.
+func TestSnapshotUnread(t *testing.T) {
+	w := newWorld(t, "t")
+	w.produce("t", 0, "abc")
+	w.produce("t", 1, "xyz")
+	w.commit("a", "t", 0, 1)
+	w.commit("a", "t", 1, 1)
+	w.c.ControlKey(int16(kmsg.Fetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		w.c.KeepControl()
+		req := r.(*kmsg.FetchRequest)
+		if req.Topics[0].Partitions[0].Partition == 0 {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.FetchResponse)
+		rt := kmsg.NewFetchResponseTopic()
+		rt.Topic, rt.TopicID = req.Topics[0].Topic, req.Topics[0].TopicID
+		rp := kmsg.NewFetchResponseTopicPartition()
+		rp.Partition, rp.ErrorCode = 1, kerr.TopicAuthorizationFailed.Code
+		rt.Partitions = append(rt.Partitions, rp)
+		resp.Topics = append(resp.Topics, rt)
+		return resp, nil, true
+	})
+	out, err := w.snapshot(func(c *SnapshotConfig) { c.Next = true })
+	fails(t, err, command.Loss, "t/1: what its groups read next cannot be told: read t/1 at offset 1: TOPIC_AUTHORIZATION_FAILED")
+	all, _ := read(t, out)
+	if a := all[0].Offsets["t"]; a[0].Record == nil || a[1].Record != nil || a[1].End == nil || *a[1].End != 3 {
+		t.Errorf("%+v", all[0])
+	}
+}
+
+// TestSnapshotShare names share groups, which are left out.
+func TestSnapshotShare(t *testing.T) {
+	w := newWorld(t, "t")
+	w.produce("t", 0, "abc")
+	w.commit("a", "t", 0, 1)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(w.c.ListenAddrs()...), kgo.ShareGroup("shared"), kgo.ConsumeTopics("t"))
+	ok(t, err)
+	defer cl.Close()
+	for {
+		listed, err := w.adm.ListGroups(t.Context())
+		ok(t, err)
+		if _, there := listed["shared"]; there {
+			break
+		}
+		some, enough := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		cl.PollFetches(some)
+		enough()
+	}
+	out, err := w.snapshot(nil)
+	fails(t, err, command.Loss, "share groups have no committed offsets, and are left out: shared")
+	if all, end := read(t, out); len(all) != 1 || all[0].ID != "a" || len(end.Losses) != 1 {
+		t.Errorf("%+v, %+v", all, end)
+	}
+	_, err = w.snapshot(func(c *SnapshotConfig) { c.ExcludeGroups = []string{"shared"} })
+	ok(t, err)
 }

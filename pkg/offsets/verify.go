@@ -46,10 +46,10 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 		return err
 	}
 	defer cl.Close()
-	if _, err := settle(ctx, cl, planned); err != nil {
+	if _, _, err := settle(ctx, cl, planned); err != nil {
 		return err
 	}
-	committed, err := fetchOffsets(ctx, kadm.NewClient(cl), all(planned), planned)
+	committed, err := fetchOffsets(ctx, kadm.NewClient(cl), idsOf(planned), planned)
 	if err != nil {
 		return err
 	}
@@ -90,13 +90,17 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 	if err != nil {
 		return err
 	}
-	next, unread := r.peek(ctx, wanted)
-	for p, err := range unread {
-		return fmt.Errorf("read %s: %w", p, err)
+	next, failed := r.peek(ctx, wanted)
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	for _, g := range planned {
 		for p, o := range each(g) {
 			if comparing(g.By, &o) != yes {
+				continue
+			}
+			if err := failed[p]; err != nil {
+				wrong("group %s: the next record of %s cannot be read: %v", g.ID, p, err)
 				continue
 			}
 			compared++
