@@ -175,6 +175,15 @@ func (c *coverage) let(gone spans) {
 	}
 }
 
+// forget says that nothing is known of gone.
+func (c *coverage) forget(gone spans) {
+	c.whole = c.whole.without(gone)
+	for i := range c.partial {
+		c.partial[i].Ranges = spans(c.partial[i].Ranges).without(gone)
+	}
+	c.partial = slices.DeleteFunc(c.partial, func(p partial) bool { return len(p.Ranges) == 0 })
+}
+
 // below returns what is said of the offsets below cut.
 func (c *coverage) below(cut int64) coverage {
 	if c.next <= cut && c.reach <= cut {

@@ -98,6 +98,17 @@ func extension(codec, cipher string) (string, error) {
 
 const cborSuffix = ".cbor"
 
+// WriterOf returns the run that is in the name of a segment's object, "" where there is
+// none.
+func WriterOf(name string) string {
+	base, _, _ := strings.Cut(path.Base(name), cborSuffix)
+	parts := strings.Split(base, "-")
+	if len(parts) != 5 || !isHex(parts[4], runDigits) {
+		return ""
+	}
+	return parts[4]
+}
+
 // Layers tells the codec and the cipher of a file by its name, and false where it is
 // not named like a segment.
 func Layers(name string) (codec, cipher string, ok bool) {

@@ -292,6 +292,12 @@ func (p *partition) prune(needs []need, records time.Time, forgotten bool) (gone
 	for i := range p.branches {
 		p.branches[i].let(lost[i].without(left[i]))
 	}
+	p.recount()
+	return gone
+}
+
+// recount makes the sums anew from the segments that are left.
+func (p *partition) recount() {
 	p.sums, p.partial = sums{}, sums{}
 	var whole, all spans
 	for i := range p.segments {
@@ -305,7 +311,31 @@ func (p *partition) prune(needs []need, records time.Time, forgotten bool) (gone
 		}
 		all.add(seg.From, seg.Next)
 	}
-	return gone
+}
+
+// LoseSegments takes segments out that are not in the store any more. What they covered is
+// covered no longer, unless another segment has it. The state must have kept all segments.
+func (s *State) LoseSegments(lost func(*Segment) bool) {
+	for key, p := range s.partitions() {
+		kept := p.segments[:0:0]
+		gone, left := make([]spans, len(p.branches)), make([]spans, len(p.branches))
+		for _, h := range p.segments {
+			if seg := key.segment(&h.Content); lost(&seg) {
+				gone[h.branch].add(h.From, h.Next)
+				continue
+			}
+			kept = append(kept, h)
+			left[h.branch].add(h.From, h.Next)
+		}
+		if len(kept) == len(p.segments) {
+			continue
+		}
+		p.segments = kept
+		for i := range p.branches {
+			p.branches[i].forget(gone[i].without(left[i]))
+		}
+		p.recount()
+	}
 }
 
 // keeper returns what tells whether a segment stays.

@@ -30,15 +30,25 @@ var ErrConcurrent = errors.New("somebody else has compacted or pruned the backup
 // the files that were listed when it was read, whatever has come since.
 type Rewrite struct {
 	*store.Log
-	store   *store.Store
-	moments moments
+	// OpenLost says why it is not known what the runs that go on have spoken of: the
+	// points that they come to are not to be had.
+	OpenLost error
+	store    *store.Store
+	moments  moments
 }
 
 // Read reads the log. opts.Keep must be nil: a snapshot has all segments.
 func Read(ctx context.Context, st *store.Store, opts store.LogOptions) (*Rewrite, error) {
 	r := &Rewrite{store: st}
 	opts.Begin = r.moments.begin
-	opts.Snapshot = func(n *commitlog.Snapshot) error { return r.moments.snapshot(ctx, st, n) }
+	opts.Snapshot = func(n *commitlog.Snapshot) error {
+		err := r.moments.snapshot(ctx, st, n)
+		if opts.SkipDamaged && store.IsDamage(err) {
+			r.OpenLost = err
+			err = nil
+		}
+		return err
+	}
 	opts.Entry = r.moments.entry
 	var err error
 	if r.Log, err = st.ReadLog(ctx, opts); err != nil {
@@ -128,6 +138,54 @@ func (r *Rewrite) EachMoment(ctx context.Context, each func(*commitlog.Moment) e
 		}
 	}
 	return commitlog.ReadMoments(bytes.NewReader(r.moments.points.Bytes()), each)
+}
+
+// DropUnreadable forgets the restore points whose moments cannot be read, and returns them.
+func (r *Rewrite) DropUnreadable(ctx context.Context) (dropped []commitlog.RestorePoint, err error) {
+	bad := make(map[string]bool)
+	files, _ := r.Moments()
+	for _, f := range files {
+		err := r.store.ReadFile(ctx, f, func(in io.Reader) error {
+			return commitlog.ReadMoments(in, func(*commitlog.Moment) error { return nil })
+		})
+		if err != nil && !store.IsDamage(err) {
+			return nil, err
+		}
+		bad[f.Path] = err != nil
+	}
+	var kept []commitlog.RestorePoint
+	for _, p := range r.Points() {
+		if f, ok := r.Moment(p); ok && bad[f.Path] {
+			dropped = append(dropped, p)
+		} else {
+			kept = append(kept, p)
+		}
+	}
+	if len(dropped) == 0 {
+		return nil, nil
+	}
+	left := new(bytes.Buffer)
+	add, end, err := commitlog.WriteMoments(left)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		if bad[f.Path] {
+			continue
+		}
+		err := r.store.ReadFile(ctx, f, func(in io.Reader) error { return commitlog.ReadMoments(in, add) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := commitlog.ReadMoments(bytes.NewReader(r.moments.points.Bytes()), add); err != nil {
+		return nil, err
+	}
+	if err := end(); err != nil {
+		return nil, err
+	}
+	r.ReplaceMoments(left, kept)
+	return dropped, nil
 }
 
 // ReplaceMoments makes file, from [commitlog.WriteMoments], the one that has the moments of

@@ -61,3 +61,25 @@ func Describe(codec string, data []byte, maxFrame int64) (*format.Segment, error
 		Codec: codec, RawSize: plain.n, Size: int64(len(data)), SHA256: sum[:], Filters: in.filters,
 	}, nil
 }
+
+// Describe is the function [Describe] for a segment that may be encrypted: then data is
+// overwritten.
+func (o *Opener) Describe(codec, cipher string, data []byte) (*format.Segment, error) {
+	sum, size := sha256.Sum256(data), int64(len(data))
+	switch cipher {
+	case "":
+	case Age:
+		var err error
+		if data, err = o.decrypt(data); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("cipher %q is not known", cipher)
+	}
+	m, err := Describe(codec, data, int64(o.maxFrame))
+	if err != nil {
+		return nil, err
+	}
+	m.Cipher, m.Size, m.SHA256 = cipher, size, sum[:]
+	return m, nil
+}

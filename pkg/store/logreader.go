@@ -50,6 +50,10 @@ type Log struct {
 // Warn says what is in the log's folder and was not read, or was not understood.
 func (l *Log) Warn(log *slog.Logger) {
 	for _, d := range l.Damage {
+		if d.Whole {
+			log.Warn(d.Err.Error())
+			continue
+		}
 		log.Warn(fmt.Sprintf("left out: %s: %v", d.Name, d.Err))
 	}
 	for _, name := range l.Mended {
@@ -65,9 +69,10 @@ func (l *Log) Warn(log *slog.Logger) {
 
 // A Damage is one thing in a log that is not as it was written.
 type Damage struct {
-	Kind DamageKind
-	Name string // of the file
-	Err  error
+	Kind  DamageKind
+	Name  string // of the file
+	Err   error
+	Whole bool // nothing is wrong with the file itself: it tells of another one that is not there
 }
 
 // A DamageKind says what is wrong.
@@ -238,7 +243,7 @@ func (r *logReader) damage(kind DamageKind, name string, err error) error {
 	case !r.opts.SkipDamaged || !IsDamage(err):
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	r.log.Damage = append(r.log.Damage, Damage{kind, name, err})
+	r.log.Damage = append(r.log.Damage, Damage{Kind: kind, Name: name, Err: err})
 	return nil
 }
 
@@ -442,6 +447,7 @@ func (r *logReader) fold(f *logFile) error {
 		if errors.Is(err, commitlog.ErrRepeated) {
 			return nil
 		}
+		r.log.Damage[len(r.log.Damage)-1].Whole = name == f.name
 	}
 	if r.opts.Signed != nil {
 		r.log.Signed++
