@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -22,6 +23,9 @@ import (
 // atOnce is how many groups one request asks for: a response with 1,000 partitions of
 // each is some 10 MB.
 const atOnce = 200
+
+// takeOver is how long the brokers get to tell one another who leads what.
+const takeOver = 2 * time.Second
 
 // What kbk itself keeps in a cluster, as offsets of consumer groups. It means nothing
 // elsewhere, and is no data.
@@ -135,10 +139,14 @@ func Read(ctx context.Context, adm *kadm.Client, r Request) (*Snapshot, error) {
 			ids = append(ids, id)
 		}
 	}
+	for _, id := range r.Include { // its coordinator knows better than a list
+		if _, ok := listed[id]; !ok && !pattern.IsRegexp(id) && !excluded(id) {
+			ids = append(ids, id)
+		}
+	}
 	if len(share) > 0 {
 		s.LeftOut = append(s.LeftOut, "share groups have no committed offsets, and are left out: "+strings.Join(share, ", "))
 	}
-	s.LeftOut = append(s.LeftOut, unmatched(r.Include, slices.Collect(maps.Keys(listed)))...)
 	for some := range slices.Chunk(ids, atOnce) {
 		fetched, err := Fetch(ctx, adm, some)
 		if err != nil {
@@ -150,6 +158,7 @@ func Read(ctx context.Context, adm *kadm.Client, r Request) (*Snapshot, error) {
 			}
 		}
 	}
+	s.LeftOut = append(s.LeftOut, unmatched(r.Include, slices.Concat(listed.Groups(), s.Asked.IDs))...)
 	// It goes without saying where nobody has asked for them by name.
 	asked := slices.DeleteFunc(s.own, func(id string) bool { return !slices.Contains(r.Include, id) })
 	if len(asked) > 0 {
@@ -158,13 +167,48 @@ func Read(ctx context.Context, adm *kadm.Client, r Request) (*Snapshot, error) {
 	return s, nil
 }
 
-// List lists the groups of all brokers, and asks again while one is away.
+// List lists the groups of all brokers, and asks again while one is away. A broker leaves
+// the groups out that it is about to take over from another, without an error. So while a
+// replica of Kafka's own topic of groups is away, there is a second list a moment later,
+// until one says the same as the one before.
 func List(ctx context.Context, adm *kadm.Client) (listed kadm.ListedGroups, err error) {
-	err = kafka.Retry(ctx, adm, kafka.Patience, func() error {
+	list := func() error {
 		listed, err = adm.ListGroups(ctx)
 		return err
-	})
-	return listed, err
+	}
+	if err = kafka.Retry(ctx, adm, kafka.Patience, list); err != nil {
+		return nil, err
+	}
+	for began := time.Now(); moving(ctx, adm) && time.Since(began) < kafka.Patience; {
+		before := listed.Groups()
+		select {
+		case <-time.After(takeOver):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if err = kafka.Retry(ctx, adm, kafka.Patience, list); err != nil {
+			return nil, err
+		}
+		if slices.Equal(before, listed.Groups()) {
+			break
+		}
+	}
+	return listed, nil
+}
+
+// moving says whether groups may be on their way from one broker to another.
+func moving(ctx context.Context, adm *kadm.Client) bool {
+	const topic = "__consumer_offsets"
+	meta, err := adm.Metadata(ctx, topic)
+	if err != nil {
+		return true
+	}
+	for _, p := range meta.Topics[topic].Partitions {
+		if p.Leader < 0 || len(p.ISR) < len(p.Replicas) || len(p.OfflineReplicas) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Fetch asks for what groups have committed, and again while a coordinator is away. Other
