@@ -149,8 +149,19 @@ func action(name string, s Spec, own, all []cli.Flag) cli.ActionFunc {
 		ctx, stop, release := signals(c.Context, env.Log)
 		defer release()
 		env.Stop = stop
+		c.Context = context.WithValue(c.Context, logKey{}, env.Log)
 		return s.Action(ctx, c, env)
 	}
+}
+
+type logKey struct{}
+
+// Log is the logger of the command that c is of, for packages whose flags it has.
+func Log(c *cli.Context) *slog.Logger {
+	if log, ok := c.Context.Value(logKey{}).(*slog.Logger); ok {
+		return log
+	}
+	return slog.New(slog.DiscardHandler)
 }
 
 // Main runs app with the process's arguments and exits with its status.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -66,7 +67,7 @@ func readConfig(name string) (file, error) {
 	defer r.Close()
 	var f file
 	if err := yaml.NewDecoder(r).Decode(&f); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s", strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: "), "\n", " "))
+		return nil, yamlError(err)
 	}
 	for section := range f {
 		if !slices.Contains(sections, section) {
@@ -74,6 +75,22 @@ func readConfig(name string) (file, error) {
 		}
 	}
 	return f, nil
+}
+
+// quoted is what YAML's messages quote of the file: it may be a password.
+var quoted = regexp.MustCompile("`[^`]*`|'[^']*'|\"[^\"]*\"")
+
+// yamlError says what is wrong with a file, and where, and nothing that is in it.
+func yamlError(err error) error {
+	var types *yaml.TypeError
+	if errors.As(err, &types) && len(types.Errors) > 0 {
+		if line, _, ok := strings.Cut(types.Errors[0], ": cannot unmarshal"); ok {
+			return fmt.Errorf("%s: neither a section nor a name with a value", line)
+		}
+		err = errors.New(types.Errors[0])
+	}
+	text := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: "), "\n", " ")
+	return errors.New(quoted.ReplaceAllString(text, "…"))
 }
 
 // Section is a section of the configuration file as it stands there; of a list the last

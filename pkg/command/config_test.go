@@ -69,6 +69,17 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
+	// No word of a mistake is printed that may be a password.
+	for _, text := range []string{
+		"cluster: sasl.password hunter2\n", "cluster:\n  sasl.password: *hunter2\n", "cluster:\n  sasl.password: \"hunter2\n", "hunter2\n", "- hunter2\n",
+		"cluster:\n  sasl.password: !hunter2 x: y\n", "cluster:\n  - sasl.password: hunter2\n", "cluster:\n  sasl.password: 'hunter2' x\n", "cluster:\n\tsasl.password: hunter2\n",
+		"cluster:\n  sasl.password: {hunter2: 1}\n", "cluster:\n  sasl.password: [[hunter2]]\n", "cluster:\n  sasl.password: &hunter2\n  sasl.username: *hunter3\n",
+	} {
+		write(text)
+		if err := do(); StatusOf(err) != Usage || strings.Contains(fmt.Sprint(err), "hunter") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
 	t.Setenv("KBK_CONFIG", name+".missing")
 	if err := do(); StatusOf(err) != Usage || !strings.Contains(fmt.Sprint(err), "kbk.yaml.missing: no such file") {
 		t.Errorf("a file that is not there: %v", err)

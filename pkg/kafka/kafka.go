@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -21,16 +22,17 @@ import (
 
 // Config says how to reach a cluster.
 type Config struct {
-	Brokers  []string // host:port, host for port 9092, or srv+NAME of SRV records
+	Brokers  []string // host:port, host for port 9092, or srv+NAME of SRV records; without a protocol
 	ClientID string   // as the brokers' logs and quotas have it; empty: kbk
 
 	settings settings // the properties, of TLS and SASL above all
+	log      *slog.Logger
 }
 
 // Flags are the command-line flags behind a [Config].
 func Flags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "brokers", Aliases: []string{"b"}, Usage: "`HOST:PORT,…` of one or more brokers of the cluster, or srv+NAME", EnvVars: []string{"KBK_BROKERS"}},
+		&cli.StringFlag{Name: "brokers", Aliases: []string{"b"}, Usage: "`HOST:PORT,…` of one or more brokers of the cluster, or srv+NAME; PROTOCOL:// may be before it", EnvVars: []string{"KBK_BROKERS"}},
 		&cli.StringSliceFlag{Name: "X", Usage: "set a property of the connection, `NAME=VALUE`, as Java's clients or librdkafka name it; repeatable"},
 		&cli.StringFlag{Name: "command-config", Usage: "read such properties from `FILE`, as Kafka's own tools do", EnvVars: []string{"KBK_COMMAND_CONFIG"}},
 	}
@@ -45,24 +47,27 @@ func FromFlags(c *cli.Context) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	cfg := Config{ClientID: c.App.Name, settings: s}
+	cfg := Config{ClientID: c.App.Name, settings: s, log: command.Log(c)}
 	if id := s.get("client.id"); id != "" {
 		cfg.ClientID = id
 	}
-	brokers := c.String("brokers")
-	if brokers == "" {
-		brokers = s.get(brokersKey)
+	brokers := setting{c.String("brokers"), "-b"}
+	if brokers.value == "" {
+		brokers = s[brokersKey]
 	}
-	for _, b := range strings.Split(brokers, ",") {
-		if b = strings.TrimSpace(b); b != "" {
-			cfg.Brokers = append(cfg.Brokers, b)
-		}
+	if cfg.Brokers, err = s.brokers(brokers); err != nil {
+		return cfg, err
 	}
 	if len(cfg.Brokers) == 0 {
 		return cfg, ErrNoBrokers
 	}
-	_, err = s.options(new(atomic.Value)) // what is wrong is said before anything is done
-	return cfg, err
+	if _, err := s.options(new(atomic.Value)); err != nil { // what is wrong is said before anything is done
+		return cfg, err
+	}
+	for _, w := range s.warnings() {
+		cfg.log.Warn(w)
+	}
+	return cfg, nil
 }
 
 const (
@@ -95,6 +100,9 @@ func NewClient(ctx context.Context, cfg Config, opts ...kgo.Opt) (*kgo.Client, e
 		// A broker that ends may close a connection before the first answer. When it is
 		// the configuration that is wrong, firstContact says so.
 		kgo.AlwaysRetryEOF(),
+	}
+	if cfg.log != nil {
+		base = append(base, kgo.WithLogger(franzLogger{cfg.log}), kgo.WithHooks(newWatch(cfg.log)))
 	}
 	cl, err := kgo.NewClient(slices.Concat(base, secure, opts)...)
 	if err != nil {

@@ -40,6 +40,7 @@ var honoured = []string{
 	"ssl.keystore.location", "ssl.keystore.password", "ssl.keystore.type", "ssl.keystore.key", "ssl.keystore.certificate.chain",
 	"ssl.truststore.location", "ssl.truststore.password", "ssl.truststore.type", "ssl.truststore.certificates",
 	"ssl.endpoint.identification.algorithm", "enable.ssl.certificate.verification",
+	"ssl.enabled.protocols", "ssl.cipher.suites",
 }
 
 // others are the names of all properties of Java's consumer, producer and admin client
@@ -69,7 +70,14 @@ func (s settings) put(key, value, from string, shared bool) error {
 	if java, ok := aliases[key]; ok {
 		name = java
 	}
+	why, narrows := narrowing[key]
 	switch {
+	case !isName(key): // it may be a password, with the name in front
+		return command.Usagef("%s: what is before the = is not the name of a property", from)
+	case narrows && value != "":
+		return command.WithHint(command.Usagef("%s: %s is not supported: %s", from, key, why), "without it, kbk trusts more than was meant; leave it out if that is all right")
+	case narrows:
+		return nil
 	case slices.Contains(honoured, name):
 		s[name] = setting{value, from + " " + key}
 		return nil
@@ -84,6 +92,11 @@ func (s settings) put(key, value, from string, shared bool) error {
 	}
 	slices.Sort(known)
 	return command.Usagef("%s: property %q is not known%s", from, key, command.Nearest(key, known))
+}
+
+// isName says whether a key looks like the name of a property.
+func isName(key string) bool {
+	return key != "" && strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
 }
 
 // settingsOf gathers the properties: of the configuration file's section, of
@@ -115,7 +128,8 @@ func settingsOf(c *cli.Context) (settings, error) {
 	for _, x := range c.StringSlice("X") {
 		key, value, ok := strings.Cut(x, "=")
 		if !ok {
-			return nil, command.Usagef("-X %s: a property is NAME=VALUE", key)
+			// No word of it: sasl.password:secret is a mistake that people make.
+			return nil, command.Usagef("-X: a property is NAME=VALUE, and there is no =")
 		}
 		if err := s.put(strings.TrimSpace(key), value, "-X", false); err != nil {
 			return nil, err

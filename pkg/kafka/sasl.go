@@ -2,6 +2,8 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/jcmturner/gokrb5/v8/client"
@@ -152,7 +155,11 @@ func (s settings) oauth(in *login) (sasl.Mechanism, error) {
 	if cfg.ClientID == "" || cfg.ClientSecret == "" {
 		return nil, s.failf(endpointKey, "it takes sasl.oauthbearer.client.credentials.client.id and …client.secret")
 	}
-	source := oauth2.ReuseTokenSource(nil, cfg.TokenSource(context.Background()))
+	ask, err := s.tokenClient()
+	if err != nil {
+		return nil, err
+	}
+	source := oauth2.ReuseTokenSource(nil, cfg.TokenSource(context.WithValue(context.Background(), oauth2.HTTPClient, ask)))
 	return mechanism(func(context.Context) (string, error) {
 		token, err := source.Token()
 		if err != nil {
@@ -160,6 +167,25 @@ func (s settings) oauth(in *login) (sasl.Mechanism, error) {
 		}
 		return token.AccessToken, nil
 	}), nil
+}
+
+// tokenTimeout is how long a token endpoint may take.
+const tokenTimeout = 10 * time.Second
+
+// tokenClient asks for tokens. It trusts the system's authorities, as an identity provider
+// may be anywhere, and those that are given for the brokers.
+func (s settings) tokenClient() (*http.Client, error) {
+	system, err := x509.SystemCertPool()
+	if err != nil {
+		system = x509.NewCertPool()
+	}
+	roots, err := s.roots(system)
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	return &http.Client{Transport: transport, Timeout: tokenTimeout}, nil
 }
 
 // tokenError leaves out what the endpoint answered but for its error code: it may say
@@ -258,35 +284,22 @@ func (s settings) kerberos(in *login) (sasl.Mechanism, error) {
 
 // options are what the properties ask of a client.
 func (s settings) options(last *atomic.Value) ([]kgo.Opt, error) {
-	protocol := strings.ToUpper(s.get("security.protocol"))
-	withTLS, withSASL := false, false
-	switch protocol {
-	case "", "PLAINTEXT":
-		for key := range s {
-			if strings.HasPrefix(key, "sasl.") || strings.HasPrefix(key, "ssl.") {
-				if protocol == "" {
-					return nil, s.failf(key, "it is of no use without security.protocol: SSL, SASL_PLAINTEXT or SASL_SSL")
-				}
-			}
-		}
-	case "SSL":
-		withTLS = true
-	case "SASL_PLAINTEXT":
-		withSASL = true
-	case "SASL_SSL":
-		withTLS, withSASL = true, true
-	default:
-		return nil, s.failf("security.protocol", "%q is not PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL", s.get("security.protocol"))
+	use, known := protocols[s.protocol()]
+	if !known {
+		return nil, s.failf(protocolKey, "%q is not PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL", s.get(protocolKey))
+	}
+	if useless := s.useless(); len(useless) > 0 && s.get(protocolKey) == "" {
+		return nil, s.failf(useless[0], "it is of no use without security.protocol: SSL, SASL_PLAINTEXT or SASL_SSL")
 	}
 	d := &dialer{}
-	if withTLS {
+	if use.tls {
 		var err error
 		if d.tls, err = s.tlsConfig(); err != nil {
 			return nil, err
 		}
 	}
 	opts := []kgo.Opt{kgo.Dialer(d.dial)}
-	if withSASL {
+	if use.sasl {
 		m, err := s.mechanism()
 		if err != nil {
 			return nil, err

@@ -20,8 +20,11 @@ import (
 // certificate of one's own for mutual TLS, and whether the broker's name is verified.
 func (s settings) tlsConfig() (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if err := s.narrow(cfg); err != nil {
+		return nil, err
+	}
 	var err error
-	if cfg.RootCAs, err = s.roots(); err != nil {
+	if cfg.RootCAs, err = s.roots(x509.NewCertPool()); err != nil {
 		return nil, err
 	}
 	own, err := s.ownCertificate()
@@ -45,8 +48,13 @@ func (s settings) tlsConfig() (*tls.Config, error) {
 	case !given || v == "https":
 	case v == "" || v == "none":
 		cfg.InsecureSkipVerify = true // but for the name, which only this turns off
-		roots := cfg.RootCAs
+		roots, before := cfg.RootCAs, cfg.VerifyConnection
 		cfg.VerifyConnection = func(state tls.ConnectionState) error {
+			if before != nil {
+				if err := before(state); err != nil {
+					return err
+				}
+			}
 			rest := x509.NewCertPool()
 			for _, c := range state.PeerCertificates[1:] {
 				rest.AddCert(c)
@@ -63,9 +71,9 @@ func (s settings) tlsConfig() (*tls.Config, error) {
 	return cfg, nil
 }
 
-// roots are the certificates that are trusted, nil for the system's.
-func (s settings) roots() (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
+// roots are the certificates that are trusted, nil for the system's: those in pool, and
+// the ones that are given.
+func (s settings) roots(pool *x509.CertPool) (*x509.CertPool, error) {
 	var some bool
 	addPEM := func(key string, data []byte) error {
 		if !pool.AppendCertsFromPEM(data) {
