@@ -400,6 +400,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	limitMemory(r.cfg, len(meta.Brokers))
 	if r.cfg.Group != "" {
 		r.topics = slices.Collect(maps.Keys(selected))
 		r.cfg.PointEvery, selected = 0, nil // the group says what to read

@@ -71,6 +71,89 @@ func TestFetchMemory(t *testing.T) {
 	}
 }
 
+// TestFetchMemoryBomb has a batch of a few kilobytes that decompresses to more than
+// --max-batch, between others.
+func TestFetchMemoryBomb(t *testing.T) {
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	brokers := strings.Join(fake.ListenAddrs(), ",")
+	cl, err := connect(brokers, kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.ProducerBatchMaxBytes(600<<20), kgo.BrokerMaxWriteBytes(700<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if _, err := kadm.NewClient(cl).CreateTopic(t.Context(), 2, 1, nil, "bomb"); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{100, 400 << 20, 200} {
+		for p := range int32(2) {
+			value := make([]byte, size)
+			if p == 1 {
+				value = value[:100]
+			}
+			if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "bomb", Partition: p, Value: value}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// So slowly that it lasts long enough to be looked at.
+	p := start(t, "kbk-fetch -t bomb --max-records 2/s -b "+brokers, "dd of=/dev/null bs=1M status=none")
+	rss := p.peak(source)
+	if status := p.wait(); status[0] != 4 || !strings.Contains(p.said(0), "bomb/0: offsets 1 to 1 cannot be read") || !strings.Contains(p.said(0), "read 5 records") {
+		t.Fatalf("status %d\n%s", status[0], p)
+	}
+	t.Logf("%d MiB", rss>>20)
+	if rss > fetchMemory/2 {
+		t.Errorf("%d MiB of memory", rss>>20)
+	}
+}
+
+// TestFetchMemoryLarge is TestFetchMemory with records of 1 to 20 MB: half of them compress well,
+// half do not.
+func TestFetchMemoryLarge(t *testing.T) {
+	const partitions, each = 12, 8
+	fake, err := kfake.NewCluster(kfake.NumBrokers(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	brokers := strings.Join(fake.ListenAddrs(), ",")
+	cl, err := connect(brokers, kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.ProducerBatchMaxBytes(30<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	limit := "31457280"
+	if _, err := kadm.NewClient(cl).CreateTopic(t.Context(), partitions, 1, map[string]*string{"max.message.bytes": &limit}, "large"); err != nil {
+		t.Fatal(err)
+	}
+	loud := bytes.Repeat(noise, 3)
+	soft := bytes.Repeat([]byte("compressible "), 20<<20/13)
+	for i := range partitions * each {
+		size := 1_000_000 * (1 + i*7%20)
+		value := loud[i:][:size]
+		if i%2 == 0 {
+			value = soft[:size]
+		}
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "large", Partition: int32(i % partitions), Value: value}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := start(t, "kbk-fetch -t large -b "+brokers, "dd of=/dev/null bs=1M status=none")
+	rss := p.peak(source)
+	if status := p.wait(); status[0] != 0 || !strings.Contains(p.said(0), fmt.Sprintf("read %d records", partitions*each)) {
+		t.Fatalf("status %d\n%s", status[0], p)
+	}
+	used := p.stages[source].ProcessState
+	t.Logf("%d MiB, %.2f CPU s", rss>>20, (used.UserTime() + used.SystemTime()).Seconds())
+	if rss > fetchMemory {
+		t.Errorf("%d MiB of memory, more than %d", rss>>20, fetchMemory>>20)
+	}
+}
+
 // peak waits until a stage ends, and returns the most resident memory that it had. The
 // system's account of an ended process does not do: it begins with the memory of the
 // process that started it.
