@@ -73,6 +73,11 @@ type Options struct {
 	// Listeners are more ways to connect to every broker, besides the plain one.
 	Listeners []Listener
 
+	// TieredStorage lets topics with remote.storage.enable have their older segments in
+	// a folder, by Kafka's own LocalTieredStorage. The first such start on a machine
+	// downloads it.
+	TieredStorage bool
+
 	// JVM is flags for the brokers' JVM, such as -Djava.security.krb5.conf=….
 	JVM []string
 
@@ -160,7 +165,7 @@ func (c *Cluster) run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("creating the cluster's folder: %w", err)
 	}
-	if err := c.configure(o); err != nil {
+	if err := c.configure(ctx, o); err != nil {
 		return fmt.Errorf("configuring brokers: %w", err)
 	}
 	if err := c.format(ctx); err != nil {
@@ -175,7 +180,7 @@ func (c *Cluster) run(ctx context.Context, o Options) (err error) {
 }
 
 // configure fills c.brokers and writes the configuration of each.
-func (c *Cluster) configure(o Options) error {
+func (c *Cluster) configure(ctx context.Context, o Options) error {
 	if err := os.WriteFile(c.logConfig(), log4jConfig, 0o644); err != nil {
 		return err
 	}
@@ -219,6 +224,13 @@ func (c *Cluster) configure(o Options) error {
 				key, value := l.Each(i)
 				conf["listener.name."+strings.ToLower(l.Name)+"."+key] = value
 			}
+		}
+		if o.TieredStorage {
+			jar, err := c.kit.tieredStorage(ctx)
+			if err != nil {
+				return err
+			}
+			maps.Copy(conf, tieredConfig(jar, filepath.Join(c.dir, "remote"), o.Brokers))
 		}
 		maps.Copy(conf, o.Config)
 
@@ -274,6 +286,21 @@ func testConfig(brokers int) map[string]string {
 		"num.io.threads":                 "4",
 		"background.threads":             "2",
 		"group.coordinator.threads":      "2",
+	}
+}
+
+// tieredConfig returns what tiered storage takes.
+func tieredConfig(jar, dir string, brokers int) map[string]string {
+	return map[string]string{
+		"remote.log.storage.system.enable":                                 "true",
+		"remote.log.storage.manager.class.name":                            "org.apache.kafka.server.log.remote.storage.LocalTieredStorage",
+		"remote.log.storage.manager.class.path":                            jar,
+		"rsm.config.dir":                                                   dir,
+		"remote.log.metadata.manager.listener.name":                        "PLAINTEXT",
+		"rlmm.config.remote.log.metadata.topic.num.partitions":             "1",
+		"rlmm.config.remote.log.metadata.topic.replication.factor":         strconv.Itoa(brokers),
+		"rlmm.config.remote.log.metadata.initialization.retry.interval.ms": "200",
+		"remote.log.manager.task.interval.ms":                              "500",
 	}
 }
 

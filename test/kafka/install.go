@@ -23,6 +23,7 @@ var log4jConfig []byte
 // kit is what it takes to run Kafka's classes.
 type kit struct {
 	java      string // path of the JVM
+	dir       string // of the jars, in the cache
 	classPath string
 	sharing   []string // JVM flags about the archive of loaded classes
 }
@@ -74,14 +75,14 @@ func install(ctx context.Context) (*kit, error) {
 		return nil, fmt.Errorf("locking the cache: %w", err)
 	}
 	defer unlock()
-	if err := download(ctx, dir); err != nil {
+	if err := download(ctx, dir, "-DincludeScope=runtime"); err != nil {
 		return nil, fmt.Errorf("downloading Kafka: %w", err)
 	}
 	jars, err := filepath.Glob(filepath.Join(dir, "*.jar")) // sorted
 	if err != nil {
 		return nil, err
 	}
-	k := &kit{java: java, classPath: strings.Join(jars, string(filepath.ListSeparator))}
+	k := &kit{java: java, dir: dir, classPath: strings.Join(jars, string(filepath.ListSeparator))}
 	if err := k.shareClasses(ctx, filepath.Join(dir, "classes.jsa")); err != nil {
 		return nil, fmt.Errorf("running a first broker: %w", err)
 	}
@@ -101,9 +102,28 @@ func findJava() (string, error) {
 	return path, nil
 }
 
-// download lets Maven copy the jars into dir. The folder gets its name when all
-// of them are there, so a folder of that name is complete.
-func download(ctx context.Context, dir string) error {
+// tieredStorage returns the jar with Kafka's LocalTieredStorage, and downloads it first if
+// need be.
+func (k *kit) tieredStorage(ctx context.Context) (string, error) {
+	dir := k.dir + "-tiered"
+	unlock, err := lock(ctx, dir+".lock")
+	if err != nil {
+		return "", fmt.Errorf("locking the cache: %w", err)
+	}
+	defer unlock()
+	if err := download(ctx, dir, "-Ptiered-storage", "-DincludeClassifiers=test"); err != nil {
+		return "", fmt.Errorf("downloading LocalTieredStorage: %w", err)
+	}
+	jars, err := filepath.Glob(filepath.Join(dir, "*.jar"))
+	if err != nil || len(jars) != 1 {
+		return "", fmt.Errorf("one jar is expected in %s: %q, %w", dir, jars, err)
+	}
+	return jars[0], nil
+}
+
+// download lets Maven copy jars of pom.xml into dir, those that the arguments say. The
+// folder gets its name when all of them are there, so a folder of that name is complete.
+func download(ctx context.Context, dir string, args ...string) error {
 	_, err := os.Stat(dir)
 	if !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -123,8 +143,7 @@ func download(ctx context.Context, dir string) error {
 	if err := os.WriteFile(file, pom, 0o644); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, mvn, "-q", "-B", "-f", file, "dependency:copy-dependencies",
-		"-DoutputDirectory="+part, "-DincludeScope=runtime")
+	cmd := exec.CommandContext(ctx, mvn, append([]string{"-q", "-B", "-f", file, "dependency:copy-dependencies", "-DoutputDirectory=" + part}, args...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mvn: %w\n%s", err, tail(out))
 	}
