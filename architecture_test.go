@@ -38,7 +38,7 @@ func packages(t *testing.T) []pkg {
 }
 
 func TestLayers(t *testing.T) {
-	commands := []string{"fetch", "filter", "pack", "push", "pull", "produce", "offsets", "catalog"}
+	commands := []string{"fetch", "filter", "pack", "push", "pull", "produce", "offsets", "catalog", "importer"}
 	all := packages(t)
 	if len(all) < 15 {
 		t.Fatalf("only %d packages found", len(all))
@@ -53,7 +53,7 @@ func TestLayers(t *testing.T) {
 				t.Errorf("format imports %s, and should import nothing of the project", own)
 			case strings.HasPrefix(imp, "github.com/rclone/") && !strings.HasPrefix(p.ImportPath, "pkg/store"):
 				t.Errorf("%s imports rclone, which only pkg/store may", p.ImportPath)
-			case own == "pkg/store" && !slices.Contains([]string{"pkg/push", "pkg/pull", "pkg/catalog", "pkg/compaction"}, p.ImportPath):
+			case own == "pkg/store" && !slices.Contains([]string{"pkg/push", "pkg/pull", "pkg/catalog", "pkg/compaction", "pkg/importer"}, p.ImportPath):
 				t.Errorf("%s imports pkg/store, and with it rclone", p.ImportPath)
 			case isCommand && !strings.HasPrefix(p.ImportPath, "cmd/"):
 				t.Errorf("%s imports the command %s", p.ImportPath, own)

@@ -13,6 +13,7 @@ import (
 	"github.com/kbkio/kbk/pkg/catalog"
 	"github.com/kbkio/kbk/pkg/fetch"
 	"github.com/kbkio/kbk/pkg/filter"
+	"github.com/kbkio/kbk/pkg/importer"
 	"github.com/kbkio/kbk/pkg/offsets"
 	"github.com/kbkio/kbk/pkg/pack"
 	"github.com/kbkio/kbk/pkg/produce"
@@ -20,7 +21,7 @@ import (
 	"github.com/kbkio/kbk/pkg/push"
 )
 
-var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App(), catalog.App()}
+var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App(), catalog.App(), importer.App()}
 
 var documented = regexp.MustCompile(`(?m)^\*\*--?[a-z].*$`)
 

@@ -75,6 +75,10 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	samples, err := filepath.Abs("../../pkg/importer/testdata/samples")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -83,6 +87,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("KAFKA", cluster.Bootstrap())
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("EXAMPLES", examples)
+			env.Setenv("SAMPLES", samples)
 			for _, name := range []string{"GOCACHE", "GOMODCACHE"} { // a script builds an example
 				value, err := exec.Command("go", "env", name).Output()
 				if err != nil {
