@@ -31,12 +31,13 @@ const (
 	KindEnd
 	KindGroups
 	KindTarget
+	KindMoment
 )
 
 var kinds = map[string]Kind{
 	"rec": KindRec, "topic": KindTopic, "mark": KindMark, "group": KindGroup, "point": KindPoint,
 	"batch": KindBatch, "seg": KindSeg, "map": KindMap, "end": KindEnd,
-	"groups": KindGroups, "target": KindTarget,
+	"groups": KindGroups, "target": KindTarget, "moment": KindMoment,
 }
 
 // A Frame is one frame of a stream as a [Reader] found it.
@@ -70,7 +71,7 @@ func (f *Frame) parse(b []byte) error {
 }
 
 // An Encoder is a frame that can be written: [*Topic], [*Mark], [*Group],
-// [*Groups], [*Point], [*Batch], [*Map], [*Target] or [*End].
+// [*Groups], [*Point], [*Moment], [*Batch], [*Map], [*Target] or [*End].
 type Encoder interface {
 	// AppendFrame appends the frame in core deterministic encoding to b.
 	AppendFrame(b []byte) ([]byte, error)
@@ -289,6 +290,31 @@ type Point struct {
 
 type pointInfo struct {
 	Without map[string][]int32 `cbor:"without,omitempty"`
+}
+
+// A Moment is a restore point of the store that a stream comes from, and all that belongs
+// to it. A stream has one for each point, whatever else it has; a [Point] is one that the
+// stream itself comes to.
+type Moment struct {
+	Point []byte // the point's frame
+	MomentInfo
+}
+
+// MomentInfo is what belongs to the point of a [Moment].
+type MomentInfo struct {
+	ID     string        `cbor:"id"`            // the store's name of the point
+	Run    string        `cbor:"run,omitempty"` // and of the run that made it
+	Topics []MomentTopic `cbor:"topics"`
+	Frames [][]byte      `cbor:"frames,omitempty"` // groups, group, and those of unknown kinds
+}
+
+// A MomentTopic is one incarnation of a topic as it was at a moment.
+type MomentTopic struct {
+	Name  string `cbor:"name"`
+	ID    string `cbor:"id,omitempty"`
+	Frame []byte `cbor:"frame,omitempty"` // its topic frame
+	// Partitions are [where the log began, the first offset that was not scanned].
+	Partitions map[int32][2]int64 `cbor:"partitions"`
 }
 
 // A Batch is a raw Kafka record batch. The kind is reserved: no command writes it yet.
@@ -696,6 +722,31 @@ func DecodePoint(b []byte) (*Point, error) {
 	}
 	p.Without = info.Without
 	return p, nil
+}
+
+// AppendFrame implements [Encoder].
+func (m *Moment) AppendFrame(b []byte) ([]byte, error) {
+	return appendFrame(b, "moment", m.Point, m.MomentInfo)
+}
+
+// DecodeMoment decodes a moment frame. It looks into the point, but not into the other
+// frames.
+func DecodeMoment(b []byte) (*Moment, error) {
+	m := new(Moment)
+	if err := decodeFrame(b, "moment", &m.Point, &m.MomentInfo); err != nil {
+		return nil, err
+	}
+	if _, err := DecodePoint(m.Point); err != nil {
+		return nil, err
+	}
+	for _, t := range m.Topics {
+		for n, at := range t.Partitions {
+			if n < 0 || at[0] < 0 || at[1] < 0 {
+				return nil, corrupt("moment with partition %d of %q at offsets %d to %d", n, t.Name, at[0], at[1])
+			}
+		}
+	}
+	return m, nil
 }
 
 // AppendFrame implements [Encoder].

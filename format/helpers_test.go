@@ -92,6 +92,8 @@ func decodeEncoder(f *Frame) (e Encoder, err error) {
 		e, err = DecodePoint(f.Raw)
 	case KindGroups:
 		e, err = DecodeGroups(f.Raw)
+	case KindMoment:
+		e, err = DecodeMoment(f.Raw)
 	case KindTarget:
 		e, err = DecodeTarget(f.Raw)
 	case KindBatch:

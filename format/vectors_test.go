@@ -124,6 +124,8 @@ func goodVectors(t testing.TB) []vector {
 			&Groups{[]string{"billing"}, GroupsInfo{[]string{"^b"}, []string{"basket"}, map[string]string{"orders": "vPeOCWypqUOSepEvx0cbog", "audit": ""}}},
 			&Groups{},
 			&Point{1_700_000_000_000, map[string][]int32{"audit": {3}}},
+			&Moment{[]byte("\x83\x65point\x1b\x00\x00\x01\x8b\xcf\xe5\x68\x00\xa0"), MomentInfo{"20231114T221320.000Z-0a1b2c3d-000001", "0a1b2c3d",
+				[]MomentTopic{{"orders", "vPeOCWypqUOSepEvx0cbog", nil, map[int32][2]int64{0: {5, 40}}}}, nil}},
 			&Target{"orders", 0, "orders-2", 7, TargetInfo{"vPeOCWypqUOSepEvx0cbog", []int64{0, 1000}}},
 			&Target{"orders", 1, "orders-2", -1, TargetInfo{}},
 			&End{Lost: true, Losses: []string{"audit/3: the topic was deleted while it was read"}}))},

@@ -249,6 +249,28 @@ func (e *Entry) validate() error {
 			return fmt.Errorf("mark %d: %w", i, err)
 		}
 	}
+	for i := range e.Points {
+		if err := e.Points[i].validate(); err != nil {
+			return fmt.Errorf("point %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (p *Point) validate() error {
+	if p.Moment == nil {
+		return nil
+	}
+	for _, t := range p.Moment.Topics {
+		if err := ValidTopic(t.Name); err != nil {
+			return err
+		}
+		for n, at := range t.Partitions {
+			if n < 0 || at[0] < 0 || at[1] < 0 {
+				return fmt.Errorf("partition %d at offsets %d to %d", n, at[0], at[1])
+			}
+		}
+	}
 	return nil
 }
 

@@ -68,6 +68,14 @@ func (s *State) Manifest() *Manifest {
 	return m
 }
 
+// Summary sums up a partition.
+func (s *State) Summary(topic, id string, number int32) ManifestPartition {
+	if p := s.parts[partitionKey{topic, id, number}]; p != nil {
+		return p.summary(number)
+	}
+	return ManifestPartition{Partition: number}
+}
+
 func (p *partition) summary(number int32) ManifestPartition {
 	v, t := p.now(), p.total()
 	return ManifestPartition{

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/kbkio/kbk/format"
 )
 
 // A Moment is what a run had stored when it wrote an entry: of a restore point's entry,
@@ -122,10 +124,68 @@ func (m *Moment) Forget(forgotten func(topic, id string) bool) {
 	m.Groups = set.groups
 }
 
-// MergedGroups returns every group once, by id.
-func (m *Moment) MergedGroups() []Group {
-	set := groupSet{groups: m.Groups}
-	return set.merged(m.currentID)
+// MergeMoments returns what several moments say of consumer groups, those of the newest
+// last, and all frames of unknown kinds.
+func MergeMoments(moments []*Moment, id func(topic string) string) (groups []Group, lists []GroupList, others [][]byte) {
+	var set groupSet
+	for _, m := range moments {
+		for _, l := range m.GroupLists {
+			set.list(l, id)
+		}
+		for _, g := range m.Groups {
+			set.add(g, id)
+		}
+		others = append(others, m.Others...)
+	}
+	return set.merged(id), set.lists, others
+}
+
+// MomentOf is what the log says of a moment frame, but for the partitions that keep does
+// not name: of these the backup does not have what the moment has. It is nil where none is
+// left, though the moment has some.
+func MomentOf(f *format.Moment, keep func(topic, id string, partition int32, next int64) bool) (*Moment, error) {
+	m := &Moment{Entry: f.ID, Run: f.Run}
+	had := 0
+	for _, t := range f.Topics {
+		topic := MomentTopic{Name: t.Name, ID: t.ID, Partitions: make(map[int32][2]int64)}
+		for n, at := range t.Partitions {
+			if had++; keep(t.Name, t.ID, n, at[1]) {
+				topic.Partitions[n] = at
+			}
+		}
+		if len(topic.Partitions) == 0 {
+			continue
+		}
+		if len(t.Frame) > 0 {
+			frame, err := format.DecodeTopic(t.Frame)
+			if err != nil {
+				return nil, err
+			}
+			topic.Topic = TopicOf(frame, t.Frame)
+		}
+		m.Topics = append(m.Topics, topic)
+	}
+	if len(m.Topics) == 0 && had > 0 {
+		return nil, nil
+	}
+	var set groupSet
+	for _, raw := range f.Frames {
+		// The kind is told by trying: there is no header before it.
+		if l, err := GroupListOf(raw); err == nil {
+			set.list(l, m.currentID)
+		} else if g, err := GroupOf(raw); err == nil {
+			set.add(g, m.currentID)
+		} else {
+			m.Others = append(m.Others, raw)
+		}
+	}
+	m.Groups, m.GroupLists = set.groups, set.lists
+	return m, nil
+}
+
+// TopicOf is what the log says of a topic frame.
+func TopicOf(t *format.Topic, raw []byte) *Topic {
+	return &Topic{Name: t.Name, ID: t.ID, Partitions: t.Partitions, ReplicationFactor: t.ReplicationFactor, Configs: t.Configs, Frame: raw}
 }
 
 // entry is the id of the entry in this log that has the moment.

@@ -242,6 +242,7 @@ func (s *State) AddSnapshot(n *Snapshot) {
 		s.lastID, s.updated, s.source = n.LastID, n.Updated, n.Source
 	}
 	for run, h := range n.Runs {
+		s.heads[run] = max(s.heads[run], h.Seq)
 		if h.Seq > s.runs[run].seq {
 			s.runs[run] = link{seq: h.Seq, id: h.ID, sha: h.SHA256, final: h.Final, skipped: h.SHA256 == "", filters: h.Filters}
 		}
@@ -328,6 +329,13 @@ func (p *partition) addSnapshot(sp *SnapshotPartition, tellsFilters bool) {
 func (s *State) Folded(id string) bool {
 	run, seq, ok := splitID(id)
 	return ok && seq <= s.runs[run].seq
+}
+
+// InLog tells whether the state has the entry with this id from the log itself, and not
+// from a snapshot.
+func (s *State) InLog(id string) bool {
+	run, seq, ok := splitID(id)
+	return ok && seq > s.heads[run] && seq <= s.runs[run].seq
 }
 
 // Snapshots returns the ids of the snapshots that the state was made from.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -31,7 +32,8 @@ type State struct {
 	points  []RestorePoint
 	others  [][]byte
 	forms   forms
-	untold  bool // a snapshot does not tell what was kept whole
+	heads   map[string]int // of runs, the last entry that a snapshot stands for
+	untold  bool           // a snapshot does not tell what was kept whole
 	moments []File
 	open    *File
 }
@@ -216,6 +218,16 @@ func (s *State) filters(e *Entry, m *Mark) []string {
 	return run.filters
 }
 
+// CutOf is the offset from which on later branches of a partition have taken the place of
+// one.
+func (s *State) CutOf(topic, id string, partition int32, branch int) int64 {
+	p := s.parts[partitionKey{topic, id, partition}]
+	if p == nil || branch >= len(p.branches) {
+		return math.MaxInt64
+	}
+	return p.cuts(len(p.branches) - 1)[branch]
+}
+
 // currentID is the id of a topic's newest incarnation.
 func (s *State) currentID(topic string) string {
 	if ins := s.topics[topic]; len(ins) > 0 {
@@ -231,6 +243,7 @@ func (s *State) init() {
 		s.parts = make(map[partitionKey]*partition)
 		s.topics = make(map[string][]*incarnation)
 		s.forms = make(forms)
+		s.heads = make(map[string]int)
 	}
 }
 
@@ -423,6 +436,11 @@ func (s *State) GroupLists() []GroupList { return s.groups.lists }
 
 // Points returns the restore points in the order of the log.
 func (s *State) Points() []RestorePoint { return s.points }
+
+// HasPoint tells whether there is a restore point of this id.
+func (s *State) HasPoint(id string) bool {
+	return slices.ContainsFunc(s.points, func(p RestorePoint) bool { return p.Entry == id })
+}
 
 // Others returns the frames of unknown kinds in the order of the log.
 func (s *State) Others() [][]byte { return s.others }

@@ -369,6 +369,9 @@ func (t *task) other(frame *format.Frame) error {
 	if err != nil {
 		return command.Input(err)
 	}
+	if len(b) == 0 { // it is left out
+		return nil
+	}
 	changed := *frame
 	changed.Raw = b
 	if t.order != nil {

@@ -300,6 +300,8 @@ func (ch *change) other(f *format.Frame) ([]byte, error) {
 		}
 		g.Offsets, g.Topics = moved, ch.topicsOf(g.Topics)
 		return g.AppendFrame(nil)
+	case format.KindMoment: // restore points of what the stream is not any more
+		return nil, nil
 	case format.KindGroups:
 		g, err := format.DecodeGroups(f.Raw)
 		if err != nil {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kbkio/kbk/format"
@@ -25,6 +27,7 @@ type backup struct {
 	state   *commitlog.State
 	matcher *partitions.Matcher
 	paths   map[string]string // of loose segments: where each is, by where it would be in a backup
+	notes   []string          // on how they were put in order
 }
 
 // open reads the log at cfg's remote, or takes its place where there is none.
@@ -81,138 +84,320 @@ type selection struct {
 	window  *format.Window
 	topics  [][]byte // frames
 	trailer [][]byte // frames behind all segments
+	moments []byte   // frames of the restore points that a copy is to have, compressed
+	losses  []string // what was asked for and is not here, beside what partitions lack
+	notes   []string // what the user should know before it is read
 }
 
 // choose finds out what cfg asks for.
 func (b *backup) choose(ctx context.Context, cfg Config) (*selection, error) {
-	sel := new(selection)
-	moment, point, err := b.moment(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	ids, err := b.incarnations(cfg.TopicIDs)
-	if err != nil {
-		return nil, err
-	}
+	selected := make(map[string]bool)
 	for _, name := range b.state.Topics() {
-		id := ids[name]
-		description := b.state.Description(name, id)
-		var at map[int32][2]int64
-		if moment != nil {
-			t, ok := moment.Topic(name)
-			if !ok {
-				continue
+		for _, id := range b.state.Incarnations(name) {
+			for _, number := range b.state.Partitions(name, id) {
+				if b.matcher.Matches(name, number) {
+					selected[name] = true
+				}
 			}
-			if len(cfg.TopicIDs) > 0 && slices.Contains(cfg.TopicIDs, id) && t.ID != id {
-				return nil, command.Usagef("--topic-id %s: at the restore point topic %s was another", id, name)
-			}
-			id, at = t.ID, t.Partitions
-			if t.Topic != nil {
-				description = *t.Topic
-			} else {
-				description = b.state.Description(name, id)
-			}
-		}
-		n := len(sel.plans)
-		for _, number := range b.state.Partitions(name, id) {
-			plan, _ := b.state.Plan(name, id, number)
-			position, within := at[number]
-			if !b.matcher.Matches(name, number) || moment != nil && !within {
-				continue
-			}
-			if moment == nil {
-				position[1] = math.MaxInt64
-			}
-			sel.bound(cfg, &plan, position[1], moment != nil)
-			sel.plans = append(sel.plans, plan)
-		}
-		if len(sel.plans) > n && len(description.Frame) > 0 {
-			sel.topics = append(sel.topics, description.Frame)
 		}
 	}
 	if err := b.matcher.Missing(); err != nil {
 		return nil, command.WithHint(fmt.Errorf("in %s: %w", b.store.Name(), err), "kbk-catalog show lists what the backup has")
 	}
+	asked, err := b.asked(cfg.TopicIDs)
+	if err != nil {
+		return nil, err
+	}
+	sel := &selection{notes: b.notes}
+	if cfg.Point != "" || cfg.At != nil {
+		err = b.chooseAt(ctx, cfg, sel, selected, asked)
+	} else {
+		err = b.chooseNow(ctx, cfg, sel, selected, asked)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if len(sel.plans) == 0 && (len(cfg.Selection.Topics) > 0 || cfg.Selection.Numbers != nil) {
 		return nil, errors.New("the selection leaves no partition to read")
 	}
-	groups, others := b.state.Groups(func(topic string) string { return ids[topic] }), b.state.Others()
-	if moment != nil {
-		groups, others = moment.MergedGroups(), moment.Others
+	sel.note()
+	return sel, nil
+}
+
+// chooseNow takes everything that the backup has of the selected topics.
+func (b *backup) chooseNow(ctx context.Context, cfg Config, sel *selection, selected map[string]bool, asked map[string]string) error {
+	ids := make(map[string]string)
+	for _, name := range b.state.Topics() {
+		all := b.state.Incarnations(name)
+		if ids[name] = all[len(all)-1]; asked[name] != "" {
+			ids[name] = asked[name]
+		}
+		if !selected[name] {
+			continue
+		}
+		if err := b.incarnation(cfg, sel, name, ids[name], asked[name] != ""); err != nil {
+			return err
+		}
+		n := len(sel.plans)
+		for _, number := range b.state.Partitions(name, ids[name]) {
+			if !b.matcher.Matches(name, number) {
+				continue
+			}
+			plan, _ := b.state.Plan(name, ids[name], number)
+			sel.bound(cfg, &plan, math.MaxInt64, false)
+			sel.plans = append(sel.plans, plan)
+		}
+		sel.describe(b.state.Description(name, ids[name]), n)
+	}
+	sel.trail(b.state.Groups(func(topic string) string { return ids[topic] }), b.state.GroupLists(), b.state.Others())
+	if sel.window != nil || b.paths != nil { // a part of a backup has no restore points
+		return nil
+	}
+	return b.copyMoments(ctx, cfg, sel)
+}
+
+// chooseAt takes what belongs to restore points: one, or for each partition the last one at
+// a time that speaks of it.
+func (b *backup) chooseAt(ctx context.Context, cfg Config, sel *selection, selected map[string]bool, asked map[string]string) error {
+	stands, err := b.stands(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	parts := make(map[string][]placement)
+	ids := make(map[string]string)
+	for _, name := range b.state.Topics() {
+		if !selected[name] {
+			continue
+		}
+		in := stands.topic(name, asked[name])
+		if in == nil {
+			sel.lacks(b, cfg, name)
+			continue
+		}
+		ids[name] = in.id
+		if err := b.incarnation(cfg, sel, name, in.id, asked[name] != ""); err != nil {
+			return err
+		}
+		n := len(sel.plans)
+		for _, number := range slices.Sorted(maps.Keys(in.parts)) {
+			p := in.parts[number]
+			plan, ok := b.state.PlanOf(name, in.id, number, b.state.BranchAt(name, in.id, number, p.moment))
+			if !ok {
+				return fmt.Errorf("%w: nothing is known of %s/%d, which is part of restore point %s", commitlog.ErrCorrupt, name, number, p.moment.Entry)
+			}
+			sel.bound(cfg, &plan, p.at[1], true)
+			sel.plans = append(sel.plans, plan)
+			parts[name] = append(parts[name], p)
+		}
+		sel.lacksPartitions(b, cfg, name, in)
+		description := b.state.Description(name, in.id)
+		if in.description != nil {
+			description = *in.description
+		}
+		sel.describe(description, n)
+	}
+	moments := inOrder(parts)
+	groups, lists, others := commitlog.MergeMoments(moments, func(topic string) string { return ids[topic] })
+	sel.trail(groups, lists, others)
+	if len(moments) == 1 { // several are no moment of the cluster
+		sel.trailer = append(sel.trailer, moments[0].Points[0].Frame)
+	}
+	sel.notes = append(sel.notes, used(parts)...)
+	return nil
+}
+
+// inOrder are the moments of placements, in the order of the log.
+func inOrder(parts map[string][]placement) (moments []*commitlog.Moment) {
+	order := make(map[*commitlog.Moment]int)
+	for _, list := range parts {
+		for _, p := range list {
+			order[p.moment] = p.order
+		}
+	}
+	for m := range order {
+		moments = append(moments, m)
+	}
+	slices.SortFunc(moments, func(a, b *commitlog.Moment) int { return cmp.Compare(order[a], order[b]) })
+	return moments
+}
+
+// describe adds the topic frame of plans from n on.
+func (sel *selection) describe(t commitlog.Topic, n int) {
+	if len(sel.plans) > n && len(t.Frame) > 0 {
+		sel.topics = append(sel.topics, t.Frame)
+	}
+}
+
+// trail puts frames behind the segments. A list of groups is about frames that come behind
+// it.
+func (sel *selection) trail(groups []commitlog.Group, lists []commitlog.GroupList, others [][]byte) {
+	for _, l := range lists {
+		sel.trailer = append(sel.trailer, l.Frame)
 	}
 	for _, g := range groups {
 		sel.trailer = append(sel.trailer, g.Frame)
 	}
 	sel.trailer = append(sel.trailer, others...)
-	if moment != nil {
-		sel.trailer = append(sel.trailer, point.Frame)
-	}
-	return sel, nil
 }
 
-// moment returns the restore point that cfg names and what belongs to it, or nil.
-func (b *backup) moment(ctx context.Context, cfg Config) (*commitlog.Moment, commitlog.RestorePoint, error) {
-	m, point, err := b.findMoment(ctx, cfg)
+// lacks says that no restore point speaks of a topic. It is a loss where the topic was
+// asked for, or has records that are not newer than the point.
+func (sel *selection) lacks(b *backup, cfg Config, name string) {
+	old := false
+	for _, id := range b.state.Incarnations(name) {
+		for _, n := range b.state.Partitions(name, id) {
+			old = old || b.matcher.Matches(name, n) && notNewer(b.state.Summary(name, id, n), cfg.At)
+		}
+	}
+	line := fmt.Sprintf("%s: %s", name, cfg.noPoint())
+	if len(cfg.Selection.Topics) > 0 || old {
+		sel.losses = append(sel.losses, line)
+	} else {
+		sel.notes = append(sel.notes, line)
+	}
+}
+
+// lacksPartitions says the same of partitions of an incarnation.
+func (sel *selection) lacksPartitions(b *backup, cfg Config, name string, in *incarnationAt) {
+	for _, n := range b.state.Partitions(name, in.id) {
+		if _, placed := in.parts[n]; !placed && b.matcher.Matches(name, n) && notNewer(b.state.Summary(name, in.id, n), cfg.At) {
+			sel.losses = append(sel.losses, fmt.Sprintf("%s/%d: %s", name, n, cfg.noPoint()))
+		}
+	}
+}
+
+// notNewer tells whether a partition has records of a time or before.
+func notNewer(p commitlog.ManifestPartition, at *time.Time) bool {
+	return at != nil && p.Segments > 0 && p.MinTimestamp <= at.UnixMilli()
+}
+
+func (cfg *Config) noPoint() string {
+	if cfg.At == nil {
+		return "restore point " + cfg.Point + " does not speak of it"
+	}
+	return "no restore point at " + cfg.At.UTC().Format(time.RFC3339) + " or before speaks of it"
+}
+
+// stands reads what restore points say of what is selected.
+func (b *backup) stands(ctx context.Context, cfg Config) (standing, error) {
+	s, err := b.findStands(ctx, cfg)
 	if store.IsDamage(err) { // or somebody has compacted the backup since the log was read
 		if err = b.load(ctx, slog.New(slog.DiscardHandler)); err != nil {
-			return nil, point, err
+			return nil, err
 		}
-		m, point, err = b.findMoment(ctx, cfg)
+		s, err = b.findStands(ctx, cfg)
 	}
-	return m, point, err
+	return s, err
 }
 
-func (b *backup) findMoment(ctx context.Context, cfg Config) (*commitlog.Moment, commitlog.RestorePoint, error) {
-	var point commitlog.RestorePoint
-	switch {
-	case cfg.At != nil:
-		ok := false
-		for _, p := range slices.Backward(b.state.Points()) {
-			if p.Time <= cfg.At.UnixMilli() {
-				point, ok = p, true
-				break
-			}
+func (b *backup) findStands(ctx context.Context, cfg Config) (standing, error) {
+	s := make(standing)
+	if cfg.Point != "" {
+		point, err := b.state.Find(cfg.Point)
+		if err != nil {
+			return nil, command.WithHint(fmt.Errorf("in %s: %w", b.store.Name(), err), "kbk-catalog show lists them")
 		}
-		if !ok {
-			return nil, point, command.WithHint(fmt.Errorf("%s has no restore point at %s or before", b.store.Name(), cfg.At.UTC().Format(time.RFC3339)),
-				"kbk-catalog show lists them; --until takes all records up to a time")
+		m, err := b.store.LoadMoment(ctx, b.state, point)
+		if err != nil {
+			return nil, err
 		}
-	case cfg.Point != "":
-		var err error
-		if point, err = b.state.Find(cfg.Point); err != nil {
-			return nil, point, command.WithHint(fmt.Errorf("in %s: %w", b.store.Name(), err), "kbk-catalog show lists them")
-		}
-	default:
-		return nil, point, nil
+		s.add(0, m, b.matcher.Matches)
+		return s, nil
 	}
-	m, err := b.store.LoadMoment(ctx, b.state, point)
-	return m, point, err
+	order := make(map[string]int)
+	for i, p := range b.state.Points() {
+		if p.Time <= cfg.At.UnixMilli() {
+			order[p.Entry] = i
+		}
+	}
+	if len(order) == 0 {
+		return nil, command.WithHint(fmt.Errorf("%s has no restore point at %s or before", b.store.Name(), cfg.At.UTC().Format(time.RFC3339)),
+			"kbk-catalog show lists them; --until takes all records up to a time")
+	}
+	err := b.store.EachMoment(ctx, b.state, func(err error) error { return err }, func(m *commitlog.Moment) error {
+		if i, wanted := order[m.Entry]; wanted {
+			s.add(i, m, b.matcher.Matches)
+		}
+		return nil
+	})
+	return s, err
 }
 
-// incarnations returns the id to read of every topic: the newest, or the one asked for.
-func (b *backup) incarnations(asked []string) (map[string]string, error) {
+// asked returns the topic ids that were asked for, by topic.
+func (b *backup) asked(ids []string) (map[string]string, error) {
 	chosen := make(map[string]string)
 	found := make(map[string]bool)
 	for _, name := range b.state.Topics() {
-		ids := b.state.Incarnations(name)
-		chosen[name] = ids[len(ids)-1]
-		some := false
-		for _, id := range ids {
-			if !slices.Contains(asked, id) || id == "" {
+		for _, id := range b.state.Incarnations(name) {
+			if !slices.Contains(ids, id) || id == "" {
 				continue
 			}
-			if some {
+			if chosen[name] != "" {
 				return nil, command.Usagef("--topic-id: %s and %s are both of topic %s", chosen[name], id, name)
 			}
-			chosen[name], found[id], some = id, true, true
+			chosen[name], found[id] = id, true
 		}
 	}
-	for _, id := range asked {
+	for _, id := range ids {
 		if !found[id] {
 			return nil, command.WithHint(fmt.Errorf("%s has no topic of id %q", b.store.Name(), id), "kbk-catalog show lists the incarnations")
 		}
 	}
 	return chosen, nil
+}
+
+// incarnation says which other incarnations of a topic with records there are. Where the
+// one that is to be read has none, and nobody has asked for it, it is an error: a topic
+// that was deleted by mistake, and created again by a client, is that.
+func (b *backup) incarnation(cfg Config, sel *selection, name, id string, asked bool) error {
+	records, _ := b.records(name, id)
+	for _, other := range b.state.Incarnations(name) {
+		if other == id {
+			break // what comes behind it was made later
+		}
+		n, last := b.records(name, other)
+		if n == 0 || asked {
+			continue
+		}
+		had := fmt.Sprintf("an older one, %s, has %s, the last of %s", id0(other), command.Count(n, "record"), time.UnixMilli(last).UTC().Format(time.RFC3339))
+		if records == 0 && !cfg.Newest {
+			return command.WithHint(command.Usagef("topic %s was deleted and created again: its newest incarnation, %s, has no records, and %s", name, id0(id), had),
+				"--topic-id "+other+" reads the older one, --newest the empty one")
+		}
+		sel.notes = append(sel.notes, fmt.Sprintf("topic %s was deleted and created again: %s is read, with %s; %s; --topic-id reads that one",
+			name, id0(id), command.Count(records, "record"), had))
+	}
+	return nil
+}
+
+// id0 is a topic id for people.
+func id0(id string) string { return cmp.Or(id, "of unknown id") }
+
+// records returns how many records an incarnation has, and the time of the newest.
+func (b *backup) records(name, id string) (n, last int64) {
+	last = math.MinInt64
+	for _, number := range b.state.Partitions(name, id) {
+		if p := b.state.Summary(name, id, number); p.Segments > 0 {
+			n += p.Records
+			last = max(last, p.MaxTimestamp)
+		}
+	}
+	return n, last
+}
+
+// note tells what of the plans is not as it was in Kafka, and is no loss.
+func (sel *selection) note() {
+	for _, p := range sel.plans {
+		for _, r := range p.Pruned {
+			sel.notes = append(sel.notes, fmt.Sprintf("%s/%d: offsets %d to %d were pruned from the backup", p.Topic, p.Partition, r[0], r[1]-1))
+		}
+		for _, f := range p.Filtered {
+			sel.notes = append(sel.notes, fmt.Sprintf("%s/%d: offsets %d to %d are in the backup only as %s left them", p.Topic, p.Partition, f.From, f.Next-1, strings.Join(f.Filters, ", ")))
+		}
+		for _, at := range p.Branches {
+			sel.notes = append(sel.notes, fmt.Sprintf("%s/%d: from offset %d on other records took the place of ones that were read before", p.Topic, p.Partition, at))
+		}
+	}
 }
 
 // bound cuts a plan to what cfg asks for, below position, and says so in the window.

@@ -1,8 +1,10 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -66,6 +68,8 @@ func (b *backup) loose(ctx context.Context, files []string) error {
 		entry.Segments = append(entry.Segments, *seg)
 		b.paths[seg.Path] = file
 	}
+	b.byAge(entry.Segments)
+	entry.Filters = []string{}
 	run := commitlog.NewRun()
 	run.Stamp(entry, time.Now())
 	if _, _, err := commitlog.Encode(entry); err != nil { // what cannot be in a log cannot be in a stream
@@ -73,6 +77,32 @@ func (b *backup) loose(ctx context.Context, files []string) error {
 	}
 	b.state = &commitlog.State{Keep: b.matcher.Matches}
 	return b.state.Add(entry, "")
+}
+
+// byAge puts the incarnations of each topic into an order, the one with the newest record
+// last: there is no log to tell which one was first.
+func (b *backup) byAge(segments []commitlog.Segment) {
+	newest := make(map[[2]string]int64)
+	ids := make(map[string]map[string]bool)
+	for i := range segments {
+		s := &segments[i]
+		key := [2]string{s.Topic, s.TopicID}
+		if at, known := newest[key]; !known || at < s.MaxTimestamp {
+			newest[key] = s.MaxTimestamp
+		}
+		if ids[s.Topic] == nil {
+			ids[s.Topic] = make(map[string]bool)
+		}
+		ids[s.Topic][s.TopicID] = true
+	}
+	slices.SortStableFunc(segments, func(x, y commitlog.Segment) int {
+		return cmp.Or(cmp.Compare(newest[[2]string{x.Topic, x.TopicID}], newest[[2]string{y.Topic, y.TopicID}]), strings.Compare(x.TopicID, y.TopicID))
+	})
+	for _, topic := range slices.Sorted(maps.Keys(ids)) {
+		if n := len(ids[topic]); n > 1 {
+			b.notes = append(b.notes, fmt.Sprintf("topic %s: there are segments of %d incarnations and no log that tells their order; the one with the newest record is taken for the newest", topic, n))
+		}
+	}
 }
 
 func (b *backup) describe(ctx context.Context, file string) (*commitlog.Segment, error) {

@@ -29,6 +29,7 @@ type Config struct {
 	Remote    string
 	Selection partitions.Selection
 	TopicIDs  []string   // incarnations to read instead of the newest
+	Newest    bool       // read the newest incarnation even if it has no records, and an older one has
 	From, To  int64      // offsets [From, To) of each partition; To 0: to the end
 	Since     *time.Time // timestamps from here
 	Until     *time.Time // to here, itself included
@@ -60,13 +61,14 @@ REMOTE may be a stored segment, or a folder of them, too.
 			&cli.StringSliceFlag{Name: "exclude", Usage: "leave out `TOPIC`: a name, or a regular expression that begins with ^; repeatable"},
 			&cli.StringFlag{Name: "partitions", Aliases: []string{"p"}, Usage: "read only partitions `LIST`, such as 0,3-5"},
 			&cli.StringSliceFlag{Name: "topic-id", Usage: "of a topic that was deleted and created again read the incarnation `ID`, not the newest; repeatable"},
+			&cli.BoolFlag{Name: "newest", Usage: "read the newest incarnation of each topic, even if it has no records and an older one has"},
 			&cli.StringFlag{Name: "shard", Usage: "read part `I/N` of the partitions, such as 1/3 here, 2/3 and 3/3 on other machines"},
 			&cli.StringFlag{Name: "from", Usage: "begin at `OFFSET` of each partition"},
 			&cli.StringFlag{Name: "to", Usage: "end before `OFFSET` of each partition"},
 			&cli.StringFlag{Name: "since", Usage: "read records with timestamps from `TIME` on: RFC 3339, milliseconds since the epoch, or a duration before now such as 24h"},
 			&cli.StringFlag{Name: "until", Usage: "read records with timestamps to `TIME`, itself included"},
 			&cli.StringFlag{Name: "point", Usage: "read what belongs to restore point `ID`, as kbk-catalog show lists it"},
-			&cli.StringFlag{Name: "at", Usage: "read what belongs to the last restore point at `TIME` or before"},
+			&cli.StringFlag{Name: "at", Usage: "read of each partition what belongs to the last restore point at `TIME` or before that speaks of it"},
 			&cli.IntFlag{Name: "transfers", Value: 8, Usage: "download `N` segments at once"},
 			command.SizeFlag("memory", 256<<20, "hold `SIZE` of segments in memory"),
 			&cli.BoolFlag{Name: "skip-damaged", Usage: "go on without what is missing or damaged, segments or files of the log; end with status 4 where nothing else has it"},
@@ -81,6 +83,7 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		Remote:      c.Args().First(),
 		Selection:   partitions.Selection{Topics: c.StringSlice("topic"), Exclude: c.StringSlice("exclude")},
 		TopicIDs:    c.StringSlice("topic-id"),
+		Newest:      c.Bool("newest"),
 		Point:       c.String("point"),
 		Transfers:   c.Int("transfers"),
 		Memory:      command.SizeOf(c, "memory"),
@@ -176,6 +179,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 	if err != nil {
 		return err
 	}
+	warnAll(env.Log, sel.notes)
 	w := format.NewWriter(out)
 	source := b.state.Source()
 	err = w.WriteHeader(&format.Header{
@@ -206,10 +210,16 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 				return err
 			}
 		}
+		if err := writeMoments(w, sel.moments); err != nil {
+			return err
+		}
 	}
 	end := format.End{Records: r.records, Segments: r.segments, Interrupted: r.stopped}
 	for _, d := range b.damage {
 		end.Lose(fmt.Sprintf("%s of the log could not be read: what it lists is in no other file", d.Name))
+	}
+	for _, l := range sel.losses {
+		end.Lose(l)
 	}
 	for _, p := range r.parts {
 		for _, l := range p.losses() {
@@ -222,4 +232,17 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 	env.Log.Info(fmt.Sprintf("read %s, %s, from %s", command.Count(r.segments, "segment"), humanize.IBytes(uint64(r.size)), b.store.Name()),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	return command.EndStatusThrough(out, &end, "the stream was ended properly, but it is not the whole backup")
+}
+
+// maxNotes is how many lines a run says of one kind of thing.
+const maxNotes = 50
+
+func warnAll(log *slog.Logger, notes []string) {
+	for i, note := range notes {
+		if i == maxNotes {
+			log.Warn(fmt.Sprintf("and %d more like these", len(notes)-maxNotes))
+			return
+		}
+		log.Warn(note)
+	}
 }

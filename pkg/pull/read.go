@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -154,7 +155,9 @@ func (r *reader) write(ctx context.Context, s *step) error {
 	p := s.part
 	switch s.kind {
 	case stepBegin:
-		return r.w.Write(p.mark(p.at))
+		m := p.mark(p.at)
+		m.Filters = p.filters
+		return r.w.Write(m)
 	case stepFinish:
 		return r.advance(p, p.plan.Next, true)
 	}
@@ -184,6 +187,9 @@ func (r *reader) segment(p *part, seg commitlog.Chosen, data []byte) error {
 	if err := r.advance(p, seg.DropBelow, false); err != nil {
 		return err
 	}
+	if err := r.announce(p, seg.Filters); err != nil {
+		return err
+	}
 	if err := writeSegment(r.w, seg, data); err != nil {
 		return err
 	}
@@ -197,15 +203,19 @@ func (r *reader) segment(p *part, seg commitlog.Chosen, data []byte) error {
 // instead writes what other segments have of one that cannot be read. Of what none has the
 // stream says nothing.
 func (r *reader) instead(ctx context.Context, p *part, seg commitlog.Chosen, why error) error {
-	bad := map[commitlog.Hash]bool{seg.SHA256: true}
+	type object struct { // two runs may have stored the same
+		sha commitlog.Hash
+		run string
+	}
+	bad := map[object]bool{{seg.SHA256, seg.Run}: true}
 	at, next := max(seg.DropBelow, p.at, p.plan.From), min(seg.DropFrom, p.plan.Next)
 	missing := false
 	for at < next {
-		other, ok := p.plan.Instead(at, next, func(c *commitlog.Content) bool { return bad[c.SHA256] })
+		other, ok := p.plan.Instead(at, next, func(c *commitlog.Content) bool { return bad[object{c.SHA256, c.Run}] })
 		if ok {
 			data, err := r.store.ReadSegment(ctx, r.located(other.Segment))
 			if store.IsDamage(err) {
-				bad[other.SHA256] = true
+				bad[object{other.SHA256, other.Run}] = true
 				continue
 			}
 			if err != nil {
@@ -236,6 +246,24 @@ func (r *reader) instead(ctx context.Context, p *part, seg commitlog.Chosen, why
 // segment: that they were scanned, that they are lost, or, by a mark that begins anew,
 // nothing. At the end it writes a mark in any case.
 func (r *reader) advance(p *part, next int64, end bool) error {
+	for len(p.branches) > 0 && p.branches[0] <= next {
+		at := p.branches[0]
+		p.branches = p.branches[1:]
+		if err := r.fill(p, at, true); err != nil {
+			return err
+		}
+		m := p.mark(at)
+		m.Begins, m.Branch = true, true
+		p.at = at
+		if err := r.w.Write(m); err != nil {
+			return err
+		}
+	}
+	return r.fill(p, next, end)
+}
+
+// fill is advance without branches.
+func (r *reader) fill(p *part, next int64, end bool) error {
 	for _, hole := range p.holes {
 		if hole[1] <= p.at || hole[0] >= next {
 			continue
@@ -256,29 +284,91 @@ func (r *reader) advance(p *part, next int64, end bool) error {
 	return r.scanned(p, next, end)
 }
 
-// scanned writes a mark at next, if it is further than what was written or always says so.
+// scanned writes marks up to next, if it is further than what was written or always says
+// so: one for each range that was filtered in the same way.
 func (r *reader) scanned(p *part, next int64, always bool) error {
-	if next <= p.at && !always {
-		return nil
-	}
-	m := p.mark(max(p.at, next))
-	for _, l := range p.plan.Lost {
-		if from, to := max(l[0], p.at), min(l[1], next); from < to {
-			m.Lost = append(m.Lost, [2]int64{from, to})
+	for first := true; p.at < next || first && always; first = false {
+		filters, until := p.filtered(p.at)
+		if p.at >= next { // nothing is left to be said
+			filters = p.filters
+		}
+		if err := r.announce(p, filters); err != nil {
+			return err
+		}
+		at := p.at
+		m := p.mark(max(p.at, min(next, until)))
+		m.Filters = filters
+		for _, l := range p.plan.Lost {
+			if from, to := max(l[0], at), min(l[1], m.Next); from < to {
+				m.Lost = append(m.Lost, [2]int64{from, to})
+			}
+		}
+		if m.Next == p.plan.Next {
+			m.LeaderEpoch = p.plan.Epoch
+		}
+		p.at = m.Next
+		if err := r.w.Write(m); err != nil {
+			return err
 		}
 	}
-	p.at = m.Next
+	return nil
+}
+
+// announce says how what comes next was filtered, where that is not as it was before: a
+// mark speaks of the offsets before it, and whoever packs records again has to know it
+// before they come.
+func (r *reader) announce(p *part, filters []string) error {
+	if slices.Equal(p.filters, filters) {
+		return nil
+	}
+	p.filters = filters
+	m := p.mark(p.at)
+	m.Filters = filters
 	return r.w.Write(m)
 }
 
 // A part is a partition that is being written.
 type part struct {
-	plan  *commitlog.Plan
-	at    int64      // the stream has said all of the offsets below
-	holes [][2]int64 // of which the stream is to say nothing; sorted
+	plan     *commitlog.Plan
+	at       int64      // the stream has said all of the offsets below
+	holes    [][2]int64 // of which the stream is to say nothing; sorted
+	branches []int64    // where branches begin that the stream has not come to
+	filters  []string   // of what the stream has said last
 }
 
-func newPart(plan *commitlog.Plan) *part { return &part{plan: plan, at: plan.From, holes: plan.Holes} }
+func newPart(plan *commitlog.Plan) *part {
+	p := &part{plan: plan, at: plan.From, holes: join(plan.Holes, plan.Pruned), branches: plan.Branches}
+	p.filters, _ = p.filtered(p.at)
+	return p
+}
+
+// join is the ranges of both, sorted.
+func join(a, b [][2]int64) [][2]int64 {
+	all := slices.Concat(a, b)
+	slices.SortFunc(all, func(x, y [2]int64) int { return cmp.Compare(x[0], y[0]) })
+	var out [][2]int64
+	for _, r := range all {
+		if n := len(out); n > 0 && out[n-1][1] >= r[0] {
+			out[n-1][1] = max(out[n-1][1], r[1])
+		} else {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// filtered returns the filters that left what is there from an offset on, and up to where.
+func (p *part) filtered(at int64) (filters []string, until int64) {
+	for _, f := range p.plan.Filtered {
+		switch {
+		case at < f.From:
+			return nil, f.From
+		case at < f.Next:
+			return f.Filters, f.Next
+		}
+	}
+	return nil, math.MaxInt64
+}
 
 func (p *part) mark(next int64) *format.Mark {
 	return &format.Mark{Topic: p.plan.Topic, Partition: p.plan.Partition, Next: next, MarkInfo: format.MarkInfo{TopicID: p.plan.TopicID}}
@@ -294,7 +384,7 @@ func (p *part) losses() []string {
 	}
 	say(p.plan.Lost, "were deleted before they were backed up")
 	say(p.plan.Holes, "are not in the backup: no run has read them")
-	say(without(p.holes, p.plan.Holes), "are in objects of the backup that could not be read")
+	say(without(without(p.holes, p.plan.Holes), p.plan.Pruned), "are in objects of the backup that could not be read")
 	return all
 }
 

@@ -165,12 +165,15 @@ type pusher struct {
 	appender                  *appender // the committer's
 	compactor                 *compactor
 	segments, skipped, stored int64
+	foreign                   int64 // restore points of which the stream has nothing
 }
 
 // A checkpoint is a log entry in the making, and the uploads that must be done
 // before it may be written.
 type checkpoint struct {
 	entry   commitlog.Entry
+	point   bool  // it ends with a restore point
+	moments int64 // bytes of points that come from another backup
 	marks   map[key]*commitlog.Mark
 	uploads []chan error
 	// How far each partition is stored when the entry is, segments that the backup
@@ -260,6 +263,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	if p.skipped > 0 {
 		there = fmt.Sprintf("; %s there already", command.Count(p.skipped, "segment"))
 	}
+	if p.foreign > 0 {
+		env.Log.Warn(command.Count(p.foreign, "restore point") + " of the backup that this is a copy of speak of nothing that was copied")
+	}
 	env.Log.Info(fmt.Sprintf("stored %s, %s, in %s%s", command.Count(p.segments, "segment"), humanize.IBytes(uint64(p.stored)), st.Name(), there),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	err = command.EndStatus(end, "what the source had read is stored; run the same line again to go on")
@@ -342,7 +348,7 @@ func (p *pusher) follow(ctx context.Context, frames <-chan frame) (*format.End, 
 			}
 			// A restore point is a boundary between entries: all that it covers is in its
 			// own or in one before, and nothing that comes later is.
-			if len(p.current.entry.Points) > 0 && f.kind != format.KindEnd {
+			if p.current.point && f.kind != format.KindEnd {
 				if err := p.checkpoint(ctx); err != nil {
 					return nil, err
 				}
@@ -359,7 +365,7 @@ func (p *pusher) follow(ctx context.Context, frames <-chan frame) (*format.End, 
 				return nil, err
 			}
 		case <-p.atPoint.C:
-			if len(p.current.entry.Points) > 0 {
+			if p.current.point {
 				if err := p.checkpoint(ctx); err != nil {
 					return nil, err
 				}
@@ -425,9 +431,7 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 		}
 		p.order.Topic(t)
 		p.ids[t.Name] = t.ID
-		e.Topics = append(e.Topics, commitlog.Topic{
-			Name: t.Name, ID: t.ID, Partitions: t.Partitions, ReplicationFactor: t.ReplicationFactor, Configs: t.Configs, Frame: f.raw,
-		})
+		e.Topics = append(e.Topics, *commitlog.TopicOf(t, f.raw))
 	case format.KindGroup:
 		g, err := commitlog.GroupOf(f.raw)
 		if err != nil {
@@ -446,11 +450,53 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 			return command.Input(err)
 		}
 		e.Points = append(e.Points, commitlog.Point{Time: t.Time, Frame: f.raw, Without: t.Without})
+		p.current.point = true
 		p.atPoint.Reset(pointLinger)
+	case format.KindMoment:
+		return p.moment(ctx, f.raw)
 	case format.KindRec, format.KindBatch:
 		return command.WithStatus(command.Corrupt, errors.New("standard input: a record outside of the segments"))
 	default:
 		e.Others = append(e.Others, f.raw)
+	}
+	return nil
+}
+
+// maxMoments is how many bytes of restore points from another backup an entry gets.
+const maxMoments = 4 << 20
+
+// moment takes in a restore point of the backup that the stream was copied from: as far as
+// the stream has spoken of what it has.
+func (p *pusher) moment(ctx context.Context, raw []byte) error {
+	f, err := format.DecodeMoment(raw)
+	if err != nil {
+		return command.Input(err)
+	}
+	p.mu.Lock()
+	known := p.state.HasPoint(f.ID)
+	p.mu.Unlock()
+	if known { // it was copied before
+		return nil
+	}
+	point, err := format.DecodePoint(f.Point)
+	if err != nil {
+		return command.Input(err)
+	}
+	m, err := commitlog.MomentOf(f, func(topic, id string, partition int32, next int64) bool {
+		at, spoken := p.position[key{topic, id, partition}]
+		return spoken && next <= at
+	})
+	if err != nil {
+		return command.Input(err)
+	}
+	if m == nil {
+		p.foreign++
+		return nil
+	}
+	e := &p.current.entry
+	e.Points = append(e.Points, commitlog.Point{Time: point.Time, Frame: f.Point, Without: point.Without, Moment: m})
+	if p.current.moments += int64(len(raw)); p.current.moments >= maxMoments {
+		return p.checkpoint(ctx)
 	}
 	return nil
 }
