@@ -230,7 +230,7 @@ func TestAt(t *testing.T) {
 		status int
 	}{
 		{1500, []string{"a"}, []string{"a1/0 [[0 10]]", "a1/1 [[0 4]]"}, command.OK},
-		{1500, []string{"a", "b"}, []string{"a1/0 [[0 10]]", "a1/1 [[0 4]]"}, command.Loss}, // b has none
+		{1500, []string{"a", "b"}, []string{"a1/0 [[0 10]]", "a1/1 [[0 4]]"}, command.Loss},  // b has none
 		{2500, nil, []string{"a1/0 [[0 10]]", "a1/1 [[0 4]]", "b1/0 [[5 9]]"}, command.Loss}, // b has lost offsets
 		{3500, []string{"a"}, []string{"a1/0 [[0 20]]", "a1/1 [[0 4]]"}, command.OK},         // partition 1 from the first point
 	} {
@@ -308,7 +308,9 @@ func TestFilteredRuns(t *testing.T) {
 		return state.Cursor(filtered)["a"].Partitions
 	}
 	until := int64(40)
-	objects := func() int { return len(slices.DeleteFunc(sortedKeys(tree(t, dir)), func(s string) bool { return !strings.HasPrefix(s, "topics/") })) }
+	objects := func() int {
+		return len(slices.DeleteFunc(sortedKeys(tree(t, dir)), func(s string) bool { return !strings.HasPrefix(s, "topics/") }))
+	}
 	for _, step := range []struct {
 		what          string
 		h             format.Header

@@ -23,13 +23,15 @@ const minMemory = 16 << 20
 
 // A partition is what a packer knows of one partition of the stream.
 type partition struct {
-	topic   string
-	num     int32
-	topicID string
-	next    int64    // every offset below it is in a segment that was closed, or was marked
-	begun   bool     // next is known
-	open    *builder // nil while nothing is gathered
-	mark    []byte   // a mark frame that waits for the open segment
+	topic    string
+	num      int32
+	topicID  string
+	next     int64    // every offset below it is in a segment that was closed, or was marked
+	begun    bool     // next is known
+	open     *builder // nil while nothing is gathered
+	mark     []byte   // a mark frame that waits for the open segment
+	marked   bool     // there was a mark,
+	markedAt int64    // at this offset
 }
 
 // position is the offset that no record and no mark may be below, and false where there
@@ -94,7 +96,7 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 		p.filters = append(slices.Clone(h.Filters), windowed)
 	}
 	w := format.NewWriter(out)
-	h.Content, h.Window = format.ContentSegments, nil // it is in the segments
+	h.Content, h.Window, h.Filters = format.ContentSegments, nil, p.filters // the window is in the segments; of the marks the header says it
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
@@ -157,7 +159,7 @@ func (p *packer) read(ctx context.Context, r *format.Reader) (*format.End, error
 			err = p.topic(ctx, f)
 		case format.KindMark:
 			err = p.marked(ctx, f)
-		case format.KindPoint:
+		case format.KindPoint, format.KindMoment:
 			// All that the point covers comes before it.
 			if err = p.closeAll(ctx); err == nil {
 				err = p.out.pass(ctx, f.Raw)
@@ -351,7 +353,11 @@ func (p *packer) marked(ctx context.Context, f *format.Frame) error {
 		return corrupt("%s/%d: a mark of topic id %s where the topic's id is %s", m.Topic, m.Partition, m.TopicID, part.topicID)
 	}
 	part.topicID = cmp.Or(part.topicID, m.TopicID)
-	if len(m.Lost) > 0 || m.Begins { // the segment scanned what is before, and no more
+	// A mark speaks of the offsets behind the mark before. One that says at the same offset
+	// that filters left something out says it of what is to come.
+	announces := len(m.Filters) > 0 && part.marked && part.markedAt == m.Next
+	part.marked, part.markedAt = true, m.Next
+	if len(m.Lost) > 0 || m.Begins || announces { // the segment scanned what is before, and no more
 		if err := p.closeSegment(ctx, part); err != nil {
 			return err
 		}
