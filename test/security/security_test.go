@@ -95,7 +95,7 @@ func testAll(m *testing.M) (status int, err error) {
 	}
 	users := func(listener string) {
 		prefix := "listener.name." + listener + "."
-		conf[prefix+"plain.sasl.jaas.config"] = `org.apache.kafka.common.security.plain.PlainLoginModule required user_alice="` + userSecret + `" user_nobody="` + userSecret + `";`
+		conf[prefix+"plain.sasl.jaas.config"] = `org.apache.kafka.common.security.plain.PlainLoginModule required user_alice="` + userSecret + `" user_nobody="` + userSecret + `" user_reader="` + userSecret + `";`
 		conf[prefix+"scram-sha-256.sasl.jaas.config"] = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 		conf[prefix+"scram-sha-512.sasl.jaas.config"] = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 		conf[prefix+"connections.max.reauth.ms"] = "4000"
