@@ -57,10 +57,13 @@ type Batch struct {
 	LeaderEpoch  int32
 	MaxTimestamp int64 // milliseconds since the epoch
 	ProducerID   int64
-	Records      int32
-	attributes   uint16
-	baseTime     int64
-	raw          []byte
+	// ProducerEpoch and Sequence place the batch among those of its producer.
+	ProducerEpoch int16
+	Sequence      int32
+	Records       int32
+	attributes    uint16
+	baseTime      int64
+	raw           []byte
 }
 
 // ErrTooLarge says that a batch holds more than [Decoder.MaxSize].
@@ -104,6 +107,8 @@ func CutChecked(b []byte) (t Batch, rest []byte, err error) {
 	t.baseTime = int64(binary.BigEndian.Uint64(b[atBaseTime:]))
 	t.MaxTimestamp = int64(binary.BigEndian.Uint64(b[atMaxTime:]))
 	t.ProducerID = int64(binary.BigEndian.Uint64(b[atProducer:]))
+	t.ProducerEpoch = int16(binary.BigEndian.Uint16(b[atProducerEpoch:]))
+	t.Sequence = int32(binary.BigEndian.Uint32(b[atSequence:]))
 	t.Records = int32(binary.BigEndian.Uint32(b[atCount:]))
 	t.Last = t.First + int64(last)
 	if last < 0 || t.Records < 0 || t.Last < t.First {
