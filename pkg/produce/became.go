@@ -57,5 +57,5 @@ func (p *producer) became(ctx context.Context) ([]format.Target, error) {
 	for name, t := range meta.Topics {
 		ids[name] = kafka.FormatTopicID(t.ID)
 	}
-	return becameFrames(&p.cfg, p.spoken, ids), nil
+	return becameFrames(p.cfg, p.spoken, ids), nil
 }

@@ -1,55 +1,64 @@
 package produce
 
 import (
-	"bytes"
+	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
-// tooLarge counts the records that a topic would not take.
-type tooLarge struct {
-	compressor kgo.Compressor // nil before it is needed
-	count      int64
+// A tooLargeCount counts the records that a topic would not take.
+type tooLargeCount struct {
+	builder recordbatch.Builder
+	count   int64
 }
 
-// record names a record whose batch is too large, compressed as it would be.
-func (t *tooLarge) record(log *slog.Logger, codec string, r *route, offset int64, out *kgo.Record, size int) {
-	if t.compressor == nil {
-		var err error
-		if t.compressor, err = kgo.DefaultCompressor(codecs[codec]); err != nil {
-			panic(err) // the codecs are constants
+// weigh is what a dry run does with a record.
+func (p *producer) weigh(ctx context.Context, r *route, rec *format.Record, size int) error {
+	t := r.to.target
+	t.records++
+	t.size += int64(size)
+	r.to.written += int64(size)
+	if size+largestHeader > t.maxBatch {
+		p.check.builder.Reset()
+		p.check.builder.Append(rec)
+		raw, err := p.build(t, &p.check.builder)
+		if err != nil {
+			return err
+		}
+		if len(raw) > t.maxBatch {
+			p.check.count++
+			p.env.Log.Warn(fmt.Sprintf("%s/%d: the record of offset %d takes %s, and topic %s takes batches of %s", r.from.source.name, r.from.num, rec.Offset,
+				humanize.IBytes(uint64(len(raw))), t.name, humanize.IBytes(uint64(t.maxBatch))))
 		}
 	}
-	plain := bytes.NewBuffer(make([]byte, 0, size))
-	plain.Write(out.Key)
-	plain.Write(out.Value)
-	for _, h := range out.Headers {
-		plain.WriteString(h.Key)
-		plain.Write(h.Value)
+	if p.cfg.Exact {
+		return p.align(ctx, r.to, rec.Offset)
 	}
-	b, _ := t.compressor.Compress(new(bytes.Buffer), plain.Bytes())
-	packed := min(len(b)+batchOverhead, size)
-	if packed <= int(r.to.target.maxBatch) {
-		return
-	}
-	t.count++
-	log.Warn(fmt.Sprintf("%s/%d: the record of offset %d takes %s, and topic %s takes batches of %s", r.from.source.name, r.from.num, offset,
-		humanize.IBytes(uint64(packed)), r.to.target.name, humanize.IBytes(uint64(r.to.target.maxBatch))))
+	return nil
 }
 
+// largestHeader is more than a batch takes besides its records.
+const largestHeader = 64
+
 // report says what a run would do.
-func (p *producer) report() error {
-	var large error
+func (p *producer) report(now time.Time) error {
+	for _, line := range p.targets.done.lines() {
+		p.env.Log.Info(line)
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.targets.topics)) {
 		t := p.targets.topics[name]
 		p.env.Log.Info(fmt.Sprintf("would produce %s to topic %s", command.Count(t.records, "record"), name), "bytes", t.size)
+		for _, eaten := range t.eaten(nil, now) {
+			p.env.Log.Warn(eaten.line(name))
+		}
 		if !p.cfg.Exact {
 			continue
 		}
@@ -66,7 +75,7 @@ func (p *producer) report() error {
 		p.env.Log.Info(fmt.Sprintf("%s there already", command.Count(p.there, "record")))
 	}
 	if p.check.count > 0 {
-		large = command.WithHint(fmt.Errorf("%s too large for the target", command.Count(p.check.count, "record")), "raise max.message.bytes of the topics")
+		return command.WithHint(fmt.Errorf("%s too large for the target", command.Count(p.check.count, "record")), "raise max.message.bytes of the topics")
 	}
-	return large
+	return nil
 }

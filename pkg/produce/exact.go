@@ -9,21 +9,18 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/partitionlog"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
-// An exact keeps the offsets of a lane. What must wait for the records before it, a
-// gap, must not hold up other partitions: so each lane has a queue and a goroutine.
+// An exact is what it takes to keep the offsets of a lane, on the stream's side. What must
+// wait for the records before it, a gap, is an item of the lane's queue.
 type exact struct {
-	queue queue
-
-	// Of the stream's side.
 	opened                bool
 	first                 int64 // where the log is to start
 	next                  int64 // offset that the next record would get
@@ -32,101 +29,30 @@ type exact struct {
 	samples []print // of records that were produced
 	stride  int64   // of records from one sample to the next
 	seen    int64
-
-	leader int32 // as the lane's goroutine knows it; -1: it does not
-
-	// Of acknowledgements, under the producer's lock.
-	inFlight int64
-	idle     chan struct{} // closed when nothing is in flight any more; nil: nobody waits
 }
 
-// An item is a record, or an offset to go to.
-type item struct {
-	rec   *kgo.Record // nil: a gap
-	route *route
-	size  int
-	held  int64 // of the memory for what waits
-	to    int64 // offset behind it
-	fill  bool  // of a gap: the log is to start there
-}
+const maxSamples = 16
 
-// A queue is what waits for a lane. It takes what it is given: the bytes that all
-// lanes have waiting are bounded, see [producer.queue].
-type queue struct {
-	mu     sync.Mutex
-	items  []item
-	closed bool
-	more   chan struct{} // of one place: there may be something to take
-}
-
-func (q *queue) change(f func()) {
-	q.mu.Lock()
-	f()
-	q.mu.Unlock()
-	select {
-	case q.more <- struct{}{}:
-	default:
-	}
-}
-
-// take returns all that waits, in the memory of what it returned before; nothing when
-// the queue is closed and empty.
-func (q *queue) take(ctx context.Context, spent []item) ([]item, error) {
-	for {
-		q.mu.Lock()
-		items, closed := q.items, q.closed
-		if len(items) > 0 {
-			clear(spent)
-			q.items = spent[:0]
-		}
-		q.mu.Unlock()
-		if len(items) > 0 || closed {
-			return items, nil
-		}
-		select {
-		case <-q.more:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-const (
-	itemSize   = 128 // bytes in memory, about
-	maxSamples = 16
-	// markersAtOnce is how many markers go into a request.
-	markersAtOnce = 2000
-)
-
-// serve begins the work on a lane.
-func (p *producer) serve(ctx context.Context, l *lane) error {
-	if p.markers.allowed == nil {
-		may, err := p.mayMark(ctx)
+// enterExact makes a lane ready for exact offsets.
+func (p *producer) enterExact(ctx context.Context, l *lane) error {
+	if p.mayMark == nil {
+		may, err := p.mayWriteMarkers(ctx)
 		if err != nil {
 			return err
 		}
-		p.markers.allowed = &may
+		p.mayMark = &may
 	}
-	l.exact = &exact{queue: queue{more: make(chan struct{}, 1)}, stride: 1, leader: -1}
-	if p.cfg.DryRun {
-		return nil
-	}
-	p.lanes.Go(func() error {
-		if err := p.work(ctx, l); err != nil {
-			p.fail(fmt.Errorf("topic %s, partition %d: %w", l.target.name, l.num, err))
-		}
-		return nil
-	})
+	l.exact = &exact{stride: 1}
 	return nil
 }
 
-// mayMark asks whether the cluster would let this client write markers: that takes ALTER
-// or CLUSTER_ACTION (KafkaApis.handleWriteTxnMarkersRequest, AclOperation's codes).
-func (p *producer) mayMark(ctx context.Context) (bool, error) {
+// mayWriteMarkers asks whether the cluster would let this client write markers: that takes
+// ALTER or CLUSTER_ACTION (KafkaApis.handleWriteTxnMarkersRequest, AclOperation's codes).
+func (p *producer) mayWriteMarkers(ctx context.Context) (bool, error) {
 	const alter, clusterAction = 1 << 7, 1 << 9
 	req := kmsg.NewPtrDescribeClusterRequest()
 	req.IncludeClusterAuthorizedOperations = true
-	resp, err := req.RequestWith(ctx, p.targets.cl)
+	resp, err := req.RequestWith(ctx, p.targets.keeper.cl)
 	if err == nil {
 		err = kerr.ErrorForCode(resp.ErrorCode)
 	}
@@ -136,24 +62,10 @@ func (p *producer) mayMark(ctx context.Context) (bool, error) {
 	return resp.ClusterAuthorizedOperations&(alter|clusterAction) != 0, nil
 }
 
-// mark takes a mark: the first of a partition says where its log is to start, the last
-// where it is to end.
-func (p *producer) mark(ctx context.Context, m *format.Mark) error {
-	part, err := p.partition(ctx, m.Topic, m.Partition)
-	if err != nil {
-		return err
-	}
-	if part.first < 0 {
-		part.first = m.Next
-	}
-	part.next = max(part.next, m.Next)
-	return nil
-}
-
-// open decides where a lane's log starts, when the offset of its first record is known:
-// where the source's did, so that an offset between is in no gap; but where that
+// openExact decides where a lane's log starts, when the offset of its first record is
+// known: where the source's did, so that an offset between is in no gap; but where that
 // is too far below, at the record.
-func (p *producer) open(ctx context.Context, l *lane, record int64) error {
+func (p *producer) openExact(ctx context.Context, l *lane, record int64) error {
 	x := l.exact
 	x.opened = true
 	first := l.from.first
@@ -168,10 +80,16 @@ func (p *producer) open(ctx context.Context, l *lane, record int64) error {
 	if err := p.skipFillers(ctx, l, first); err != nil {
 		return err
 	}
-	x.first, x.next = first, max(l.bounds.end, first)
-	x.filled = max(first-l.bounds.end, 0)
-	if l.bounds.start < first {
-		return p.queue(ctx, l, item{to: first, fill: true})
+	x.first, x.next = first, max(l.bounds.End, first)
+	x.filled = max(first-l.bounds.End, 0)
+	if l.bounds.Start < first && !p.cfg.DryRun {
+		if l.existing != nil { // records are there already: the start is all that is missing
+			return p.logs.DeleteBelow(ctx, l.at, min(first, l.bounds.End))
+		}
+		if err := p.start(ctx, l); err != nil {
+			return err
+		}
+		l.queue.change(func() { l.queue.items = append(l.queue.items, item{to: first, fill: true}) })
 	}
 	return nil
 }
@@ -185,7 +103,7 @@ func (p *producer) skipFillers(ctx context.Context, l *lane, first int64) error 
 		case err != nil:
 			return err
 		case !ok:
-			l.existing = nil
+			l.finishExisting()
 			return nil
 		case is.offset >= first:
 			return nil
@@ -211,182 +129,200 @@ func (p *producer) align(ctx context.Context, l *lane, offset int64) error {
 	case gap > p.cfg.MaxGap:
 		return command.WithHint(fmt.Errorf("topic %s, partition %d: %s between the records below %d and that of offset %d, more than --max-gap", l.target.name, l.num, command.Count(gap, "offset"), at, offset),
 			fmt.Sprintf("--max-gap %d would have them filled with markers", gap))
-	case !*p.markers.allowed:
+	case !*p.mayMark:
 		return refusedMarkers(kerr.ClusterAuthorizationFailed)
 	default:
 		x.gaps++
 		x.written += gap
-		return p.queue(ctx, l, item{to: offset})
+		if p.cfg.DryRun {
+			return nil
+		}
+		if err := p.start(ctx, l); err != nil {
+			return err
+		}
+		p.gathering.Lock()
+		defer p.gathering.Unlock()
+		p.seal(l)
+		l.queue.change(func() { l.queue.items = append(l.queue.items, item{to: offset}) })
+		return nil
 	}
 }
 
-// queue hands an item to a lane's goroutine, when there is room for it.
-func (p *producer) queue(ctx context.Context, l *lane, it item) error {
-	if p.cfg.DryRun {
-		return nil
+// closeExact takes every partition to where its last mark is.
+func (p *producer) closeExact(ctx context.Context, end *format.End) error {
+	for _, l := range p.lanes {
+		from := l.from
+		if from.next >= 0 && !l.exact.opened {
+			if err := p.openExact(ctx, l, from.next); err != nil {
+				return err
+			}
+		}
+		if from.next > l.exact.next && !end.Interrupted {
+			if err := p.align(ctx, l, from.next); err != nil {
+				return err
+			}
+			l.exact.next = from.next // nothing comes behind it
+		}
+		if from.next >= 0 && from.next < l.exact.next && !end.Interrupted {
+			return fmt.Errorf("topic %s, partition %d: the log goes to offset %d, and this restore to %d: somebody else has written to it", l.target.name, l.num, l.exact.next, from.next)
+		}
 	}
-	it.held = min(int64(it.size)+itemSize, p.cfg.Memory/2)
-	if err := p.queued.Acquire(ctx, it.held); err != nil {
-		return context.Cause(ctx)
-	}
-	q := &l.exact.queue
-	q.change(func() { q.items = append(q.items, it) })
 	return nil
 }
 
-// closeLanes takes every partition to where its last mark is, and waits until all is
-// written.
-func (p *producer) closeLanes(ctx context.Context, end *format.End) error {
-	for _, r := range p.sent {
-		l := r.to
-		if r.from.next >= 0 && !l.exact.opened {
-			if err := p.open(ctx, l, r.from.next); err != nil {
-				return err
+// gap takes a lane's log to an offset, once all before it is acknowledged.
+func (p *producer) gap(ctx context.Context, l *lane, at *place, it *item) error {
+	if err := p.rest(ctx, l); err != nil {
+		return err
+	}
+	if it.fill {
+		if at.offset < it.to {
+			if err := p.fill(ctx, l, at, it.to); err != nil {
+				return fmt.Errorf("fill the offsets below %d: %w", it.to, err)
 			}
 		}
-		if r.from.next > l.exact.next && !end.Interrupted {
-			if err := p.align(ctx, l, r.from.next); err != nil {
-				return err
-			}
-			l.exact.next = r.from.next // nothing comes behind it
-		}
-		if r.from.next >= 0 && r.from.next < l.exact.next && !end.Interrupted {
-			return fmt.Errorf("topic %s, partition %d: the log goes to offset %d, and this restore to %d: somebody else has written to it", l.target.name, l.num, l.exact.next, r.from.next)
-		}
+		return p.logs.DeleteBelow(ctx, l.at, it.to)
 	}
-	p.closeQueues()
-	_ = p.lanes.Wait() // each has told the context
-	return context.Cause(ctx)
+	if err := p.mind(ctx, l, at, it.to); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	l.due = at.offset
+	p.mu.Unlock()
+	return nil
 }
 
-func (p *producer) closeQueues() {
-	for _, r := range p.sent {
-		if x := r.to.exact; x != nil {
-			x.queue.change(func() { x.queue.closed = true })
-		}
-	}
+// A filler has batches of records with nothing in them: null key, null value, no
+// headers, the timestamp 0. A hundred thousand take 60 KB. Their timestamp lets the
+// broker begin a new segment for the records behind them, and so drop theirs.
+type filler struct {
+	sum uint64 // by which such a record is known again
+
+	once sync.Once
+	full []byte // a batch of fillerRecords
+	err  error
 }
 
-// work does what a lane's items say.
-func (p *producer) work(ctx context.Context, l *lane) error {
-	at := l.bounds.end
-	var items []item
-	for {
-		var err error
-		if items, err = l.exact.queue.take(ctx, items); err != nil || len(items) == 0 {
+const (
+	fillerRecords  = 100_000
+	fillersAtOnce  = 16
+	fillerCodec    = "zstd"
+	fillerLevel    = 3
+	emptyTimestamp = 0
+)
+
+// batch returns a batch of n empty records that lacks a producer and a checksum.
+func (f *filler) batch(c *recordbatch.Compressor, n int64) ([]byte, error) {
+	if n < fillerRecords {
+		return emptyBatch(c, int(n))
+	}
+	f.once.Do(func() { f.full, f.err = emptyBatch(c, fillerRecords) })
+	return slices.Clone(f.full), f.err
+}
+
+func emptyBatch(c *recordbatch.Compressor, n int) ([]byte, error) {
+	var b recordbatch.Builder
+	b.Grow(n * 12)
+	for range n {
+		b.Append(&format.Record{Timestamp: emptyTimestamp})
+	}
+	return b.Build(nil, c)
+}
+
+// fill fills a lane up to an offset by records that hold nothing.
+func (p *producer) fill(ctx context.Context, l *lane, at *place, to int64) error {
+	began, from := time.Now(), at.offset
+	p.env.Log.Debug(fmt.Sprintf("topic %s, partition %d: filling offsets %d to %d", l.target.name, l.num, from, to-1))
+	records := int64(fillerRecords)
+	for n := 0; at.offset < to; {
+		count := min(to-at.offset, records)
+		raw, err := p.filler.batch(p.targets.fillers, count)
+		if err != nil {
 			return err
 		}
-		for i := range items {
-			if err := p.do(ctx, l, &items[i], at); err != nil {
+		if len(raw) > l.target.maxBatch && count > 1 {
+			records = count / 2
+			continue
+		}
+		p.append(l, at, raw, int(count), nil)
+		if n++; n%fillersAtOnce == 0 {
+			if err := p.rest(ctx, l); err != nil {
 				return err
 			}
-			p.queued.Release(items[i].held)
-			at = max(at, items[i].to)
 		}
-	}
-}
-
-func (p *producer) do(ctx context.Context, l *lane, it *item, at int64) error {
-	if it.rec != nil {
-		p.mu.Lock()
-		l.exact.inFlight++
-		p.mu.Unlock()
-		return p.send(ctx, it.route, it.rec, it.to-1, it.size)
 	}
 	if err := p.rest(ctx, l); err != nil {
 		return err
 	}
-	var err error
-	if it.fill {
-		err = p.start(ctx, l, at, it.to)
-	} else {
-		err = p.mind(ctx, l, at, it.to)
-	}
-	p.mu.Lock()
-	l.due = max(at, it.to)
-	p.mu.Unlock()
-	return err
+	p.env.Log.Info(fmt.Sprintf("filled %s of topic %s, partition %d, to be deleted", command.Count(to-from, "offset"), l.target.name, l.num), "in", since(began))
+	return nil
 }
 
-// rest waits until all records of a lane are acknowledged.
-func (p *producer) rest(ctx context.Context, l *lane) error {
-	p.mu.Lock()
-	if l.exact.inFlight == 0 {
-		p.mu.Unlock()
-		return nil
-	}
-	idle := make(chan struct{})
-	l.exact.idle = idle
-	p.mu.Unlock()
-	select {
-	case <-idle:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// acknowledged counts a record off. The producer's lock is held.
-func (x *exact) acknowledged() {
-	if x.inFlight--; x.inFlight == 0 && x.idle != nil {
-		close(x.idle)
-		x.idle = nil
-	}
-}
-
-// start makes a lane's log start at an offset: what is missing below is filled, and
-// then deleted, so that nobody ever sees it.
-func (p *producer) start(ctx context.Context, l *lane, at, first int64) error {
-	if at < first {
-		p.env.Log.Debug(fmt.Sprintf("topic %s, partition %d: filling offsets %d to %d", l.target.name, l.num, at, first-1))
-		if err := p.fill(ctx, l, at, first); err != nil {
-			return fmt.Errorf("fill the offsets below %d: %w", first, err)
-		}
-	}
-	return p.deleteBelow(ctx, l, first)
-}
-
-func (p *producer) deleteBelow(ctx context.Context, l *lane, first int64) error {
-	var offsets kadm.Offsets
-	offsets.Add(kadm.Offset{Topic: l.target.name, Partition: l.num, At: first})
-	return p.targets.deleteRecords(ctx, offsets)
-}
-
-// mind writes markers from one offset up to another. Nothing but markers may have
-// come in between.
-func (p *producer) mind(ctx context.Context, l *lane, at, to int64) error {
-	for moved := time.Now(); at < to; {
-		n := min(to-at, markersAtOnce)
-		err := p.markers.write(ctx, p.targets.logs, l, int(n))
-		if err == nil && n == 1 { // an answer about one marker is about that one
-			at++
-			continue
-		}
+// mind writes markers up to an offset. Nothing but markers may have come in between.
+func (p *producer) mind(ctx context.Context, l *lane, at *place, to int64) error {
+	began := time.Now()
+	if at.untouched { // markers of a run that was killed may be on their way, where it had come to the same gap
+		end, err := p.settledEnd(ctx, l.at)
 		if err != nil {
-			l.exact.leader = -1
+			return err
+		}
+		if at.offset <= end && end <= to {
+			at.offset = end
+		}
+	}
+	var known time.Time // since when the leader is known
+	for tries := 0; at.offset < to; {
+		n := min(to-at.offset, partitionlog.MaxMarkers)
+		err := p.writeMarkers(ctx, l, &at.markers, known, int(n))
+		if err == nil && n == 1 { // an answer about one marker is about that one
+			at.offset++
+			continue
 		}
 		var ke *kerr.Error
 		if errors.As(err, &ke) && !ke.Retriable {
 			return refusedMarkers(err)
 		}
-		look := p.targets.logs.end
+		look := p.logs.End
 		if err != nil { // they may still come
-			look = p.targets.logs.settledEnd
+			known = time.Now()
+			look = p.settledEnd
 		}
-		end, lookErr := look(ctx, l.target.name, l.num)
+		end, lookErr := look(ctx, l.at)
 		switch {
 		case lookErr != nil:
 			return lookErr
-		case end > to || end < at:
-			return fmt.Errorf("the log's end is %d where markers from %d to %d were written: somebody else writes to it", end, at, to-1)
-		case end > at:
-			moved = time.Now()
-		case err != nil && time.Since(moved) > patience:
-			return refusedMarkers(err)
+		case end > to || end < at.offset:
+			return fmt.Errorf("the log's end is %d where markers from %d to %d were written: somebody else writes to it", end, at.offset, to-1)
+		case end > at.offset:
+			began, tries = time.Now(), 0
+		case err != nil && time.Since(began) > p.cfg.Timeout:
+			return refusedMarkers(fmt.Errorf("%w (for %s)", err, p.cfg.Timeout))
+		case tries == 0 && err != nil:
+			p.env.Log.Debug(fmt.Sprintf("topic %s, partition %d: write transaction markers: %v", l.target.name, l.num, err))
 		}
-		at = end
+		tries++
+		at.offset = end
 	}
 	return nil
+}
+
+// settled is how long an end must not have moved after an answer that did not come.
+const settled = 500 * time.Millisecond
+
+// settledEnd is the real end of a partition's log when it no longer moves.
+func (p *producer) settledEnd(ctx context.Context, at partitionlog.Partition) (int64, error) {
+	for last := int64(-1); ; {
+		end, err := p.logs.End(ctx, at)
+		if err != nil || end == last {
+			return end, err
+		}
+		last = end
+		select {
+		case <-time.After(settled):
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
 }
 
 func refusedMarkers(err error) error {
@@ -397,90 +333,52 @@ func refusedMarkers(err error) error {
 	return err
 }
 
-// markers writes transaction markers (WriteTxnMarkers, KIP-98): control records, one
-// offset each, which no consumer is shown. They abort a transaction of a producer that
-// has none, and change nothing. No two in a partition have the same producer and
-// epoch: the broker loses count of markers that are equal, and may take one for a
-// retry of the last (KIP-890 strictly so).
+// markers gives the markers of one partition their producer and epochs. The first epoch is
+// above all that a run that was killed may still have on its way there: the broker
+// refuses those then.
 type markers struct {
-	mu       sync.Mutex
-	producer int64
-	epoch    int32 // the last used
-	begun    bool
-	allowed  *bool // nil: nobody has asked
+	last  sequence // the last used, or found in the log; id -1: none
+	begun bool
 }
 
-// maxEpoch is the highest epoch a producer's marker may have: one below is left for
-// the producer itself (ProducerIdAndEpoch, Short.MAX_VALUE).
-const maxEpoch = 1<<15 - 2
-
-// take returns a producer and the first of n epochs.
-func (m *markers) take(ctx context.Context, cl *kgo.Client, n int) (producer int64, epoch int16, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.begun || m.epoch+int32(n) > maxEpoch {
-		if m.producer, _, err = newProducerID(ctx, cl); err != nil {
+// take returns a producer and the first of n epochs. Where the log has no marker, first
+// says where to begin; fresh asks for another producer when the epochs are used up.
+func (m *markers) take(n int, first sequence, fresh func() (id int64, err error)) (producer int64, epoch int16, err error) {
+	if !m.begun && m.last.id < 0 {
+		m.last = first
+	} else if !m.begun { // one request more may be on its way
+		m.last.epoch = min(m.last.epoch, partitionlog.MaxMarkerEpoch-partitionlog.MaxMarkers) + partitionlog.MaxMarkers
+	}
+	m.begun = true
+	if m.last.id < 0 || int(m.last.epoch)+n > partitionlog.MaxMarkerEpoch {
+		if m.last.id, err = fresh(); err != nil {
 			return 0, 0, err
 		}
-		m.begun, m.epoch = true, 0
+		m.last.epoch = 0
 	}
-	epoch = int16(m.epoch + 1)
-	m.epoch += int32(n)
-	return m.producer, epoch, nil
+	epoch = m.last.epoch + 1
+	m.last.epoch += int16(n)
+	return m.last.id, epoch, nil
 }
 
-// newProducerID has the cluster give out a producer id.
-func newProducerID(ctx context.Context, cl *kgo.Client) (id int64, epoch int16, err error) {
-	resp, err := kmsg.NewPtrInitProducerIDRequest().RequestWith(ctx, cl)
-	if err == nil {
-		err = kerr.ErrorForCode(resp.ErrorCode)
+// writeMarkers writes n markers to a lane, once.
+func (p *producer) writeMarkers(ctx context.Context, l *lane, m *markers, known time.Time, n int) error {
+	first := sequence{id: p.targets.keeper.me.Markers}
+	if dead := p.targets.keeper.inherited(l.target.name); dead != nil && dead.Markers >= 0 {
+		first = sequence{id: dead.Markers, epoch: partitionlog.MaxMarkers}
 	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("ask for a producer id: %w", err)
-	}
-	return resp.ProducerID, resp.ProducerEpoch, nil
-}
-
-// write writes n markers to a lane. They are written once or not at all; after an error
-// that is not the broker's it is not known how many.
-func (m *markers) write(ctx context.Context, g *logs, l *lane, n int) error {
-	if l.exact.leader < 0 {
-		var err error
-		if l.exact.leader, _, err = g.leader(ctx, l.target.name, l.num); err != nil {
-			l.exact.leader = -1
-			return err
-		}
-	}
-	producer, epoch, err := m.take(ctx, g.cl, n)
+	producer, epoch, err := m.take(n, first, func() (int64, error) {
+		id, _, err := p.logs.ProducerID(ctx)
+		return id, err
+	})
 	if err != nil {
 		return err
 	}
-	req := kmsg.NewPtrWriteTxnMarkersRequest()
-	req.Markers = make([]kmsg.WriteTxnMarkersRequestMarker, n)
-	topics := []kmsg.WriteTxnMarkersRequestMarkerTopic{{Topic: l.target.name, Partitions: []int32{l.num}}}
-	for i := range req.Markers {
-		mk := &req.Markers[i]
-		mk.ProducerID, mk.ProducerEpoch, mk.Topics = producer, epoch+int16(i), topics
-	}
-	// Not one that the client would send again.
-	answer, err := g.cl.Broker(int(l.exact.leader)).Request(ctx, req)
-	if err != nil {
-		return err
-	}
-	for _, mk := range answer.(*kmsg.WriteTxnMarkersResponse).Markers {
-		for _, t := range mk.Topics {
-			for _, part := range t.Partitions {
-				if err := kerr.ErrorForCode(part.ErrorCode); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
+	return p.logs.WriteMarkers(ctx, l.at, known, producer, epoch, n)
 }
 
 // sample remembers some of the records, spread over all.
-func (x *exact) sample(h *hasher, offset int64, out *kgo.Record) {
+func (x *exact) sample(h *hasher, rec *format.Record) {
 	if x.seen%x.stride == 0 {
 		if len(x.samples) == maxSamples {
 			for i := range maxSamples / 2 {
@@ -490,46 +388,34 @@ func (x *exact) sample(h *hasher, offset int64, out *kgo.Record) {
 			x.stride *= 2
 		}
 		if x.seen%x.stride == 0 {
-			x.samples = append(x.samples, print{offset, h.produced(out)})
+			x.samples = append(x.samples, print{rec.Offset, h.sum(rec)})
 		}
 	}
 	x.seen++
 }
 
-// prove holds what the target has against what it should: where each log ends, and some
-// records at their offsets.
-func (p *producer) prove(ctx context.Context) error {
+// proveExact holds what the target has against what it should: where each log ends, and
+// some records at their offsets.
+func (p *producer) proveExact(ctx context.Context, ends map[partitionlog.Partition]partitionlog.Bounds) error {
 	began := time.Now()
 	var sampled, partitions int64
-	ends := make(map[string]map[int32]bounds)
-	for _, r := range p.sent {
-		l := r.to
+	for _, l := range p.lanes {
 		name := l.target.name
-		if ends[name] == nil {
-			at, behind, err := p.targets.logs.look(ctx, []string{name})
-			if err == nil && behind != "" {
-				at, err = p.targets.logs.bounds(ctx, []string{name})
-			}
-			if err != nil {
-				return err
-			}
-			ends[name] = at[name]
-		}
 		if !l.exact.opened {
 			continue
 		}
-		if got := ends[name][l.num].end; got != l.exact.next {
+		if got := ends[l.at].End; got != l.exact.next {
 			return fmt.Errorf("topic %s, partition %d: the log ends at offset %d, not at %d: somebody else writes to it", name, l.num, got, l.exact.next)
 		}
 		// A broker that crashes forgets what was deleted in the last minute
 		// (log.flush.start.offset.checkpoint.interval.ms).
-		if ends[name][l.num].start < l.exact.first {
-			if err := p.deleteBelow(ctx, l, l.exact.first); err != nil {
+		if ends[l.at].Start < l.exact.first {
+			if err := p.logs.DeleteBelow(ctx, l.at, l.exact.first); err != nil {
 				return err
 			}
 		}
 		partitions++
-		s := p.targets.logs.scan(name, l.num, 1<<10)
+		s := newScan(p.logs, l.at, 1<<10, p.hasher)
 		samples := l.exact.samples
 		if len(samples) > 4 { // the ends and two between
 			i := 1 + rand.IntN(len(samples)-2)
@@ -537,11 +423,11 @@ func (p *producer) prove(ctx context.Context) error {
 			samples = []print{samples[0], samples[min(i, j)], samples[max(i, j)], samples[len(samples)-1]}
 		}
 		for _, want := range samples {
-			got, _, err := s.read(ctx, want.offset)
-			if err != nil {
-				return err
+			got := s.read(ctx, want.offset, want.offset+1)
+			if got.err != nil {
+				return got.err
 			}
-			if !slices.ContainsFunc(got, func(s span) bool { return s.has(want) }) {
+			if !slices.ContainsFunc(got.spans, func(s span) bool { return s.has(want) }) {
 				return fmt.Errorf("topic %s, partition %d: the record of offset %d is not there", name, l.num, want.offset)
 			}
 			sampled++

@@ -6,15 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"sync"
-	"time"
-
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/partitionlog"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
@@ -38,6 +32,16 @@ func (s span) has(p print) bool {
 // 2⁻⁶⁴; the seed is the process's own.
 type hasher struct{ maphash.Hash }
 
+func newHasher() *hasher { return new(hasher).like(maphash.MakeSeed()) }
+
+func (h *hasher) like(seed maphash.Seed) *hasher {
+	h.SetSeed(seed)
+	return h
+}
+
+// twin returns a hasher whose sums can be compared with those of h.
+func (h *hasher) twin() *hasher { return new(hasher).like(h.Seed()) }
+
 func (h *hasher) field(b []byte) {
 	n := int64(len(b))
 	if b == nil {
@@ -53,22 +57,8 @@ func (h *hasher) number(n int64) {
 	_, _ = h.Write(b[:])
 }
 
-// produced is the sum of a record as it is going to be produced.
-func (h *hasher) produced(r *kgo.Record) uint64 {
-	h.Reset()
-	h.number(r.Timestamp.UnixMilli())
-	h.field(r.Key)
-	h.field(r.Value)
-	for i := range r.Headers {
-		h.number(int64(len(r.Headers[i].Key)))
-		_, _ = h.WriteString(r.Headers[i].Key)
-		h.field(r.Headers[i].Value)
-	}
-	return h.Sum64()
-}
-
-// fetched is the sum of a record as it was read.
-func (h *hasher) fetched(r *format.Record) uint64 {
+// sum is the sum of a record's timestamp, key, value and headers.
+func (h *hasher) sum(r *format.Record) uint64 {
 	h.Reset()
 	h.number(r.Timestamp)
 	h.field(r.Key)
@@ -81,300 +71,88 @@ func (h *hasher) fetched(r *format.Record) uint64 {
 	return h.Sum64()
 }
 
-// newHasher returns a hasher whose sums can be compared with those of others.
-func (g *logs) newHasher() *hasher {
-	h := new(hasher)
-	h.SetSeed(g.seed)
-	return h
-}
-
-// logs reads the logs of target partitions from their leaders.
-type logs struct {
-	cl       *kgo.Client
-	adm      *kadm.Client
-	seed     maphash.Seed
-	decoders sync.Pool // each may hold some megabytes
-}
-
-func newLogs(cl *kgo.Client) *logs {
-	return &logs{
-		cl: cl, adm: kadm.NewClient(cl), seed: maphash.MakeSeed(),
-		decoders: sync.Pool{New: func() any { return recordbatch.NewDecoder() }},
-	}
-}
-
-const (
-	// settled is how long a partition's end must not have moved. A killed producer's
-	// last requests may still be on their way when its successor begins; they are
-	// in the broker's hands within milliseconds.
-	settled = 500 * time.Millisecond
-	// patience is how long a partition may be without a leader, or its replicas behind.
-	patience = 2 * time.Minute
-	retryMin = 50 * time.Millisecond
-	retryMax = time.Second
-)
-
-// retry calls f until it succeeds or fails for good.
-func retry(ctx context.Context, adm *kadm.Client, f func() error) error {
-	began := time.Now()
-	for wait := retryMin; ; wait = min(2*wait, retryMax) {
-		err := f()
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-		var ke *kerr.Error
-		if errors.As(err, &ke) && !ke.Retriable || time.Since(began) > patience {
-			return err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		_, _ = adm.BrokerMetadata(ctx) // see kafka.Retry
-	}
-}
-
-// leader is the broker that leads a partition, by fresh metadata.
-func (g *logs) leader(ctx context.Context, topic string, num int32) (broker int32, id [16]byte, err error) {
-	meta, err := g.adm.Metadata(ctx, topic)
-	if err != nil {
-		return 0, id, err
-	}
-	t := meta.Topics[topic]
-	if t.Err != nil {
-		return 0, id, t.Err
-	}
-	p, ok := t.Partitions[num]
-	if !ok {
-		return 0, id, kerr.UnknownTopicOrPartition
-	}
-	if p.Leader < 0 {
-		return 0, id, kerr.LeaderNotAvailable
-	}
-	return p.Leader, t.ID, nil
-}
-
-// A bounds is where a partition's log starts and ends.
-type bounds struct{ start, end int64 }
-
-// bounds returns the bounds of topics' partitions once they are at rest: nothing that
-// the leader has is still to be replicated, and the end has not moved for a while.
-func (g *logs) bounds(ctx context.Context, names []string) (map[string]map[int32]bounds, error) {
-	var at map[string]map[int32]bounds
-	began := time.Now()
-	for {
-		now, behind, err := g.look(ctx, names)
-		if err != nil {
-			return nil, err
-		}
-		if behind == "" && at != nil && sameEnds(at, now) {
-			return now, nil
-		}
-		if time.Since(began) > patience {
-			if behind == "" {
-				behind = "it keeps growing: somebody else writes to it"
-			}
-			return nil, fmt.Errorf("the end of the target's log does not come to rest: %s", behind)
-		}
-		at = now
-		select {
-		case <-time.After(settled):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-func sameEnds(a, b map[string]map[int32]bounds) bool {
-	for name, parts := range a {
-		for num, x := range parts {
-			if b[name][num].end != x.end {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// look returns the bounds as they are now, and names a partition whose followers are
-// behind. A consumer is only shown what all in-sync replicas have; the log's real end
-// is told to whoever asks as a debugging consumer does (ListOffsetsRequest,
-// DEBUGGING_REPLICA_ID).
-func (g *logs) look(ctx context.Context, names []string) (at map[string]map[int32]bounds, behind string, err error) {
-	var starts, ends, real kadm.ListedOffsets
-	err = retry(ctx, g.adm, func() error {
-		var err error
-		if starts, err = g.adm.ListStartOffsets(ctx, names...); err == nil {
-			err = starts.Error()
-		}
-		if err != nil {
-			return err
-		}
-		if ends, err = g.adm.ListEndOffsets(ctx, names...); err == nil {
-			err = ends.Error()
-		}
-		if err != nil {
-			return err
-		}
-		real, err = g.realEnds(ctx, ends)
-		return err
-	})
-	if err != nil {
-		return nil, "", fmt.Errorf("look at the target's offsets: %w", err)
-	}
-	at = make(map[string]map[int32]bounds)
-	ends.Each(func(o kadm.ListedOffset) {
-		if at[o.Topic] == nil {
-			at[o.Topic] = make(map[int32]bounds)
-		}
-		start, _ := starts.Lookup(o.Topic, o.Partition)
-		last, _ := real.Lookup(o.Topic, o.Partition)
-		at[o.Topic][o.Partition] = bounds{start.Offset, last.Offset}
-		if last.Offset != o.Offset {
-			behind = fmt.Sprintf("the replicas of %s/%d have %d of %d offsets", o.Topic, o.Partition, o.Offset, last.Offset)
-		}
-	})
-	return at, behind, nil
-}
-
-// realEnds asks for the ends of the partitions in like, those not yet replicated
-// included.
-func (g *logs) realEnds(ctx context.Context, like kadm.ListedOffsets) (kadm.ListedOffsets, error) {
-	req := kmsg.NewPtrListOffsetsRequest()
-	req.ReplicaID = -2
-	for name, parts := range like {
-		t := kmsg.NewListOffsetsRequestTopic()
-		t.Topic = name
-		for num := range parts {
-			p := kmsg.NewListOffsetsRequestTopicPartition()
-			p.Partition, p.Timestamp = num, -1
-			t.Partitions = append(t.Partitions, p)
-		}
-		req.Topics = append(req.Topics, t)
-	}
-	out := make(kadm.ListedOffsets)
-	resp, err := req.RequestWith(ctx, g.cl)
-	if err != nil {
-		return nil, err
-	}
-	for _, t := range resp.Topics {
-		out[t.Topic] = make(map[int32]kadm.ListedOffset)
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return nil, err
-			}
-			out[t.Topic][p.Partition] = kadm.ListedOffset{Topic: t.Topic, Partition: p.Partition, Offset: p.Offset}
-		}
-	}
-	return out, nil
-}
-
-// end is the real end of one partition's log, now.
-func (g *logs) end(ctx context.Context, topic string, num int32) (end int64, err error) {
-	err = retry(ctx, g.adm, func() error {
-		ends, err := g.realEnds(ctx, kadm.ListedOffsets{topic: {num: {}}})
-		end = ends[topic][num].Offset
-		return err
-	})
-	return end, err
-}
-
-// settledEnd is the real end of a partition's log when it no longer moves.
-func (g *logs) settledEnd(ctx context.Context, topic string, num int32) (int64, error) {
-	for last := int64(-1); ; {
-		end, err := g.end(ctx, topic, num)
-		if err != nil || end == last {
-			return end, err
-		}
-		last = end
-		select {
-		case <-time.After(settled):
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		}
-	}
-}
-
-// A scan reads a partition's log: one chunk is decoded at a time.
+// A scan reads a partition's log, one answer of the broker at a time.
 type scan struct {
-	logs   *logs
-	topic  string
-	num    int32
-	size   int32 // bytes to ask for, as they are in the log
-	hasher *hasher
+	logs    *partitionlog.Logs
+	at      partitionlog.Partition
+	bytes   int32 // to ask for, as they are in the log
+	hasher  *hasher
+	decoder *recordbatch.Decoder
 }
 
-// read returns the prints of the records from an offset on that one answer of the
-// broker holds, and the offset behind them.
-func (s *scan) read(ctx context.Context, from int64) (spans []span, next int64, err error) {
-	var records []byte
-	err = retry(ctx, s.logs.adm, func() error {
-		broker, id, err := s.logs.leader(ctx, s.topic, s.num)
-		if err != nil {
-			return err
-		}
-		req := kmsg.NewPtrFetchRequest()
-		req.ReplicaID, req.SessionEpoch = -1, -1
-		req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 500, 1, s.size
-		t := kmsg.NewFetchRequestTopic()
-		t.Topic, t.TopicID = s.topic, id
-		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition, p.FetchOffset, p.CurrentLeaderEpoch, p.PartitionMaxBytes = s.num, from, -1, s.size
-		t.Partitions = append(t.Partitions, p)
-		req.Topics = append(req.Topics, t)
-		answer, err := s.logs.cl.Broker(int(broker)).RetriableRequest(ctx, req)
-		if err != nil {
-			return err
-		}
-		resp := answer.(*kmsg.FetchResponse)
-		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-			return err
-		}
-		if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-			return errors.New("the broker did not answer for it")
-		}
-		rp := &resp.Topics[0].Partitions[0]
-		records = rp.RecordBatches
-		return kerr.ErrorForCode(rp.ErrorCode)
-	})
+func newScan(logs *partitionlog.Logs, at partitionlog.Partition, bytes int32, h *hasher) *scan {
+	return &scan{logs: logs, at: at, bytes: bytes, hasher: h.twin(), decoder: recordbatch.NewDecoder()}
+}
+
+// A chunk is what one answer of the broker holds.
+type chunk struct {
+	spans []span
+	came  adopted // who has written the last batches of it; ids -1: there is none
+	size  int64   // in the log
+	next  int64   // the offset behind it
+	err   error
+}
+
+// read returns what there is of the records in [from, end), as far as one answer goes.
+func (s *scan) read(ctx context.Context, from, end int64) (c chunk) {
+	c.came = adopted{producer: sequence{id: -1}, marker: sequence{id: -1}}
+	c.next = from
+	answer, err := s.logs.Read(ctx, s.at, from, s.bytes, partitionlog.Uncommitted)
 	if err != nil {
-		return nil, 0, fmt.Errorf("read %s/%d from offset %d: %w", s.topic, s.num, from, err)
+		c.err = err
+		return c
 	}
-	next = from
-	for len(records) > 0 {
+	for records := answer.RecordBatches; len(records) > 0; {
 		b, rest, err := recordbatch.Cut(records)
 		if errors.Is(err, recordbatch.ErrPartial) {
 			break
 		}
-		if err == nil && !b.Control() && b.Last >= from {
-			spans, err = s.decode(spans, b, from)
+		if err == nil && b.Last >= from && b.First < end {
+			err = s.batch(&c, b, from, end)
 		}
 		if err != nil {
-			return nil, 0, fmt.Errorf("read %s/%d: %w", s.topic, s.num, err)
+			c.err = fmt.Errorf("read %s: %w", s.at, err)
+			return c
 		}
-		records, next = rest, max(next, b.Last+1)
+		records, c.next = rest, max(c.next, b.Last+1)
 	}
-	return spans, next, nil
+	if c.next == from {
+		c.err = fmt.Errorf("read %s: nothing at offset %d, below the log's end", s.at, from)
+	}
+	return c
 }
 
-// decode appends the prints of a batch's records from an offset on.
-func (s *scan) decode(spans []span, b recordbatch.Batch, from int64) ([]span, error) {
-	d := s.logs.decoders.Get().(*recordbatch.Decoder)
-	defer s.logs.decoders.Put(d)
-	if err := d.Open(b); err != nil {
+// batch takes what there is of a batch in [from, end).
+func (s *scan) batch(c *chunk, b recordbatch.Batch, from, end int64) error {
+	c.size += int64(b.Size())
+	if b.Control() {
+		c.came.marker = sequence{id: b.ProducerID, epoch: b.ProducerEpoch}
+		return nil
+	}
+	c.came.producer = sequence{id: -1}
+	if b.ProducerID >= 0 && b.Sequence >= 0 && !b.Transactional() {
+		c.came.producer = sequence{b.ProducerID, b.ProducerEpoch, recordbatch.NextSequence(b.Sequence, int32(b.Last-b.First+1))}
+	}
+	spans, err := s.decode(c.spans, b, from, end)
+	c.spans = spans
+	return err
+}
+
+// decode appends the prints of a batch's records in [from, end).
+func (s *scan) decode(spans []span, b recordbatch.Batch, from, end int64) ([]span, error) {
+	if err := s.decoder.Open(b); err != nil {
 		return nil, err
 	}
 	var r format.Record
 	for {
-		ok, err := d.Next(&r)
+		ok, err := s.decoder.Next(&r)
 		if err != nil || !ok {
 			return spans, err
 		}
-		if r.Offset < from {
+		if r.Offset < from || r.Offset >= end { // what has come since is not this run's business
 			continue
 		}
-		sum := s.hasher.fetched(&r)
+		sum := s.hasher.sum(&r)
 		if n := len(spans); n > 0 && spans[n-1].sum == sum && spans[n-1].offset+spans[n-1].count == r.Offset {
 			spans[n-1].count++
 			continue
@@ -383,23 +161,23 @@ func (s *scan) decode(spans []span, b recordbatch.Batch, from int64) ([]span, er
 	}
 }
 
-func (g *logs) scan(topic string, num int32, size int32) *scan {
-	return &scan{logs: g, topic: topic, num: num, size: size, hasher: g.newHasher()}
-}
-
 // existing is what a partition held when the run began, read once, from front to back,
 // a chunk ahead of whoever takes it.
 type existing struct {
-	start, end int64
-	scan       *scan
-	chunks     chan chunk // nil before the first is asked for
-	left       []span
-	over       bool
+	bounds partitionlog.Bounds
+	scan   *scan
+	chunks chan chunk // nil before the first is asked for
+	left   []span
+	came   adopted
+	size   int64 // of what has been read, in the log
+	over   bool
 }
 
-type chunk struct {
-	spans []span
-	err   error
+func newExisting(logs *partitionlog.Logs, at partitionlog.Partition, bounds partitionlog.Bounds, bytes int32, h *hasher) *existing {
+	return &existing{
+		bounds: bounds, scan: newScan(logs, at, bytes, h),
+		came: adopted{producer: sequence{id: -1}, marker: sequence{id: -1}},
+	}
 }
 
 // peek returns the next record that was there, and false behind the last.
@@ -415,6 +193,7 @@ func (e *existing) peek(ctx context.Context) (print, bool, error) {
 				return print{}, false, c.err
 			}
 			e.left, e.over = c.spans, !ok
+			e.note(c, ok)
 		case <-ctx.Done():
 			return print{}, false, context.Cause(ctx)
 		}
@@ -423,6 +202,20 @@ func (e *existing) peek(ctx context.Context) (print, bool, error) {
 		return print{}, false, nil
 	}
 	return e.left[0].print, true, nil
+}
+
+// note keeps who has written what is last.
+func (e *existing) note(c chunk, ok bool) {
+	if !ok {
+		return
+	}
+	e.size += c.size
+	if len(c.spans) > 0 || c.came.producer.id >= 0 {
+		e.came.producer = c.came.producer
+	}
+	if c.came.marker.id >= 0 {
+		e.came.marker = c.came.marker
+	}
 }
 
 func (e *existing) pop() {
@@ -435,26 +228,16 @@ func (e *existing) pop() {
 
 func (e *existing) run(ctx context.Context) {
 	defer close(e.chunks)
-	for at := e.start; at < e.end; {
-		spans, next, err := e.scan.read(ctx, at)
-		// What has come since is not this run's business.
-		for len(spans) > 0 && spans[len(spans)-1].offset >= e.end {
-			spans = spans[:len(spans)-1]
-		}
-		if n := len(spans); n > 0 {
-			spans[n-1].count = min(spans[n-1].count, e.end-spans[n-1].offset)
-		}
-		if err == nil && next == at {
-			err = fmt.Errorf("read %s/%d: nothing at offset %d, below the log's end", e.scan.topic, e.scan.num, at)
-		}
+	for at := e.bounds.Start; at < e.bounds.End; {
+		c := e.scan.read(ctx, at, e.bounds.End)
 		select {
-		case e.chunks <- chunk{spans, err}:
+		case e.chunks <- c:
 		case <-ctx.Done():
 			return
 		}
-		if err != nil {
+		if c.err != nil {
 			return
 		}
-		at = next
+		at = c.next
 	}
 }

@@ -2,29 +2,26 @@ package produce
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
-	"math"
+	"math/rand/v2"
+	"os"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/pkg/command"
-	"github.com/kbkio/kbk/pkg/groups"
+	"github.com/kbkio/kbk/pkg/kafka"
 )
-
-// holdGroup is the consumer group in which a run keeps what configs are to be once it
-// is over: as the metadata of an offset committed for partition 0 of the topic. A
-// run that was killed leaves it there for the next one, and with the topic it goes.
-const holdGroup = groups.Produce
 
 // How long what is put back may take after the run was stopped, and how long brokers
 // to take a config over.
@@ -34,170 +31,237 @@ const (
 	configSettle   = 100 * time.Millisecond
 )
 
-// held says which value a config of a topic must have while records are restored
-// that may be old, come in another order than they did, and have a timestamp
-// already; "" where the value it has does no harm.
-func held(name, value string) string {
-	limit := strconv.FormatInt(math.MaxInt64, 10)
-	switch name {
-	case "retention.ms", "retention.bytes":
-		if value != "-1" {
-			return "-1"
-		}
-	case "cleanup.policy": // the broker refuses DeleteRecords where it is only compact
-		if value != "delete" {
-			return "delete"
-		}
-	case "message.timestamp.type":
-		if value != "CreateTime" {
-			return "CreateTime"
-		}
-	case "message.timestamp.before.max.ms", "message.timestamp.after.max.ms", "message.timestamp.difference.max.ms":
-		if value != limit {
-			return limit
-		}
-	}
-	return ""
+// A keeper holds configs of topics off, keeps the notes that say so, and puts back.
+type keeper struct {
+	cl      *kgo.Client
+	adm     *kadm.Client
+	log     *slog.Logger
+	timeout time.Duration
+	cluster string
+	me      holder
+
+	mu      sync.Mutex
+	topics  map[string]*heldTopic
+	changed map[string][]string // configs that somebody else has changed during the run, by topic
 }
 
-// A setting is a config as a topic has it.
-type setting struct {
-	value string
-	own   bool // set on the topic itself
+// A heldTopic is a topic of which configs are held off, or might be.
+type heldTopic struct {
+	id       string
+	was      map[string]*string // configs to put back; nil: not set on the topic
+	producer *holder            // a run that was killed, whose producer goes on
 }
 
-// settings returns the configs of topics. Topics whose configs may not be seen are
-// missing.
-func (t *targets) settings(ctx context.Context, names []string) (map[string]map[string]setting, error) {
-	all, err := t.adm.DescribeTopicConfigs(ctx, names...)
+func newKeeper(cl *kgo.Client, log *slog.Logger, timeout time.Duration) *keeper {
+	host, err := os.Hostname()
 	if err != nil {
-		return nil, fmt.Errorf("look at the target topics' configs: %w", err)
+		host = "unknown"
 	}
-	out := make(map[string]map[string]setting)
-	for _, r := range all {
-		if r.Err != nil {
-			t.log.Warn(fmt.Sprintf("topic %s: its configs cannot be read, and are left as they are: %v", r.Name, r.Err))
-			continue
+	return &keeper{
+		cl: cl, adm: kadm.NewClient(cl), log: log, timeout: timeout,
+		me:     holder{Run: fmt.Sprintf("%016x", rand.Uint64()), Host: host, PID: os.Getpid(), Producer: -1, Markers: -1},
+		topics: make(map[string]*heldTopic), changed: make(map[string][]string),
+	}
+}
+
+func (k *keeper) witness() *witness {
+	return &witness{now: time.Now(), run: k.me.Run, host: k.me.Host, pid: k.me.PID, alive: func(pid int) bool {
+		err := syscall.Kill(pid, 0)
+		return err == nil || errors.Is(err, syscall.EPERM)
+	}}
+}
+
+func (k *keeper) retry(ctx context.Context, do func() error) error {
+	return kafka.Retry(ctx, k.adm, k.timeout, do)
+}
+
+// notes returns what runs have noted of topics, by topic; of all for no names. What is
+// not of this cluster and these topics is left out.
+func (k *keeper) notes(ctx context.Context) (map[string]string, error) {
+	var offsets kadm.OffsetResponses
+	err := k.retry(ctx, func() (err error) { // the group may be the first of the cluster
+		offsets, err = k.adm.FetchOffsets(ctx, holdGroup)
+		return err
+	})
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for configs that an earlier run has held off, in group %s: %w", holdGroup, err)
+	}
+	out := make(map[string]string)
+	for name, parts := range offsets {
+		if meta := parts[0].Metadata; meta != "" {
+			out[name] = meta
 		}
-		m := make(map[string]setting)
-		for _, c := range r.Configs {
-			if c.Value != nil {
-				m[c.Key] = setting{*c.Value, c.Source == kmsg.ConfigSourceDynamicTopicConfig}
-			}
-		}
-		out[r.Name] = m
 	}
 	return out, nil
 }
 
-// hold holds off the configs of topics that would eat or refuse what is restored. It
-// remembers, here and in the cluster, what they were.
-func (t *targets) hold(ctx context.Context, all map[string]map[string]setting) error {
-	saved, err := t.savedConfigs(ctx)
-	if err != nil {
-		return err
+// inherited is the run that was killed and whose producer goes on in a topic.
+func (k *keeper) inherited(topic string) *holder {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h := k.topics[topic]; h != nil {
+		return h.producer
 	}
+	return nil
+}
+
+// write commits notes, by topic.
+func (k *keeper) write(ctx context.Context, notes map[string]note) error {
 	var offsets kadm.Offsets
-	change := make(map[string]map[string]string)
-	for name, settings := range all {
-		was := saved[name] // by a run that was killed: what is there now is what it held
-		if was == nil {
-			was = make(map[string]*string)
-		}
-		set := make(map[string]string)
-		for key, s := range settings {
-			to := held(key, s.value)
-			if to == "" {
-				continue
-			}
-			set[key] = to
-			if was[key] = nil; s.own {
-				was[key] = &s.value
-			}
-		}
-		if len(was) == 0 {
-			continue
-		}
-		t.held[name] = was
-		if len(set) == 0 {
-			continue
-		}
-		change[name] = set
-		b, err := json.Marshal(was)
-		if err != nil {
-			return err
-		}
-		offsets.Add(kadm.Offset{Topic: name, Partition: 0, LeaderEpoch: -1, Metadata: string(b)})
+	for name, n := range notes {
+		offsets.Add(kadm.Offset{Topic: name, Partition: 0, LeaderEpoch: -1, Metadata: n.encode()})
 	}
-	if len(change) == 0 {
-		return nil
-	}
-	err = retry(ctx, t.adm, func() error {
-		resps, err := t.adm.CommitOffsets(ctx, holdGroup, offsets)
+	return k.retry(ctx, func() error {
+		resps, err := k.adm.CommitOffsets(ctx, holdGroup, offsets)
 		if err == nil {
 			err = resps.Error()
 		}
 		return err
 	})
-	if err != nil {
-		return command.WithHint(fmt.Errorf("keep the topics' configs in group %s: %w", holdGroup, err),
-			"a restore holds off retention and compaction, and needs the right to READ and DELETE this group; or leave them with --keep-configs")
-	}
-	for name, set := range change {
-		if err := t.alter(ctx, name, set, nil); err != nil {
-			return command.WithHint(fmt.Errorf("topic %s: hold off %s: %w", name, strings.Join(slices.Sorted(maps.Keys(set)), ", "), err),
-				"a restore needs the right to alter the topic's configs; or leave them with --keep-configs, and records may not stay as they are")
-		}
-		t.log.Debug(fmt.Sprintf("topic %s: configs held off during the run", name), "configs", fmt.Sprint(set))
-	}
-	return t.awaitHeld(ctx, change)
 }
 
-// savedConfigs returns what earlier runs have not put back, by topic.
-func (t *targets) savedConfigs(ctx context.Context) (map[string]map[string]*string, error) {
-	out := make(map[string]map[string]*string)
-	var offsets kadm.OffsetResponses
-	err := retry(ctx, t.adm, func() (err error) { // the group may be the first of the cluster
-		offsets, err = t.adm.FetchOffsets(ctx, holdGroup)
-		return err
-	})
-	if errors.Is(err, kerr.GroupIDNotFound) {
-		return out, nil
+// hold notes and holds off the configs of topics. The settings of states were read
+// before.
+func (k *keeper) hold(ctx context.Context, topics []topicPlan, states map[string]topicState) error {
+	if len(topics) == 0 {
+		return nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("look for configs that an earlier run has held off, in group %s: %w", holdGroup, err)
+	if err := k.join(ctx, topics, states); err != nil {
+		return command.WithHint(err, "a restore holds off retention and compaction, and needs the right to READ and DELETE group "+holdGroup+"; or leave them with --keep-configs")
 	}
-	for name, parts := range offsets {
-		if meta := parts[0].Metadata; meta != "" {
-			was := make(map[string]*string)
-			if err := json.Unmarshal([]byte(meta), &was); err != nil {
-				return nil, fmt.Errorf("group %s, topic %s: what an earlier run has kept there: %w", holdGroup, name, err)
+	change := make(map[string]map[string]string)
+	for _, tp := range topics {
+		if len(tp.hold) > 0 {
+			change[tp.name] = tp.hold
+		}
+	}
+	if len(change) == 0 {
+		return nil
+	}
+	var errs []error
+	for name, err := range k.alter(ctx, change, nil) {
+		errs = append(errs, command.WithHint(fmt.Errorf("topic %s: hold off %s: %w", name, strings.Join(slices.Sorted(maps.Keys(change[name])), ", "), err),
+			"a restore needs the right to alter the topic's configs; or leave them with --keep-configs, and records may not stay as they are"))
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	for _, tp := range topics {
+		if len(tp.hold) > 0 {
+			k.log.Debug(fmt.Sprintf("topic %s: configs held off during the run", tp.name), "configs", fmt.Sprint(tp.hold))
+		}
+	}
+	return k.awaitHeld(ctx, change)
+}
+
+// join notes this run as a holder of topics. Two runs may do so at the same time: what
+// was written is read again.
+func (k *keeper) join(ctx context.Context, topics []topicPlan, states map[string]topicState) error {
+	for {
+		metas, err := k.notes(ctx)
+		if err != nil {
+			return err
+		}
+		w := k.witness()
+		mine := make(map[string]note)
+		k.mu.Lock()
+		for _, tp := range topics {
+			state := states[tp.name]
+			had, ours := parseNote(metas[tp.name], k.cluster, state.id)
+			if metas[tp.name] != "" && !ours {
+				k.log.Warn(fmt.Sprintf("topic %s: what an earlier run has noted in group %s is of another topic or cluster, and is not acted on", tp.name, holdGroup))
 			}
-			out[name] = was
+			if !ours {
+				had = note{Cluster: k.cluster, TopicID: state.id}
+			}
+			h := k.topics[tp.name]
+			if h != nil && had.has(k.me.Run) {
+				continue // it was there when it was read again
+			}
+			me := k.me
+			me.Renewed = w.now.UnixMilli()
+			joined, dead := had.join(me, w, state.settings, tp.hold)
+			if h == nil {
+				h = &heldTopic{id: state.id, producer: dead}
+				k.topics[tp.name] = h
+			}
+			if h.producer != nil {
+				last := &joined.Holders[len(joined.Holders)-1]
+				last.Producer, last.Epoch, last.Markers = h.producer.Producer, h.producer.Epoch, h.producer.Markers
+			}
+			h.was = joined.Was
+			mine[tp.name] = joined
+		}
+		k.mu.Unlock()
+		if len(mine) == 0 {
+			return nil
+		}
+		if err := k.write(ctx, mine); err != nil {
+			return fmt.Errorf("note the topics' configs in group %s: %w", holdGroup, err)
 		}
 	}
-	return out, nil
 }
 
-// alter sets configs of a topic, and takes others off it.
-func (t *targets) alter(ctx context.Context, name string, set map[string]string, unset []string) error {
-	var configs []kadm.AlterConfig
-	for key, value := range set {
-		configs = append(configs, kadm.AlterConfig{Op: kadm.SetConfig, Name: key, Value: &value})
+func (n *note) has(run string) bool {
+	return slices.ContainsFunc(n.Holders, func(h holder) bool { return h.Run == run })
+}
+
+// alter sets configs of topics, and takes others off them, all in one request. It returns
+// the errors by topic.
+func (k *keeper) alter(ctx context.Context, set map[string]map[string]string, unset map[string][]string) map[string]error {
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	names := make(map[string]bool)
+	for name := range set {
+		names[name] = true
 	}
-	for _, key := range unset {
-		configs = append(configs, kadm.AlterConfig{Op: kadm.DeleteConfig, Name: key})
+	for name := range unset {
+		names[name] = true
 	}
-	resps, err := t.adm.AlterTopicConfigs(ctx, configs, name)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		r := kmsg.NewIncrementalAlterConfigsRequestResource()
+		r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, name
+		for key, value := range set[name] {
+			c := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+			c.Name, c.Op, c.Value = key, kmsg.IncrementalAlterConfigOpSet, &value
+			r.Configs = append(r.Configs, c)
+		}
+		for _, key := range unset[name] {
+			c := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+			c.Name, c.Op = key, kmsg.IncrementalAlterConfigOpDelete
+			r.Configs = append(r.Configs, c)
+		}
+		req.Resources = append(req.Resources, r)
+	}
+	failed := make(map[string]error)
+	err := k.retry(ctx, func() error {
+		clear(failed)
+		resp, err := req.RequestWith(ctx, k.cl)
+		if err != nil {
+			return err
+		}
+		for _, r := range resp.Resources {
+			if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+				if kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+					return err
+				}
+				said := ""
+				if r.ErrorMessage != nil {
+					said = *r.ErrorMessage
+				}
+				failed[r.ResourceName] = explained(err, said)
+			}
+		}
+		return nil
+	})
 	if err != nil {
-		return err
-	}
-	for _, r := range resps {
-		if r.Err != nil {
-			return explained(r.Err, r.ErrMessage)
+		for name := range names {
+			failed[name] = err
 		}
 	}
-	return nil
+	return failed
 }
 
 func explained(err error, message string) error {
@@ -209,10 +273,10 @@ func explained(err error, message string) error {
 
 // awaitHeld waits until every broker goes by the configs: the first record may be on
 // its way to any of them a moment later.
-func (t *targets) awaitHeld(ctx context.Context, change map[string]map[string]string) error {
+func (k *keeper) awaitHeld(ctx context.Context, change map[string]map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, configTimeout)
 	defer cancel()
-	brokers, err := t.adm.ListBrokers(ctx)
+	brokers, err := k.adm.ListBrokers(ctx)
 	if err != nil {
 		return fmt.Errorf("look for the brokers: %w", err)
 	}
@@ -224,7 +288,7 @@ func (t *targets) awaitHeld(ctx context.Context, change map[string]map[string]st
 	}
 	for _, b := range brokers {
 		for {
-			answer, err := t.cl.Broker(int(b.NodeID)).RetriableRequest(ctx, req)
+			answer, err := k.cl.Broker(int(b.NodeID)).RetriableRequest(ctx, req)
 			if err != nil {
 				return fmt.Errorf("ask broker %d for the configs that are held off: %w", b.NodeID, err)
 			}
@@ -240,8 +304,12 @@ func (t *targets) awaitHeld(ctx context.Context, change map[string]map[string]st
 	}
 	// A broker tells of a config a moment before its logs go by it
 	// (BrokerMetadataPublisher publishes the one and then the other).
-	time.Sleep(configSettle)
-	return nil
+	select {
+	case <-time.After(configSettle):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func holds(resp *kmsg.DescribeConfigsResponse, change map[string]map[string]string) bool {
@@ -258,54 +326,345 @@ func holds(resp *kmsg.DescribeConfigsResponse, change map[string]map[string]stri
 	return true
 }
 
-// putBack gives the topics the configs that they had, also when the run was stopped.
-func (t *targets) putBack(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTimeout)
-	defer cancel()
-	var failed []error
-	var gone kadm.TopicsSet
-	for _, name := range slices.Sorted(maps.Keys(t.held)) {
-		set, unset := make(map[string]string), []string(nil)
-		for key, value := range t.held[name] {
-			if value == nil {
-				unset = append(unset, key)
-			} else {
-				set[key] = *value
+// settingsOf returns the configs of topics. Topics whose configs may not be seen are
+// missing.
+func settingsOf(ctx context.Context, adm *kadm.Client, log *slog.Logger, names []string) (map[string]map[string]setting, error) {
+	out := make(map[string]map[string]setting)
+	if len(names) == 0 {
+		return out, nil
+	}
+	all, err := adm.DescribeTopicConfigs(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("look at the target topics' configs: %w", err)
+	}
+	for _, r := range all {
+		if r.Err != nil {
+			log.Warn(fmt.Sprintf("topic %s: its configs cannot be read, and are left as they are: %v", r.Name, r.Err))
+			continue
+		}
+		m := make(map[string]setting)
+		for _, c := range r.Configs {
+			if c.Value != nil {
+				m[c.Key] = settingOf(&c)
 			}
 		}
-		err := t.alter(ctx, name, set, unset)
-		if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
-			failed = append(failed, command.WithHint(
-				fmt.Errorf("topic %s: put back %s: %w", name, strings.Join(slices.Sorted(maps.Keys(t.held[name])), ", "), err),
-				"run the same line again, or set them by hand"))
-			continue
-		}
-		gone.Add(name, 0)
-		delete(t.held, name)
+		out[r.Name] = m
 	}
-	if len(gone) == 0 {
-		return errors.Join(failed...)
-	}
-	resps, err := t.adm.DeleteOffsets(ctx, holdGroup, gone)
-	if err == nil {
-		err = resps.Error()
-	}
-	// The topics are as they were: what is left in the group does no harm.
-	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-		t.log.Warn(fmt.Sprintf("group %s: what was kept there is not needed any more, and could not be deleted: %v", holdGroup, err))
-	}
-	return errors.Join(failed...)
+	return out, nil
 }
 
-// warnOfRetention says which topics will lose records now that their retention is back.
-func (t *targets) warnOfRetention(now time.Time) {
-	for _, name := range slices.Sorted(maps.Keys(t.topics)) {
-		target := t.topics[name]
-		ms, err := strconv.ParseInt(target.retention, 10, 64)
-		if err != nil || ms < 0 || target.oldest >= now.UnixMilli()-ms {
+// settingOf is a config of a topic, and what it would be if it were not set on it.
+func settingOf(c *kadm.Config) setting {
+	s := setting{value: *c.Value, own: c.Source == kmsg.ConfigSourceDynamicTopicConfig, byDefault: *c.Value}
+	if !s.own {
+		return s
+	}
+	s.byDefault = ""
+	for _, other := range c.Synonyms {
+		if other.Source != kmsg.ConfigSourceDynamicTopicConfig && other.Value != nil {
+			s.byDefault = *other.Value
+			break // they come in the order in which they count
+		}
+	}
+	return s
+}
+
+// original are the configs of a topic that are held off, as they were.
+func (k *keeper) original(topic string) map[string]*string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h := k.topics[topic]; h != nil {
+		return maps.Clone(h.was)
+	}
+	return nil
+}
+
+// watch renews the notes, and looks whether the configs are still held, until ctx ends.
+func (k *keeper) watch(ctx context.Context) {
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := k.check(ctx); err != nil && ctx.Err() == nil {
+				k.log.Warn(fmt.Sprintf("look at the configs that are held off: %v", err))
+			}
+			if err := k.renew(ctx); err != nil && ctx.Err() == nil {
+				k.log.Warn(fmt.Sprintf("renew the note in group %s: %v", holdGroup, err))
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// check looks whether all configs are still harmless, notes which are not, and holds them
+// off again.
+func (k *keeper) check(ctx context.Context) error {
+	k.mu.Lock()
+	names := slices.Sorted(maps.Keys(k.topics))
+	k.mu.Unlock()
+	have, err := settingsOf(ctx, k.adm, k.log, names)
+	if err != nil {
+		return err
+	}
+	again := make(map[string]map[string]string)
+	for name, settings := range have {
+		for key, s := range settings {
+			to := held(key, s.value)
+			if to == "" {
+				continue
+			}
+			if again[name] == nil {
+				again[name] = make(map[string]string)
+			}
+			again[name][key] = to
+			k.log.Warn(fmt.Sprintf("topic %s: somebody has changed %s to %s while it is held off: it is held off again", name, key, s.value))
+			k.noteChange(name, key, s)
+		}
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	var errs []error
+	for name, err := range k.alter(ctx, again, nil) {
+		errs = append(errs, fmt.Errorf("topic %s: %w", name, err))
+	}
+	return errors.Join(errs...)
+}
+
+// noteChange remembers a config that somebody has changed: it is what is to be put back,
+// now.
+func (k *keeper) noteChange(name, key string, s setting) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !slices.Contains(k.changed[name], key) {
+		k.changed[name] = append(k.changed[name], key)
+	}
+	if h := k.topics[name]; h != nil {
+		if h.was[key] = nil; s.own {
+			h.was[key] = &s.value
+		}
+	}
+}
+
+// renew writes the notes again, with this run in them.
+func (k *keeper) renew(ctx context.Context) error {
+	metas, err := k.notes(ctx)
+	if err != nil {
+		return err
+	}
+	w := k.witness()
+	notes := make(map[string]note)
+	k.mu.Lock()
+	for name, h := range k.topics {
+		n, ours := parseNote(metas[name], k.cluster, h.id)
+		if !ours {
+			n = note{Version: noteVersion, Cluster: k.cluster, TopicID: h.id}
+		}
+		me := k.me
+		me.Renewed = w.now.UnixMilli()
+		if h.producer != nil {
+			me.Producer, me.Epoch, me.Markers = h.producer.Producer, h.producer.Epoch, h.producer.Markers
+		}
+		n.Was, n.Holders = h.was, append(n.leave(w), me)
+		notes[name] = n
+	}
+	k.mu.Unlock()
+	if len(notes) == 0 {
+		return nil
+	}
+	return k.write(ctx, notes)
+}
+
+// meet learns which cluster it is.
+func (k *keeper) meet(ctx context.Context) error {
+	meta, err := k.adm.BrokerMetadata(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the cluster's id: %w", err)
+	}
+	k.cluster = meta.Cluster
+	return nil
+}
+
+// putBack gives the topics the configs that they had, also when the run was stopped.
+// keep says which are to stay as they are held: for good, or, of a run that is unfinished,
+// until the next one puts them back. late says that requests may still be on their way: the
+// next run is to know the producer.
+func (k *keeper) putBack(ctx context.Context, keep map[string][]string, unfinished, late bool) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTimeout)
+	defer cancel()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.topics) == 0 {
+		return nil
+	}
+	metas, err := k.notes(ctx)
+	if err != nil {
+		k.log.Warn(fmt.Sprintf("%v; no other run is taken into account", err))
+	}
+	w := k.witness()
+	set, unset := make(map[string]map[string]string), make(map[string][]string)
+	var mine []string
+	shared := make(map[string]note)
+	for _, name := range slices.Sorted(maps.Keys(k.topics)) {
+		h := k.topics[name]
+		if n, ours := parseNote(metas[name], k.cluster, h.id); ours {
+			if others := n.leave(w); len(others) > 0 {
+				n.Holders = others
+				shared[name] = n
+				if len(h.was) > 0 {
+					k.log.Info(fmt.Sprintf("topic %s: another restore, %s, still holds its configs off, and puts them back", name, others[0].String()))
+				}
+				continue
+			}
+		}
+		mine = append(mine, name)
+		me := k.me
+		if h.producer != nil {
+			me.Producer, me.Epoch, me.Markers = h.producer.Producer, h.producer.Epoch, h.producer.Markers
+		}
+		left := note{Version: noteVersion, Cluster: k.cluster, TopicID: h.id, Was: make(map[string]*string), Holders: []holder{me}}
+		for key, value := range h.was {
+			switch {
+			case slices.Contains(keep[name], key):
+				left.Was[key] = value
+			case value == nil:
+				unset[name] = append(unset[name], key)
+			default:
+				if set[name] == nil {
+					set[name] = make(map[string]string)
+				}
+				set[name][key] = *value
+			}
+		}
+		if unfinished && len(left.Was) > 0 || late {
+			shared[name] = left
+		}
+	}
+	failed := make(map[string]error)
+	if len(set)+len(unset) > 0 {
+		failed = k.alter(ctx, set, unset)
+	}
+	var errs []error
+	var gone []string
+	for _, name := range mine {
+		if _, left := shared[name]; left && failed[name] == nil {
 			continue
 		}
-		t.log.Warn(fmt.Sprintf("topic %s: its retention.ms of %s is back, and the broker will delete what is older; the oldest record restored is from %s",
-			name, strings.TrimSuffix(humanize.RelTime(now, now.Add(time.Duration(ms)*time.Millisecond), "", ""), " "), time.UnixMilli(target.oldest).UTC().Format(time.RFC3339)))
+		if err := failed[name]; err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			errs = append(errs, command.WithHint(fmt.Errorf("topic %s: put back its configs: %w; this does it: %s", name, err, commands(name, set[name], unset[name])),
+				"run the same line again, or kbk-produce --release, or set them by hand"))
+			continue
+		}
+		gone = append(gone, name)
 	}
+	if len(shared) > 0 {
+		if err := k.write(ctx, shared); err != nil {
+			errs = append(errs, fmt.Errorf("note in group %s what is still held off: %w", holdGroup, err))
+		}
+	}
+	k.forget(ctx, gone)
+	for _, name := range append(gone, slices.Collect(maps.Keys(shared))...) {
+		delete(k.topics, name)
+	}
+	return errors.Join(errs...)
+}
+
+// forget takes notes away that are not needed any more. First they are written anew with
+// nothing in them: that takes no other right than writing them did, and if they cannot be
+// deleted nobody believes them.
+func (k *keeper) forget(ctx context.Context, names []string) {
+	if len(names) == 0 {
+		return
+	}
+	empty := make(map[string]note)
+	var topics kadm.TopicsSet
+	for _, name := range names {
+		empty[name] = note{Version: noteVersion}
+		topics.Add(name, 0)
+	}
+	err := k.write(ctx, empty)
+	if err == nil || errors.Is(err, kerr.UnknownTopicOrPartition) {
+		var resps kadm.DeleteOffsetsResponses
+		if resps, err = k.adm.DeleteOffsets(ctx, holdGroup, topics); err == nil {
+			err = resps.Error()
+		}
+	}
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		k.log.Warn(fmt.Sprintf("group %s: what was kept there is not needed any more, and could not be deleted: %v", holdGroup, err))
+	}
+}
+
+// release puts back what runs that were killed have held off, in all topics but those
+// that this run has to do with.
+func (k *keeper) release(ctx context.Context) (released int, err error) {
+	metas, err := k.notes(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for name := range metas {
+		if k.topics[name] != nil {
+			delete(metas, name)
+		}
+	}
+	if len(metas) == 0 {
+		return 0, nil
+	}
+	names := slices.Sorted(maps.Keys(metas))
+	meta, err := k.adm.Metadata(ctx, names...)
+	if err != nil {
+		return 0, fmt.Errorf("look at the topics of group %s: %w", holdGroup, err)
+	}
+	settings, err := settingsOf(ctx, k.adm, k.log, names)
+	if err != nil {
+		return 0, err
+	}
+	w := k.witness()
+	set, unset := make(map[string]map[string]string), make(map[string][]string)
+	var over []string
+	for _, name := range names {
+		n, ours := parseNote(metas[name], k.cluster, kafka.FormatTopicID(meta.Topics[name].ID))
+		if !ours {
+			continue // of whoever wrote it
+		}
+		if living, _ := w.split(n.Holders); len(living) > 0 {
+			continue
+		}
+		over = append(over, name)
+		for key, was := range n.Was {
+			if s := settings[name][key]; !s.own || held(key, s.value) != "" {
+				continue // it has been changed since
+			}
+			if was == nil {
+				unset[name] = append(unset[name], key)
+				continue
+			}
+			if set[name] == nil {
+				set[name] = make(map[string]string)
+			}
+			set[name][key] = *was
+		}
+	}
+	var failed map[string]error
+	if len(set)+len(unset) > 0 {
+		failed = k.alter(ctx, set, unset)
+	}
+	var errs []error
+	var gone []string
+	for _, name := range over {
+		if err := failed[name]; err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			errs = append(errs, fmt.Errorf("topic %s: put back what a run that was killed has held off: %w; this does it: %s", name, err, commands(name, set[name], unset[name])))
+			continue
+		}
+		if len(set[name])+len(unset[name]) > 0 {
+			keys := slices.Sorted(maps.Keys(set[name]))
+			keys = append(keys, slices.Sorted(slices.Values(unset[name]))...)
+			k.log.Info(fmt.Sprintf("topic %s: put back what a run that was killed has held off: %s", name, strings.Join(keys, ", ")))
+			released++
+		}
+		gone = append(gone, name)
+	}
+	k.forget(ctx, gone)
+	return released, errors.Join(errs...)
 }

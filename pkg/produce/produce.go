@@ -1,4 +1,3 @@
-// Package produce writes a stream of records to the topics of a Kafka cluster.
 package produce
 
 import (
@@ -12,203 +11,45 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/partitionlog"
 )
 
-// Config says where the records go, and how.
-type Config struct {
-	Kafka  kafka.Config
-	Naming naming
-
-	PartitionMap map[int32]int32 // target partition by source partition; others keep their number
-	Partitioner  string          // murmur2, roundRobin, or "": as they were
-
-	CreateTopics      bool
-	Partitions        int  // of topics that are created; 0: as stored
-	ReplicationFactor int  // likewise
-	NoConfigs         bool // create topics without the stored configs
-	SkipConfigs       []string
-	Configs           map[string]string // of topics that are created, besides the stored ones
-	AddPartitions     bool
-	KeepConfigs       bool   // hold none off during the run
-	IfNotEmpty        string // resume, appending or purge
-	Yes               bool   // purge is meant
-
-	Exact  bool  // records keep their offsets
-	MaxGap int64 // the most offsets without a record to write markers for
-
-	OffsetHeaders bool
-	StripHeaders  []string
-	Compression   string // none, gzip, snappy, lz4, zstd; "": as the topic says
-	MaxRate       int64  // bytes a second, before compression; 0: no limit
-	MaxRecords    int64  // records a second; 0: no limit
-	DryRun        bool
-
-	Memory   int64
-	MaxFrame int64
+func connect(ctx context.Context, cfg *Config) (*kgo.Client, error) {
+	return kafka.NewClient(ctx, cfg.Kafka,
+		// The client looks for a topic that was created a moment ago; by default it
+		// would sit out seconds before it looks again.
+		kgo.MetadataMinAge(100*time.Millisecond),
+		kgo.BrokerMaxWriteBytes(maxRequest))
 }
 
-// Values of the flags.
-const (
-	murmur2    = "murmur2"
-	roundRobin = "round-robin"
+// maxRequest is the largest request: as large as a broker can be made to take.
+const maxRequest = 1 << 30
 
-	resume    = "fail" // unless what is there is what an earlier run has produced
-	appending = "append"
-	purge     = "purge"
-)
-
-// partition is where the records of a partition go.
-func (c *Config) partition(num int32) int32 {
-	if to, ok := c.PartitionMap[num]; ok {
-		return to
-	}
-	return num
-}
-
-// App is the command kbk-produce.
-func App() *cli.App {
-	return command.App(command.Spec{
-		Name:  "kbk-produce",
-		Usage: "write a stream of records to a Kafka cluster",
-		Description: `Writes the records on standard input to their topics and partitions, in order and as they
-are, with an idempotent producer. Which offset became which goes to standard output, unless
-that is a terminal: kbk-offsets carries consumer groups over with it.
-
-A restore that was killed is resumed by the same line: what is in the target already is
-compared with the input, and not produced again. If the input turns out to be cut short, what
-came before has been produced; the status is 3.
-
-   kbk-pull /var/backups/nightly | kbk-pack -d | kbk-produce -b localhost:9092 --create-topics > map.kbk`,
-		Flags: slices.Concat(kafka.Flags(), []cli.Flag{
-			&cli.StringSliceFlag{Name: "rename", Usage: "write topic OLD to NEW, as `OLD=NEW`, or as '^(.*)$=restored.$1'; repeatable"},
-			&cli.StringFlag{Name: "prefix", Usage: "put `TEXT` before the names of topics that --rename does not change"},
-			&cli.StringFlag{Name: "partition-map", Usage: "write partitions to others, as `0=2,1=0`"},
-			&cli.StringFlag{Name: "partitioner", Usage: "choose partitions anew `BY` murmur2 (the key, as Java clients do) or round-robin", DefaultText: "as they were"},
-			&cli.BoolFlag{Name: "create-topics", Usage: "create topics that do not exist, with the partitions, replication factor and configs they had"},
-			&cli.IntFlag{Name: "partitions", Usage: "create topics with `N` partitions", DefaultText: "as they had"},
-			&cli.IntFlag{Name: "replication-factor", Usage: "create topics with `N` replicas", DefaultText: "as they had"},
-			&cli.StringSliceFlag{Name: "topic-config", Usage: "create topics with config `KEY=VALUE`; repeatable"},
-			&cli.StringSliceFlag{Name: "skip-config", Usage: "create topics without the config `KEY` that they had; repeatable"},
-			&cli.BoolFlag{Name: "no-configs", Usage: "create topics without the configs they had"},
-			&cli.BoolFlag{Name: "add-partitions", Usage: "add partitions to topics that have too few"},
-			&cli.BoolFlag{Name: "keep-configs", Usage: "hold off no config of the topics during the run, though it may eat or change what is restored"},
-			&cli.StringFlag{Name: "if-not-empty", Value: resume, Usage: "`WHAT` to do when a target topic holds other records than this restore's: fail, append or purge"},
-			&cli.BoolFlag{Name: "yes", Usage: "purge is meant"},
-			&cli.StringFlag{Name: "offsets", Value: "new", Usage: "`WHICH` offsets records get: new, or exact for those they had"},
-			&cli.Int64Flag{Name: "max-gap", Value: 1_000_000, Usage: "with exact offsets: write markers into gaps of at most `N` offsets"},
-			&cli.BoolFlag{Name: "offset-headers", Usage: "add headers that say where a record was: kbk.source.topic, partition, offset and timestamp"},
-			&cli.StringSliceFlag{Name: "strip-header", Usage: "leave out headers of this `NAME`; repeatable"},
-			&cli.StringFlag{Name: "compression", Usage: "compress batches with `CODEC`: none, gzip, snappy, lz4 or zstd", DefaultText: "as the topic says, or zstd"},
-			&cli.BoolFlag{Name: "dry-run", Usage: "read and check everything, say what would be done, and do nothing"},
-			&cli.StringFlag{Name: "map", Usage: "write which offset became which to `FILE`"},
-			command.SizeFlag("memory", 128<<20, "hold `SIZE` of records that are on their way"),
-			command.MaxFrameFlag(),
-		}, command.RateFlags("produced")),
-		Action: action,
-	})
-}
-
-func action(ctx context.Context, c *cli.Context, env *command.Env) error {
-	cfg, err := fromFlags(c)
+// Release puts back the configs that runs which were killed have held off.
+func Release(ctx context.Context, cfg Config, env *command.Env) error {
+	cl, err := connect(ctx, &cfg)
 	if err != nil {
 		return err
 	}
-	in, err := command.Stdin()
-	if err != nil {
+	defer cl.Close()
+	k := newKeeper(cl, env.Log, cfg.Timeout)
+	if err := k.meet(ctx); err != nil {
 		return err
 	}
-	out, err := command.ByProduct(c.String("map"))
-	if err != nil {
-		return err
+	n, err := k.release(ctx)
+	if err == nil && n == 0 {
+		env.Log.Info("no run that was killed holds configs off")
 	}
-	err = Run(ctx, cfg, env, in, out)
-	return errors.Join(err, out.Close())
-}
-
-func fromFlags(c *cli.Context) (Config, error) {
-	cfg := Config{
-		Partitioner:       c.String("partitioner"),
-		CreateTopics:      c.Bool("create-topics"),
-		Partitions:        c.Int("partitions"),
-		ReplicationFactor: c.Int("replication-factor"),
-		NoConfigs:         c.Bool("no-configs"),
-		SkipConfigs:       c.StringSlice("skip-config"),
-		Configs:           make(map[string]string),
-		AddPartitions:     c.Bool("add-partitions"),
-		KeepConfigs:       c.Bool("keep-configs"),
-		IfNotEmpty:        c.String("if-not-empty"),
-		Yes:               c.Bool("yes"),
-		MaxGap:            c.Int64("max-gap"),
-		OffsetHeaders:     c.Bool("offset-headers"),
-		StripHeaders:      c.StringSlice("strip-header"),
-		Compression:       c.String("compression"),
-		DryRun:            c.Bool("dry-run"),
-		Memory:            command.SizeOf(c, "memory"),
-		MaxFrame:          command.SizeOf(c, "max-frame"),
-	}
-	var err error
-	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
-		return cfg, err
-	}
-	if cfg.Naming, err = parseNaming(c.StringSlice("rename"), c.String("prefix")); err != nil {
-		return cfg, err
-	}
-	if cfg.PartitionMap, err = parsePartitionMap(c.String("partition-map")); err != nil {
-		return cfg, err
-	}
-	cfg.MaxRate, cfg.MaxRecords = command.Rates(c)
-	for _, s := range c.StringSlice("topic-config") {
-		k, v, ok := strings.Cut(s, "=")
-		if !ok || k == "" {
-			return cfg, command.Usagef("--topic-config %q is not KEY=VALUE", s)
-		}
-		cfg.Configs[k] = v
-	}
-	switch s := c.String("offsets"); s {
-	case "new":
-	case "exact":
-		cfg.Exact = true
-	default:
-		return cfg, command.Usagef("--offsets %q is neither new nor exact", s)
-	}
-	_, known := codecs[cfg.Compression]
-	creates := c.IsSet("replication-factor") || c.IsSet("partitions") || c.IsSet("topic-config") || c.IsSet("skip-config") || cfg.NoConfigs
-	switch {
-	case c.IsSet("replication-factor") && (cfg.ReplicationFactor < 1 || cfg.ReplicationFactor > 32767):
-		return cfg, command.Usagef("--replication-factor %d is not between 1 and 32767", cfg.ReplicationFactor)
-	case c.IsSet("partitions") && cfg.Partitions < 1:
-		return cfg, command.Usagef("--partitions %d is below 1", cfg.Partitions)
-	case creates && !cfg.CreateTopics:
-		return cfg, command.WithHint(command.Usagef("--partitions, --replication-factor, --topic-config, --skip-config and --no-configs are only for topics that are created"), "add --create-topics")
-	case cfg.Partitioner != "" && cfg.Partitioner != murmur2 && cfg.Partitioner != roundRobin:
-		return cfg, command.Usagef("--partitioner %q is neither murmur2 nor round-robin", cfg.Partitioner)
-	case cfg.Partitioner != "" && len(cfg.PartitionMap) > 0:
-		return cfg, command.Usagef("--partitioner and --partition-map do not go together")
-	case cfg.IfNotEmpty != resume && cfg.IfNotEmpty != appending && cfg.IfNotEmpty != purge:
-		return cfg, command.Usagef("--if-not-empty %q is neither fail, append nor purge", cfg.IfNotEmpty)
-	case cfg.Exact && cfg.Partitioner != "":
-		return cfg, command.Usagef("--offsets exact keeps records in their partitions: it does not go with --partitioner")
-	case cfg.Exact && cfg.IfNotEmpty == appending:
-		return cfg, command.Usagef("--offsets exact has nothing to do with what is there already: it does not go with --if-not-empty append")
-	case cfg.MaxGap < 0:
-		return cfg, command.Usagef("--max-gap %d is below 0", cfg.MaxGap)
-	case cfg.Compression != "" && !known:
-		return cfg, command.Usagef("--compression %q is not none, gzip, snappy, lz4 or zstd", cfg.Compression)
-	case cfg.Memory < 1<<20:
-		return cfg, command.Usagef("--memory is below 1MiB")
-	}
-	return cfg, nil
+	return err
 }
 
 // Run produces the records that it reads from in, and writes to out, as a stream of
 // map frames, what became of their offsets.
-func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) (err error) {
-	began := time.Now()
+func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := format.NewReader(command.Interruptible(ctx, in), int(cfg.MaxFrame))
@@ -219,79 +60,211 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	if h.Content != format.ContentRecords {
 		return command.WithHint(command.Usagef("standard input is a stream of segments, not of records"), "put kbk-pack -d before this command")
 	}
-	connect := func(opts ...kgo.Opt) (*kgo.Client, error) {
-		return kafka.NewClient(ctx, cfg.Kafka, append(opts,
-			kgo.RecordPartitioner(kgo.ManualPartitioner()),
-			kgo.RequiredAcks(kgo.AllISRAcks()),
-			// A sequence that the broker lost would be taken up anew, and records doubled.
-			kgo.StopProducerOnDataLossDetected(),
-			// The client looks for a topic that was created a moment ago; by default it
-			// would sit out seconds before it looks again.
-			kgo.MetadataMinAge(100*time.Millisecond),
-		)...)
-	}
-	cl, err := connect()
+	cl, err := connect(ctx, &cfg)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	targets := newTargets(cfg, env, cl)
-	defer func() {
-		err = errors.Join(err, targets.putBack(ctx))
-		if err == nil {
-			targets.warnOfRetention(time.Now())
-		}
-	}()
-	w := format.NewWriter(out)
-	if err := w.WriteHeader(&format.Header{ID: h.ID, Created: began.UnixMilli(), Content: format.ContentRecords, Source: h.Source}); err != nil {
+	logs := partitionlog.New(ctx, cl, env.Log, cfg.Timeout)
+	targets, err := newTargets(&cfg, env.Log, cl, logs)
+	if err != nil {
 		return err
 	}
-	p := newProducer(cfg, env, targets, w)
-	p.connect, p.fail = connect, cancel
-	defer p.close()
+	w := format.NewWriter(out)
+	if err := w.WriteHeader(&format.Header{ID: h.ID, Created: time.Now().UnixMilli(), Content: format.ContentRecords, Source: h.Source}); err != nil {
+		return err
+	}
+	p := newProducer(&cfg, env, targets, logs, w)
+	p.fail = cancel
+	return p.run(ctx, cancel, r)
+}
+
+// run takes the stream to its end: write, prove, put back.
+func (p *producer) run(ctx context.Context, cancel context.CancelCauseFunc, r *format.Reader) error {
+	began := time.Now()
+	p.writer = p.logs.NewWriter(ctx)
+	go p.linger(ctx)
+	go p.targets.keeper.watch(ctx)
 	end, err := p.follow(ctx, r)
-	var became []format.Target
 	if err == nil {
-		if err = p.finish(ctx, end); err == nil {
-			became, err = p.became(ctx)
-		}
-	} else {
-		err = errors.Join(err, p.keep(ctx))
+		err = p.finish(ctx, end)
+	} else { // what came before is to be in the topics, and in the map
+		err = errors.Join(err, p.drain(ctx))
+	}
+	if err == nil && !p.cfg.DryRun {
+		err = p.prove(ctx, end)
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
 	cancel(err)
-	_ = p.lanes.Wait() // they end with the context
-	p.mu.Lock()        // no promise is under way: only for the race detector's peace
-	defer p.mu.Unlock()
+	_ = p.workers.Wait() // they end with the context
+	<-p.writer.Ended()
+	if backErr := p.putBack(ctx, end, err); err == nil || backErr != nil {
+		err = errors.Join(err, backErr)
+	}
 	if mapErr := p.writeRuns(); err == nil {
 		err = mapErr
 	}
 	if err != nil {
 		if p.acked > 0 {
-			env.Log.Warn(fmt.Sprintf("%s went into the topics before this", command.Count(p.acked, "record")))
+			p.env.Log.Warn(fmt.Sprintf("%s went into the topics before this", command.Count(p.acked, "record")))
 		}
-		return errors.Join(err, w.Flush())
+		return errors.Join(err, p.maps.Flush())
+	}
+	return p.close(context.WithoutCancel(ctx), end, began)
+}
+
+// prove looks whether the target holds what it should, and notes in end what it does not.
+func (p *producer) prove(ctx context.Context, end *format.End) error {
+	var names []string
+	for _, name := range sortedNames(p.targets.topics) {
+		names = append(names, name)
+	}
+	if p.cfg.IfNotEmpty == appending { // others may write: their replicas are not waited for
+		names = nil
+	}
+	ends, err := p.logs.Bounds(ctx, names)
+	if err != nil {
+		return err
+	}
+	if p.cfg.Exact {
+		if err := p.proveExact(ctx, ends); err != nil {
+			return err
+		}
+	}
+	for _, l := range p.lanes {
+		at, ok := ends[l.at]
+		first := l.bounds.Start
+		if l.exact != nil {
+			first = max(first, l.exact.first)
+		}
+		if ok && at.Start > first {
+			end.Lose(fmt.Sprintf("topic %s, partition %d: offsets %d to %d have been deleted while records were restored", l.target.name, l.num, first, at.Start-1))
+		}
+	}
+	if err := p.targets.keeper.check(ctx); err != nil {
+		return err
+	}
+	p.loseChanged(end)
+	return nil
+}
+
+// loseChanged notes what somebody who changed configs during the run may have done.
+func (p *producer) loseChanged(end *format.End) {
+	k := p.targets.keeper
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, name := range sortedNames(k.changed) {
+		if slices.Contains(k.changed[name], "cleanup.policy") {
+			end.Lose(fmt.Sprintf("topic %s: its cleanup.policy was changed while records were restored: compaction may have taken some", name))
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var stamped []string
+	for l, r := range p.stamped {
+		stamped = append(stamped, fmt.Sprintf("topic %s, partition %d: the broker replaced timestamps of records between offsets %d and %d: message.timestamp.type was LogAppendTime", l.target.name, l.num, r[0], r[1]-1))
+	}
+	slices.Sort(stamped)
+	for _, what := range stamped {
+		end.Lose(what)
+	}
+}
+
+// putBack gives the topics their configs back. A retention that would delete at once what
+// was restored stays off, after a run that failed too: the next one could not go on.
+// After one that somebody has stopped, everything is put back.
+func (p *producer) putBack(ctx context.Context, end *format.End, failed error) error {
+	k := p.targets.keeper
+	if p.cfg.DryRun {
+		return nil
+	}
+	found := p.targets.eaten(time.Now())
+	whole := failed == nil && end != nil && !end.Interrupted
+	// Whoever stops a run wants nothing left behind.
+	if stopped := p.stopped(); stopped || p.cfg.PutBackRetention {
+		for _, name := range sortedNames(found) {
+			for _, e := range found[name] {
+				p.env.Log.Warn(e.line(name))
+				if stopped && whole && !p.cfg.PutBackRetention {
+					end.Lose(e.line(name))
+				}
+			}
+		}
+		return k.putBack(ctx, nil, false, p.unsure)
+	}
+	var lost, later []string
+	for _, name := range sortedNames(found) {
+		was := k.original(name)
+		var off []eaten
+		for _, e := range found[name] {
+			if _, held := was[e.key]; held {
+				off = append(off, e)
+			} else { // with --keep-configs, or without the right to see them
+				lost = append(lost, e.line(name))
+			}
+		}
+		if len(off) > 0 {
+			lost = append(lost, leftLine(name, off))
+			later = append(later, fmt.Sprintf("topic %s: %s stays off, because it would delete what was restored: run the same line again, or kbk-produce --release", name, strings.Join(keys(found)[name], ", ")))
+		}
+	}
+	if whole {
+		for _, what := range lost {
+			end.Lose(what)
+		}
+	} else {
+		for _, what := range later {
+			p.env.Log.Warn(what)
+		}
+	}
+	return k.putBack(ctx, keys(found), !whole, p.unsure)
+}
+
+// stopped says whether a signal has told the run to stop.
+func (p *producer) stopped() bool {
+	select {
+	case <-p.env.Stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// close ends the map and says what was done.
+func (p *producer) close(ctx context.Context, end *format.End, began time.Time) error {
+	became, err := p.became(ctx)
+	if err != nil {
+		return err
 	}
 	for i := range became {
-		if err := w.Write(&became[i]); err != nil {
+		if err := p.maps.Write(&became[i]); err != nil {
 			return fmt.Errorf("write the map: %w", err)
 		}
 	}
-	if err := w.Close(&format.End{Records: p.acked + p.there, Interrupted: end.Interrupted, Lost: end.Lost, Losses: end.Losses}); err != nil {
+	done := *end
+	done.Records, done.Segments = p.acked+p.there, 0
+	if err := p.maps.Close(&done); err != nil {
 		return fmt.Errorf("write the map: %w", err)
 	}
-	if cfg.DryRun {
-		if err := p.report(); err != nil {
+	if p.cfg.DryRun {
+		if err := p.report(time.Now()); err != nil {
 			return err
 		}
 		return command.EndStatus(end, "more would be produced, which is not here")
 	}
-	said := fmt.Sprintf("produced %s to %s", command.Count(p.acked, "record"), command.Count(int64(len(targets.sources)), "topic"))
+	var appended int64
+	for _, t := range p.targets.topics {
+		appended += t.appendTime
+	}
+	if appended > 0 {
+		p.env.Log.Info(fmt.Sprintf("%s had the time of the broker that wrote them (LogAppendTime): they keep it, as CreateTime", command.Count(appended, "record")))
+	}
+	said := fmt.Sprintf("produced %s to %s", command.Count(p.acked, "record"), command.Count(int64(len(p.targets.topics)), "topic"))
 	if p.there > 0 {
 		said += fmt.Sprintf(", where %s were already", command.Count(p.there, "record"))
 	}
-	env.Log.Info(said, slog.Duration("in", since(began)))
+	p.env.Log.Info(said, slog.Duration("in", since(began)))
 	return command.EndStatus(end, "the topics hold what it had read, which is not all")
 }

@@ -1,7 +1,6 @@
 package produce
 
 import (
-	"context"
 	"fmt"
 	"reflect"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/partitionlog"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
@@ -101,24 +101,25 @@ func TestMurmur2(t *testing.T) {
 }
 
 func TestOriginAndStrippedHeaders(t *testing.T) {
-	a := arena{origin: true, strip: map[string]bool{"drop": true}}
-	out := a.record(&format.Record{Topic: "t", Partition: 3, Offset: 7, Timestamp: -1, Headers: []format.RecordHeader{
-		{Name: []byte("drop"), Value: []byte("x")}, {Name: []byte("keep")}, {Name: []byte("drop")},
-	}})
-	var got string
-	for _, h := range out.Headers {
-		got += fmt.Sprintf("%s=%q ", h.Key, h.Value)
-	}
-	if want := `keep="" kbk.source.topic="t" kbk.source.partition="3" kbk.source.offset="7" kbk.source.timestamp="-1" `; got != want {
-		t.Errorf("got %s", got)
+	e := newEditor(true, []string{"drop"})
+	for range 2 { // the second in the memory of the first
+		rec := &format.Record{Topic: "t", Partition: 3, Offset: 7, Timestamp: -1, Headers: []format.RecordHeader{
+			{Name: []byte("drop"), Value: []byte("x")}, {Name: []byte("keep")}, {Name: []byte("drop")},
+		}}
+		e.edit(rec)
+		var got string
+		for _, h := range rec.Headers {
+			got += fmt.Sprintf("%s=%q ", h.Name, h.Value)
+		}
+		if want := `keep="" kbk.source.topic="t" kbk.source.partition="3" kbk.source.offset="7" kbk.source.timestamp="-1" `; got != want {
+			t.Errorf("got %s", got)
+		}
 	}
 }
 
-// TestPrints wants that what is read back has the print of what was produced, and that
-// nothing else has.
+// TestPrints wants records that differ to have different prints.
 func TestPrints(t *testing.T) {
-	g := newLogs(nil)
-	h := g.newHasher()
+	h := newHasher()
 	records := []format.Record{
 		{Timestamp: 1},
 		{Timestamp: 2},
@@ -132,46 +133,53 @@ func TestPrints(t *testing.T) {
 		{Timestamp: 1, Headers: []format.RecordHeader{{Name: []byte("ab")}, {Name: []byte("ab")}}},
 	}
 	seen := make(map[uint64]int)
-	var a arena
 	for i := range records {
-		sum := h.fetched(&records[i])
+		sum := h.sum(&records[i])
 		if other, ok := seen[sum]; ok {
 			t.Errorf("records %d and %d have the same print", other, i)
 		}
 		seen[sum] = i
-		if h.produced(a.record(&records[i])) != sum {
-			t.Errorf("record %d has another print when it is produced", i)
+		if h.twin().sum(&records[i]) != sum {
+			t.Errorf("record %d has another print elsewhere", i)
 		}
 	}
 }
 
 // TestFillers decodes a batch of fillers as a consumer would.
 func TestFillers(t *testing.T) {
+	c, err := recordbatch.NewCompressor(fillerCodec, fillerLevel)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var f filler
 	for _, n := range []int64{1, 77, fillerRecords} {
-		b, err := f.batch(n)
+		b, err := f.batch(c, n)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seal(b, 5, 1, 9)
+		if len(b) > 70_000 {
+			t.Errorf("%d fillers take %d bytes", n, len(b))
+		}
+		recordbatch.Stamp(b, 5, 1, 9)
 		batch, rest, err := recordbatch.Cut(b)
 		if err != nil || len(rest) > 0 || batch.ProducerID != 5 || int64(batch.Records) != n || batch.Last != n-1 {
 			t.Fatalf("%d: %+v, %v", n, batch, err)
 		}
-		g := newLogs(nil)
-		s := g.scan("t", 0, 0)
-		spans, err := s.decode(nil, batch, 0)
-		if want := (span{print{0, s.hasher.produced(emptyRecord)}, n}); err != nil || len(spans) != 1 || spans[0] != want {
+		s := newScan(nil, partitionlog.Partition{}, 0, newHasher())
+		spans, err := s.decode(nil, batch, 0, n)
+		if want := (span{print{0, s.hasher.sum(new(format.Record))}, n}); err != nil || len(spans) != 1 || spans[0] != want {
 			t.Fatalf("%d: %v, %v", n, spans, err)
 		}
 	}
 }
 
-// TestExisting takes spans apart again, up to the end.
+// TestExisting takes spans apart again, up to the end, and knows who has written last.
 func TestExisting(t *testing.T) {
-	e := &existing{chunks: make(chan chunk, 2)}
-	e.chunks <- chunk{spans: []span{{print{5, 1}, 3}, {print{9, 2}, 1}}}
-	e.chunks <- chunk{spans: []span{{print{10, 2}, 1}}}
+	none := sequence{id: -1}
+	e := &existing{chunks: make(chan chunk, 3), came: adopted{none, none}}
+	e.chunks <- chunk{spans: []span{{print{5, 1}, 3}, {print{9, 2}, 1}}, came: adopted{sequence{7, 0, 4}, sequence{id: 3, epoch: 9}}, size: 100}
+	e.chunks <- chunk{spans: []span{{print{10, 2}, 1}}, came: adopted{sequence{7, 0, 5}, none}, size: 50}
+	e.chunks <- chunk{came: adopted{none, sequence{id: 3, epoch: 10}}, size: 1}
 	close(e.chunks)
 	var got []print
 	for {
@@ -188,44 +196,54 @@ func TestExisting(t *testing.T) {
 	if want := []print{{5, 1}, {6, 1}, {7, 1}, {9, 2}, {10, 2}}; !slices.Equal(got, want) {
 		t.Errorf("got %v", got)
 	}
+	if e.came != (adopted{sequence{7, 0, 5}, sequence{id: 3, epoch: 10}}) || e.size != 151 {
+		t.Errorf("%+v, %d bytes", e.came, e.size)
+	}
 }
 
 func TestMarkerEpochs(t *testing.T) {
-	m := markers{begun: true, producer: 7}
-	last := int32(0)
-	for m.epoch+markersAtOnce <= maxEpoch {
-		id, epoch, err := m.take(context.Background(), nil, markersAtOnce)
-		if err != nil || id != 7 || int32(epoch) != last+1 {
-			t.Fatalf("%d, %d after %d, %v", id, epoch, last, err)
+	fresh := func() (int64, error) { return 8, nil }
+	for _, c := range []struct {
+		name         string
+		last, first  sequence
+		id           int64
+		epoch, again int16
+	}{
+		{"new", sequence{id: -1}, sequence{id: 5}, 5, 1, 101},
+		{"of the note", sequence{id: -1}, sequence{id: 5, epoch: 2000}, 5, 2001, 2101},
+		{"of the log", sequence{id: 6, epoch: 40}, sequence{id: 5}, 6, 2041, 2141},
+		{"used up", sequence{id: 6, epoch: 32700}, sequence{id: 5}, 8, 1, 101},
+		{"nobody's", sequence{id: -1}, sequence{id: -1}, 8, 1, 101},
+	} {
+		m := markers{last: c.last}
+		id, epoch, err := m.take(100, c.first, fresh)
+		_, again, err2 := m.take(1, c.first, fresh)
+		if err != nil || err2 != nil || id != c.id || epoch != c.epoch || again != c.again {
+			t.Errorf("%s: %d, %d, %d", c.name, id, epoch, again)
 		}
-		last = int32(epoch) + markersAtOnce - 1
 	}
-	if last > maxEpoch {
-		t.Errorf("epoch %d", last)
-	}
-}
-
-// BenchmarkRecord is what a record costs between the stream and the client.
-func BenchmarkRecord(b *testing.B) {
-	rec := &format.Record{Topic: "orders", Key: make([]byte, 11), Value: make([]byte, 500), Timestamp: 1, Headers: []format.RecordHeader{
-		{Name: []byte("trace"), Value: make([]byte, 16)},
-	}}
-	for name, a := range map[string]arena{"plain": {}, "offset-headers": {origin: true}} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				a.record(rec)
-			}
-		})
+	m := markers{last: sequence{id: 7}, begun: true}
+	for last := int32(0); ; {
+		id, epoch, err := m.take(partitionlog.MaxMarkers, sequence{}, fresh)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id != 7 {
+			break
+		}
+		if int32(epoch) != last+1 || epoch > partitionlog.MaxMarkerEpoch-partitionlog.MaxMarkers+1 {
+			t.Fatalf("epoch %d after %d", epoch, last)
+		}
+		last = int32(epoch) + partitionlog.MaxMarkers - 1
 	}
 }
 
 // BenchmarkPrint is what it costs to compare a record with one that is there.
 func BenchmarkPrint(b *testing.B) {
-	h := newLogs(nil).newHasher()
-	rec := new(arena).record(&format.Record{Key: make([]byte, 11), Value: make([]byte, 500)})
+	h := newHasher()
+	rec := &format.Record{Key: make([]byte, 11), Value: make([]byte, 500)}
 	b.ReportAllocs()
 	for b.Loop() {
-		h.produced(rec)
+		h.sum(rec)
 	}
 }

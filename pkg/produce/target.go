@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -18,412 +17,307 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/partitionlog"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
 const (
-	defaultBatch   = 1 << 20 // Kafka's default of max.message.bytes is this and 12 bytes
+	defaultBatch   = 1<<20 + 12 // Kafka's default of max.message.bytes
 	createdTimeout = 30 * time.Second
 )
 
 // A source is a topic of the stream.
 type source struct {
-	name   string
-	about  *format.Topic // nil where the stream does not say
-	target *target       // nil until the first record of any topic
-	parts  map[int32]*partition
+	name    string
+	about   *format.Topic // nil where the stream does not say
+	highest int           // the most partitions that its records are known to need
+	target  *target       // nil until it is prepared
+	parts   map[int32]*partition
 }
 
 // A target is a topic of the cluster that records go to.
 type target struct {
-	name        string
-	partitions  int
-	maxBatch    int32
-	compression string // compression.type
-	retention   string // retention.ms that it will have after the run
-	lanes       []*lane
-	oldest      int64 // least timestamp of the records that went there
-	spread      kgo.TopicPartitioner
-	turn        int // of the records that go to the partitions in turn
+	name       string
+	id         string
+	source     *source
+	partitions int
+	maxBatch   int
+	codec      string
+	compressor *recordbatch.Compressor
+	settings   map[string]setting // before the run
+	lanes      []*lane
+	spread     kgo.TopicPartitioner
+	turn       int // of the records that go to the partitions in turn
 
+	oldest        int64 // least timestamp of the stream's records
+	appendTime    int64 // records that had the broker's timestamp
 	missing       bool  // at a dry run: it would be created
 	records, size int64 // at a dry run: what would be produced
 }
 
-// A lane is a partition of a target.
-type lane struct {
-	target   *target
-	num      int32
-	bounds   bounds     // of its log when the run began
-	existing *existing  // what an earlier run has produced and this one has not come to; nil when there is no more
-	from     *partition // exact offsets: the one partition that goes there
-	exact    *exact     // how offsets are kept, where they are to be
-
-	due int64 // offset of the next record acknowledged; -1: others may write there too
-}
-
 // targets are the topics that the stream's topics go to.
 type targets struct {
-	cfg     Config
+	cfg     *Config
 	log     *slog.Logger
-	cl      *kgo.Client
 	adm     *kadm.Client
-	logs    *logs
+	logs    *partitionlog.Logs
+	keeper  *keeper
 	sources map[string]*source
-	held    map[string]map[string]*string // configs to put back, by topic; nil: not set on it
-
-	mu     sync.Mutex
-	topics map[string]*target // by name; the client asks for their batch sizes
+	topics  map[string]*target // by name
+	codecs  map[string]*recordbatch.Compressor
+	fillers *recordbatch.Compressor
+	done    plan // of a dry run: all that would be done
 }
 
-func newTargets(cfg Config, env *command.Env, cl *kgo.Client) *targets {
-	logs := newLogs(cl)
-	return &targets{
-		cfg: cfg, log: env.Log, cl: cl, adm: logs.adm, logs: logs,
-		sources: make(map[string]*source), topics: make(map[string]*target), held: make(map[string]map[string]*string),
+func newTargets(cfg *Config, log *slog.Logger, cl *kgo.Client, logs *partitionlog.Logs) (*targets, error) {
+	t := &targets{
+		cfg: cfg, log: log, adm: kadm.NewClient(cl), logs: logs, keeper: newKeeper(cl, log, cfg.Timeout),
+		sources: make(map[string]*source), topics: make(map[string]*target), codecs: make(map[string]*recordbatch.Compressor),
 	}
+	_, err := t.compressor("none") // for what a codec makes too large
+	if err == nil {
+		t.fillers, err = recordbatch.NewCompressor(fillerCodec, fillerLevel)
+	}
+	return t, err
 }
 
 // describe takes a topic frame.
-func (t *targets) describe(about *format.Topic) {
-	if s := t.sources[about.Name]; s != nil {
-		s.about = about
-		return
-	}
-	t.sources[about.Name] = &source{name: about.Name, about: about, parts: make(map[int32]*partition)}
-}
+func (t *targets) describe(about *format.Topic) { t.named(about.Name).about = about }
 
-// source returns a topic of the stream, ready to be produced. The first call looks
-// at all topics that the stream has named so far, so that what is wrong with the
-// last is known before the first record is written.
-func (t *targets) source(ctx context.Context, name string) (*source, error) {
+// named returns a topic of the stream.
+func (t *targets) named(name string) *source {
 	s := t.sources[name]
 	if s == nil {
 		s = &source{name: name, parts: make(map[int32]*partition)}
 		t.sources[name] = s
 	}
-	if s.target != nil {
-		return s, nil
+	return s
+}
+
+// pending are the topics that are named and not prepared.
+func (t *targets) pending() (out []*source) {
+	for _, s := range t.sources {
+		if s.target == nil {
+			out = append(out, s)
+		}
 	}
-	if err := t.prepare(ctx); err != nil {
+	slices.SortFunc(out, func(a, b *source) int { return strings.Compare(a.name, b.name) })
+	return out
+}
+
+// prepare makes ready all topics that the stream has named so far and that are not: looks
+// at the cluster, plans, and does what was planned. What destroys comes last.
+func (t *targets) prepare(ctx context.Context) error {
+	pending := t.pending()
+	if len(pending) == 0 {
+		return nil
+	}
+	var wishes []wish
+	for _, s := range pending {
+		w := wish{source: s.name, target: t.cfg.Naming.target(s.name), about: s.about, highest: s.highest}
+		if other := t.topics[w.target]; other != nil {
+			return command.Usagef("topics %s and %s would both go to %s", other.source.name, s.name, w.target)
+		}
+		wishes = append(wishes, w)
+	}
+	have, err := t.look(ctx, wishes)
+	if err != nil {
+		return err
+	}
+	p, err := makePlan(t.cfg, wishes, have)
+	if err != nil {
+		return err
+	}
+	if err := t.validate(ctx, p); err != nil {
+		return err
+	}
+	if t.cfg.DryRun {
+		t.done.topics = append(t.done.topics, p.topics...)
+	} else if have, err = t.carryOut(ctx, p, have); err != nil {
+		return err
+	}
+	for _, tp := range p.topics {
+		target, err := t.target(tp, have[tp.name])
+		if err != nil {
+			return err
+		}
+		target.source = t.sources[tp.wish.source]
+		target.source.target, t.topics[tp.name] = target, target
+	}
+	return nil
+}
+
+// look returns what the cluster has of some topics.
+func (t *targets) look(ctx context.Context, wishes []wish) (map[string]topicState, error) {
+	var names, there []string
+	for _, w := range wishes {
+		names = append(names, w.target)
+	}
+	var meta kadm.Metadata
+	err := kafka.Retry(ctx, t.adm, t.cfg.Timeout, func() (err error) {
+		meta, err = t.adm.Metadata(ctx, names...)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look at the target topics: %w", err)
+	}
+	t.keeper.cluster = meta.Cluster
+	have := make(map[string]topicState)
+	for _, name := range names {
+		d := meta.Topics[name]
+		state := topicState{exists: true, internal: d.IsInternal, id: kafka.FormatTopicID(d.ID), partitions: len(d.Partitions), err: d.Err}
+		if errors.Is(d.Err, kerr.UnknownTopicOrPartition) {
+			state = topicState{}
+		} else if d.Err == nil && !state.internal {
+			there = append(there, name)
+		}
+		have[name] = state
+	}
+	settings, err := settingsOf(ctx, t.adm, t.log, there)
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
-}
-
-// prepare finds or creates the target topics that are not ready, and checks them.
-func (t *targets) prepare(ctx context.Context) error {
-	fresh := make(map[string]*source) // by target
-	var names []string
-	for _, s := range t.sources {
-		if s.target != nil {
-			continue
-		}
-		name := t.cfg.Naming.target(s.name)
-		other := fresh[name]
-		for _, o := range t.sources {
-			if o.target != nil && o.target.name == name {
-				other = o
-			}
-		}
-		if other != nil {
-			return command.Usagef("topics %s and %s would both go to %s", other.name, s.name, name)
-		}
-		fresh[name] = s
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	meta, err := t.adm.Metadata(ctx, names...)
+	bounds, err := t.logs.Bounds(ctx, there)
 	if err != nil {
-		return fmt.Errorf("look at the target topics: %w", err)
+		return nil, err
 	}
-	var missing, present []string
-	for _, name := range names {
-		switch err := meta.Topics[name].Err; {
-		case errors.Is(err, kerr.UnknownTopicOrPartition):
-			missing = append(missing, name)
-		case err != nil:
-			return fmt.Errorf("topic %s: %w", name, err)
-		default:
-			present = append(present, name)
-		}
-	}
-	if len(missing) > 0 && !t.cfg.CreateTopics {
-		return command.WithHint(fmt.Errorf("topic %s does not exist", strings.Join(missing, ", ")), "create it, or let --create-topics do it")
-	}
-	partitions := make(map[string]int)
-	for _, name := range present {
-		if partitions[name], err = t.enough(ctx, fresh[name], name, len(meta.Topics[name].Partitions)); err != nil {
-			return err
-		}
-	}
-	for _, name := range missing {
-		if partitions[name], err = t.create(ctx, name, fresh[name]); err != nil {
-			return err
-		}
-	}
-	there := names
-	if t.cfg.DryRun {
-		there = present
-	} else if err = t.await(ctx, partitions); err != nil {
-		return err
-	}
-	settings := make(map[string]map[string]setting)
-	at := make(map[string]map[int32]bounds)
-	if len(there) > 0 { // no names would mean all topics
-		if settings, err = t.settings(ctx, there); err != nil {
-			return err
-		}
-	}
-	for _, name := range present {
-		if err := sameLimit(fresh[name], name, settings[name]); err != nil {
-			return err
-		}
-	}
-	if !t.cfg.DryRun && !t.cfg.KeepConfigs {
-		if err := t.hold(ctx, settings); err != nil {
-			return err
-		}
-	}
-	if len(present) > 0 {
-		if at, err = t.logs.bounds(ctx, present); err != nil {
-			return err
-		}
-		if t.cfg.IfNotEmpty == purge {
-			if err := t.purge(ctx, at); err != nil {
-				return err
+	for _, name := range there {
+		state := have[name]
+		state.settings, state.bounds = settings[name], make(map[int32]partitionlog.Bounds)
+		for p, b := range bounds {
+			if p.Topic == name {
+				state.bounds[p.Num] = b
 			}
 		}
+		have[name] = state
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for name, s := range fresh {
-		s.target = t.target(name, partitions[name], settings[name], at[name])
-		s.target.missing = t.cfg.DryRun && slices.Contains(missing, name)
-		t.topics[name] = s.target
-	}
-	t.scans()
-	return nil
+	return have, nil
 }
 
-// target is a topic that is ready.
-func (t *targets) target(name string, partitions int, settings map[string]setting, at map[int32]bounds) *target {
-	target := &target{name: name, partitions: partitions, maxBatch: defaultBatch, oldest: math.MaxInt64}
-	if n, err := strconv.ParseInt(settings["max.message.bytes"].value, 10, 32); err == nil && n > 0 {
-		target.maxBatch = int32(n)
-	}
-	target.compression, target.retention = settings["compression.type"].value, settings["retention.ms"].value
-	if was, ok := t.held[name]["retention.ms"]; ok && was != nil {
-		target.retention = *was
-	}
-	target.spread = kgo.StickyKeyPartitioner(nil).ForTopic(name)
-	for num := range int32(partitions) {
-		l := &lane{target: target, num: num, bounds: at[num], due: at[num].end}
-		switch {
-		case t.cfg.IfNotEmpty == appending:
-			l.due = -1
-		case l.bounds.start < l.bounds.end:
-			l.existing = &existing{start: l.bounds.start, end: l.bounds.end}
-		}
-		target.lanes = append(target.lanes, l)
-	}
-	return target
-}
-
-// scans gives every partition that holds records the means to read them: what is read
-// ahead of all of them takes a part of the memory.
-func (t *targets) scans() {
-	var all []*lane
-	for _, target := range t.topics {
-		for _, l := range target.lanes {
-			if l.existing != nil && l.existing.scan == nil {
-				all = append(all, l)
-			}
+// validate lets the cluster say whether it would create what is to be created.
+func (t *targets) validate(ctx context.Context, p plan) error {
+	var errs []error
+	for _, tp := range p.topics {
+		if tp.create {
+			errs = append(errs, t.create(ctx, tp, t.adm.ValidateCreateTopics))
 		}
 	}
-	for _, l := range all {
-		size := min(max(t.cfg.Memory/8/int64(len(all)), 16<<10), 1<<20)
-		l.existing.scan = t.logs.scan(l.target.name, l.num, int32(size))
-	}
+	return errors.Join(errs...)
 }
 
-// most is the number of partitions that the records of a topic need.
-func (t *targets) most(s *source) int {
-	if t.cfg.Partitioner != "" || s.about == nil {
-		return 1
-	}
-	most := 0
-	for num := range s.about.Partitions {
-		most = max(most, int(t.cfg.partition(int32(num)))+1)
-	}
-	return most
-}
+type creator func(ctx context.Context, partitions int32, replicas int16, configs map[string]*string, topics ...string) (kadm.CreateTopicResponses, error)
 
-// enough is the number of partitions of a topic that exists, once there are enough
-// of them.
-func (t *targets) enough(ctx context.Context, s *source, name string, has int) (int, error) {
-	most := t.most(s)
-	if has >= most {
-		return has, nil
-	}
-	if !t.cfg.AddPartitions {
-		return 0, command.WithHint(fmt.Errorf("topic %s has %d partitions, and %s needs %d", name, has, s.name, most),
-			"let --add-partitions add them, or write to another topic with --rename")
-	}
-	if t.cfg.DryRun {
-		t.log.Info(fmt.Sprintf("would add partitions to topic %s", name), "had", has, "then", most)
-		return most, nil
-	}
-	resps, err := t.adm.UpdatePartitions(ctx, most, name)
-	if err == nil {
-		err = resps.Error()
-	}
+func (t *targets) create(ctx context.Context, tp topicPlan, ask creator) error {
+	resps, err := ask(ctx, int32(tp.partitions), int16(tp.replicas), tp.configs, tp.name)
 	if err != nil {
-		return 0, fmt.Errorf("add partitions to topic %s: %w", name, err)
+		return fmt.Errorf("create topic %s: %w", tp.name, err)
 	}
-	t.log.Info(fmt.Sprintf("added partitions to topic %s", name), "had", has, "has", most)
-	return most, nil
-}
-
-// sameLimit refuses a topic that takes smaller batches than the source did.
-func sameLimit(s *source, name string, settings map[string]setting) error {
-	if s.about == nil {
-		return nil
-	}
-	had, err := strconv.ParseInt(s.about.Configs["max.message.bytes"], 10, 64)
-	has, err2 := strconv.ParseInt(settings["max.message.bytes"].value, 10, 64)
-	if err != nil || err2 != nil || had <= has {
-		return nil
-	}
-	return command.WithHint(fmt.Errorf("topic %s takes batches of %d bytes, and %s had some of up to %d", name, has, s.name, had),
-		fmt.Sprintf("raise max.message.bytes of topic %s", name))
-}
-
-// purge deletes all records of topics.
-func (t *targets) purge(ctx context.Context, at map[string]map[int32]bounds) error {
-	var offsets kadm.Offsets
-	var count int64
-	var names []string
-	for name, parts := range at {
-		had := count
-		for num, b := range parts {
-			if b.start < b.end {
-				count += b.end - b.start
-				offsets.Add(kadm.Offset{Topic: name, Partition: num, At: b.end})
-				parts[num] = bounds{b.end, b.end}
-			}
-		}
-		if count > had {
-			names = append(names, name)
-		}
-	}
-	if len(offsets) == 0 {
-		return nil
-	}
-	slices.Sort(names)
-	what := fmt.Sprintf("%s of topic %s", command.Count(count, "offset"), strings.Join(names, ", "))
-	switch {
-	case t.cfg.DryRun:
-		t.log.Info("would delete " + what)
-		return nil
-	case !t.cfg.Yes:
-		return command.WithHint(command.Usagef("--if-not-empty purge would delete %s for good", what), "add --yes if that is what you want")
-	}
-	if err := t.deleteRecords(ctx, offsets); err != nil {
-		return err
-	}
-	t.log.Info("deleted " + what)
-	return nil
-}
-
-func (t *targets) deleteRecords(ctx context.Context, offsets kadm.Offsets) error {
-	return retry(ctx, t.adm, func() error {
-		resps, err := t.adm.DeleteRecords(ctx, offsets)
-		if err == nil {
-			err = resps.Error()
-		}
-		if err != nil {
-			return fmt.Errorf("delete records of topic %s: %w", strings.Join(offsets.TopicsSet().Topics(), ", "), err)
-		}
-		return nil
-	})
-}
-
-// create creates a topic and returns how many partitions it has. A dry run lets the
-// cluster say whether it would.
-func (t *targets) create(ctx context.Context, name string, s *source) (int, error) {
-	about := s.about
-	partitions := t.cfg.Partitions
-	if partitions == 0 && about != nil && about.Partitions > 0 {
-		partitions = max(about.Partitions, t.most(s))
-	}
-	if partitions == 0 {
-		return 0, command.WithHint(fmt.Errorf("topic %s cannot be created: the stream does not say how many partitions it had", name), "say --partitions N, or create it by hand")
-	}
-	if partitions < t.most(s) {
-		return 0, command.WithHint(fmt.Errorf("topic %s with %d partitions would be too small: %s needs %d", name, partitions, s.name, t.most(s)),
-			"--partitioner murmur2 spreads the records by their keys over fewer")
-	}
-	replicas := t.cfg.ReplicationFactor
-	if replicas == 0 && about != nil {
-		replicas = about.ReplicationFactor
-	}
-	if replicas == 0 {
-		replicas = -1 // the broker's default
-	}
-	configs := make(map[string]*string)
-	if about != nil && !t.cfg.NoConfigs {
-		for k, v := range about.Configs {
-			if !slices.Contains(t.cfg.SkipConfigs, k) {
-				configs[k] = &v
-			}
-		}
-	}
-	for k, v := range t.cfg.Configs {
-		configs[k] = &v
-	}
-	ask := t.adm.CreateTopics
-	if t.cfg.DryRun {
-		ask = t.adm.ValidateCreateTopics
-	}
-	resps, err := ask(ctx, int32(partitions), int16(replicas), configs, name)
-	if err != nil {
-		return 0, fmt.Errorf("create topic %s: %w", name, err)
-	}
-	switch r := resps[name]; {
+	switch r := resps[tp.name]; {
 	case errors.Is(r.Err, kerr.InvalidReplicationFactor):
-		return 0, command.WithHint(fmt.Errorf("create topic %s with %d replicas: %w", name, replicas, r.Err), "the cluster is smaller: say --replication-factor N")
+		return command.WithHint(fmt.Errorf("create topic %s with %d replicas: %w", tp.name, tp.replicas, r.Err), "the cluster is smaller: say --replication-factor N")
 	case errors.Is(r.Err, kerr.InvalidConfig):
-		return 0, t.refused(ctx, name, configs, explained(r.Err, r.ErrMessage))
+		return t.refused(ctx, tp, explained(r.Err, r.ErrMessage))
 	case r.Err != nil:
-		return 0, fmt.Errorf("create topic %s: %w", name, explained(r.Err, r.ErrMessage))
+		return fmt.Errorf("create topic %s: %w", tp.name, explained(r.Err, r.ErrMessage))
 	}
-	done := "created"
-	if t.cfg.DryRun {
-		done = "would create"
-	}
-	t.log.Info(fmt.Sprintf("%s topic %s", done, name), "partitions", partitions)
-	return partitions, nil
+	return nil
 }
 
 // refused names all configs that the cluster does not take: it names only the first.
-func (t *targets) refused(ctx context.Context, name string, configs map[string]*string, why error) error {
+func (t *targets) refused(ctx context.Context, tp topicPlan, why error) error {
 	var bad, skip []string
-	for k, v := range configs {
-		resps, err := t.adm.ValidateCreateTopics(ctx, 1, -1, map[string]*string{k: v}, name)
+	for k, v := range tp.configs {
+		resps, err := t.adm.ValidateCreateTopics(ctx, 1, -1, map[string]*string{k: v}, tp.name)
 		if err != nil {
-			return fmt.Errorf("create topic %s: %w", name, err)
+			return fmt.Errorf("create topic %s: %w", tp.name, err)
 		}
-		if errors.Is(resps[name].Err, kerr.InvalidConfig) {
+		if errors.Is(resps[tp.name].Err, kerr.InvalidConfig) {
 			bad, skip = append(bad, k+"="+*v), append(skip, "--skip-config "+k)
 		}
 	}
 	if len(bad) == 0 {
-		return fmt.Errorf("create topic %s: %w", name, why)
+		return fmt.Errorf("create topic %s: %w", tp.name, why)
 	}
 	slices.Sort(bad)
 	slices.Sort(skip)
-	return command.WithHint(fmt.Errorf("create topic %s: the cluster refuses %s: %w", name, strings.Join(bad, ", "), why),
+	return command.WithHint(fmt.Errorf("create topic %s: the cluster refuses %s: %w", tp.name, strings.Join(bad, ", "), why),
 		"to do without: "+strings.Join(skip, " "))
+}
+
+// carryOut does what was planned, and returns what the cluster has then.
+func (t *targets) carryOut(ctx context.Context, p plan, have map[string]topicState) (map[string]topicState, error) {
+	var wishes []wish
+	partitions := make(map[string]int)
+	for _, tp := range p.topics {
+		wishes, partitions[tp.name] = append(wishes, tp.wish), tp.partitions
+		switch {
+		case tp.create:
+			if err := t.create(ctx, tp, t.adm.CreateTopics); err != nil {
+				return nil, err
+			}
+			t.log.Info("created topic "+tp.name, "partitions", tp.partitions)
+		case tp.had < tp.partitions:
+			if err := t.addPartitions(ctx, tp.name, tp.had, tp.partitions); err != nil {
+				return nil, err
+			}
+		default:
+			continue
+		}
+	}
+	if err := t.await(ctx, partitions); err != nil {
+		return nil, err
+	}
+	// What a topic that was created has by default is only known now.
+	have, err := t.look(ctx, wishes)
+	if err != nil {
+		return nil, err
+	}
+	if !t.cfg.KeepConfigs {
+		for i := range p.topics {
+			tp := &p.topics[i]
+			tp.notes = nil
+			tp.planHold(t.cfg, have[tp.name].settings)
+		}
+		if err := t.keeper.hold(ctx, p.topics, have); err != nil {
+			return nil, err
+		}
+		if _, err := t.keeper.release(ctx); err != nil { // of other topics: it is not this run's business to fail
+			t.log.Warn(err.Error())
+		}
+	}
+	return have, t.purge(ctx, p, have)
+}
+
+func (t *targets) addPartitions(ctx context.Context, name string, had, has int) error {
+	resps, err := t.adm.UpdatePartitions(ctx, has, name)
+	if err == nil {
+		err = resps.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("add partitions to topic %s: %w", name, err)
+	}
+	t.log.Info("added partitions to topic "+name, "had", had, "has", has)
+	return nil
+}
+
+// purge deletes all records of topics.
+func (t *targets) purge(ctx context.Context, p plan, have map[string]topicState) error {
+	what := p.purged()
+	if what == "" || t.cfg.IfNotEmpty != purge {
+		return nil
+	}
+	for _, tp := range p.topics {
+		for _, num := range tp.full {
+			b := have[tp.name].bounds[num]
+			if err := t.logs.DeleteBelow(ctx, partitionlog.Partition{Topic: tp.name, Num: num}, b.End); err != nil {
+				return err
+			}
+			have[tp.name].bounds[num] = partitionlog.Bounds{Start: b.End, End: b.End}
+		}
+	}
+	t.log.Info("deleted " + what)
+	return nil
 }
 
 // await waits until topics have all their partitions, with leaders.
@@ -462,28 +356,72 @@ func (t *targets) await(ctx context.Context, partitions map[string]int) error {
 	}
 }
 
-// maxBatch is how large a batch the client may send to a topic.
-func (t *targets) maxBatch(topic string) int32 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if target := t.topics[topic]; target != nil {
-		return target.maxBatch
+// target is a topic that is ready.
+func (t *targets) target(tp topicPlan, state topicState) (*target, error) {
+	target := &target{name: tp.name, id: state.id, partitions: tp.partitions, maxBatch: defaultBatch, settings: state.settings, oldest: math.MaxInt64}
+	target.missing = t.cfg.DryRun && !state.exists
+	if n, err := strconv.ParseInt(state.settings["max.message.bytes"].value, 10, 32); err == nil && n > 0 {
+		target.maxBatch = int(n)
 	}
-	return defaultBatch
+	if v := tp.configs["max.message.bytes"]; target.missing && v != nil {
+		if n, err := strconv.ParseInt(*v, 10, 32); err == nil && n > 0 {
+			target.maxBatch = int(n)
+		}
+	}
+	if n, err := strconv.ParseInt(state.settings["segment.bytes"].value, 10, 32); err == nil && n > 0 {
+		target.maxBatch = min(target.maxBatch, int(n))
+	}
+	target.codec = t.cfg.Compression
+	if target.codec == "" {
+		if target.codec = state.settings["compression.type"].value; !recordbatch.IsCodec(target.codec) {
+			target.codec = "zstd"
+		}
+	}
+	var err error
+	if target.compressor, err = t.compressor(target.codec); err != nil {
+		return nil, err
+	}
+	target.spread = kgo.StickyKeyPartitioner(nil).ForTopic(tp.name)
+	t.grown(target, state.bounds)
+	return target, nil
 }
 
-// codec is what batches are compressed with: as the topics say, where they agree.
-func (t *targets) codec() string {
-	if t.cfg.Compression != "" {
-		return t.cfg.Compression
-	}
-	all := ""
-	for _, target := range t.topics {
-		c := target.compression
-		if c == "" || c == "producer" || all != "" && all != c {
-			return "zstd"
+// compressor returns the one compressor of a codec.
+func (t *targets) compressor(codec string) (*recordbatch.Compressor, error) {
+	c := t.codecs[codec]
+	if c == nil {
+		var err error
+		if c, err = recordbatch.NewCompressor(codec, 0); err != nil {
+			return nil, err
 		}
-		all = c
+		t.codecs[codec] = c
 	}
-	return all
+	return c, nil
+}
+
+// grown gives a target the lanes that it lacks.
+func (t *targets) grown(target *target, at map[int32]partitionlog.Bounds) {
+	for num := int32(len(target.lanes)); int(num) < target.partitions; num++ {
+		target.lanes = append(target.lanes, &lane{
+			target: target, at: partitionlog.Partition{Topic: target.name, Num: num}, num: num, bounds: at[num], due: at[num].End,
+		})
+	}
+}
+
+// grow adds partitions to a target that has turned out to need more of them.
+func (t *targets) grow(ctx context.Context, target *target, needs int) error {
+	if !t.cfg.AddPartitions {
+		return tooFew(target.source.name, target.name, target.partitions, needs)
+	}
+	if !t.cfg.DryRun {
+		if err := t.addPartitions(ctx, target.name, target.partitions, needs); err != nil {
+			return err
+		}
+		if err := t.await(ctx, map[string]int{target.name: needs}); err != nil {
+			return err
+		}
+	}
+	target.partitions = needs
+	t.grown(target, nil)
+	return nil
 }

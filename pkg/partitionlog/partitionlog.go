@@ -1,0 +1,389 @@
+// Package partitionlog reads and writes the logs of Kafka's partitions at the level of
+// record batches: who leads a partition, what to do when that changes, and what to say
+// when it takes long are its business alone.
+package partitionlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kbkio/kbk/pkg/recordbatch"
+)
+
+// A Partition names one partition of a cluster.
+type Partition struct {
+	Topic string
+	Num   int32
+}
+
+func (p Partition) String() string { return fmt.Sprintf("%s/%d", p.Topic, p.Num) }
+
+const (
+	retryMin = 50 * time.Millisecond
+	retryMax = time.Second
+)
+
+// Logs are the logs of a cluster's partitions.
+type Logs struct {
+	cl      *kgo.Client
+	adm     *kadm.Client
+	timeout time.Duration
+	waits   *waits
+
+	mu     sync.Mutex
+	topics map[string]*topic
+}
+
+// A topic is what is known of a topic's partitions.
+type topic struct {
+	read    time.Time // when the cluster was asked
+	id      [16]byte
+	leaders map[int32]int32
+	err     error
+}
+
+// New returns the logs of the cluster that cl is connected to. What keeps a caller
+// waiting is said in log; what takes longer than timeout fails. Watching ends with ctx.
+func New(ctx context.Context, cl *kgo.Client, log *slog.Logger, timeout time.Duration) *Logs {
+	g := &Logs{cl: cl, adm: kadm.NewClient(cl), timeout: timeout, waits: newWaits(log), topics: make(map[string]*topic)}
+	go g.waits.watch(ctx)
+	return g
+}
+
+// leader returns the broker that leads a partition, and the topic's id. What is known of
+// the topic must not be older than since.
+func (g *Logs) leader(ctx context.Context, p Partition, since time.Time) (broker int32, id [16]byte, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t := g.topics[p.Topic]
+	if t == nil || t.err != nil || t.read.Before(since) {
+		if t, err = g.describe(ctx, p.Topic); err != nil {
+			return -1, id, err
+		}
+		g.topics[p.Topic] = t
+	}
+	if t.err != nil {
+		return -1, id, t.err
+	}
+	broker, ok := t.leaders[p.Num]
+	switch {
+	case !ok:
+		t.err = kerr.UnknownTopicOrPartition // it is to be asked for again
+		return -1, id, t.err
+	case broker < 0:
+		t.err = kerr.LeaderNotAvailable
+		return -1, id, t.err
+	}
+	return broker, t.id, nil
+}
+
+func (g *Logs) describe(ctx context.Context, name string) (*topic, error) {
+	read := time.Now()
+	meta, err := g.adm.Metadata(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	d := meta.Topics[name]
+	t := &topic{read: read, id: d.ID, leaders: make(map[int32]int32), err: d.Err}
+	for num, part := range d.Partitions {
+		t.leaders[num] = part.Leader
+	}
+	return t, nil
+}
+
+// retriable tells an error that may be over in a moment from one that is final. An error
+// that is not the broker's is one of the connection.
+func retriable(err error) bool {
+	var ke *kerr.Error
+	return !errors.As(err, &ke) || ke.Retriable
+}
+
+// backoff is how long to wait before the nth try after the first.
+func backoff(n int) time.Duration { return min(retryMin<<min(n, 10), retryMax) }
+
+// Retry calls do until it succeeds, fails for good, or the timeout is over. If that
+// takes long it is said that p is waited for. do is told since when what it knows of the
+// cluster must hold.
+func (g *Logs) Retry(ctx context.Context, p Partition, do func(ctx context.Context, since time.Time) error) error {
+	began := time.Now()
+	limited, cancel := context.WithDeadline(ctx, began.Add(g.timeout))
+	defer cancel()
+	wait := g.waits.begin(p, began)
+	defer wait.end()
+	var last error
+	for n, since := 0, (time.Time{}); ; n++ {
+		err := do(limited, since)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil:
+			return nil
+		case limited.Err() != nil:
+			if last == nil {
+				last = errors.New("no answer")
+			}
+			return fmt.Errorf("%w (for %s)", last, g.timeout)
+		case !retriable(err):
+			return err
+		}
+		last, since = err, time.Now()
+		wait.because(err)
+		select {
+		case <-time.After(backoff(n)):
+		case <-limited.Done():
+		}
+	}
+}
+
+// request asks the leader of a partition.
+func (g *Logs) request(ctx context.Context, p Partition, since time.Time, req func(id [16]byte) kmsg.Request) (kmsg.Response, error) {
+	broker, id, err := g.leader(ctx, p, since)
+	if err != nil {
+		return nil, err
+	}
+	return g.cl.Broker(int(broker)).Request(ctx, req(id))
+}
+
+var errNoAnswer = errors.New("the broker did not answer for the partition")
+
+// Isolation levels of Read.
+const (
+	Uncommitted = 0
+	Committed   = 1
+)
+
+// fetchWait is how long a broker may wait for records.
+const fetchWait = 500 * time.Millisecond
+
+// Read returns what one answer of the leader holds, from an offset on: size bytes, or
+// one batch if that is larger.
+func (g *Logs) Read(ctx context.Context, p Partition, from int64, size int32, isolation int8) (*kmsg.FetchResponseTopicPartition, error) {
+	var out *kmsg.FetchResponseTopicPartition
+	err := g.Retry(ctx, p, func(ctx context.Context, since time.Time) error {
+		answer, err := g.request(ctx, p, since, func(id [16]byte) kmsg.Request {
+			req := kmsg.NewPtrFetchRequest()
+			req.ReplicaID, req.SessionEpoch, req.IsolationLevel = -1, -1, isolation
+			req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(fetchWait.Milliseconds()), 1, size
+			t := kmsg.NewFetchRequestTopic()
+			t.Topic, t.TopicID = p.Topic, id
+			part := kmsg.NewFetchRequestTopicPartition()
+			part.Partition, part.FetchOffset, part.CurrentLeaderEpoch, part.PartitionMaxBytes = p.Num, from, -1, size
+			t.Partitions = append(t.Partitions, part)
+			req.Topics = append(req.Topics, t)
+			return req
+		})
+		if err != nil {
+			return err
+		}
+		resp := answer.(*kmsg.FetchResponse)
+		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+			return err
+		}
+		if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+			return errNoAnswer
+		}
+		out = &resp.Topics[0].Partitions[0]
+		return kerr.ErrorForCode(out.ErrorCode)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %s from offset %d: %w", p, from, err)
+	}
+	return out, nil
+}
+
+// A Bounds is where a partition's log starts and ends.
+type Bounds struct{ Start, End int64 }
+
+// Bounds returns the bounds of topics' partitions, once all in-sync replicas have what the
+// leaders have.
+func (g *Logs) Bounds(ctx context.Context, topics []string) (map[Partition]Bounds, error) {
+	var at map[Partition]Bounds
+	if len(topics) == 0 { // no names would mean all topics
+		return at, nil
+	}
+	err := g.Retry(ctx, Partition{topics[0], 0}, func(ctx context.Context, _ time.Time) error {
+		var err error
+		at, err = g.look(ctx, topics)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look at the target's offsets: %w", err)
+	}
+	return at, nil
+}
+
+// behind says that followers have not caught up.
+type behind struct {
+	p         Partition
+	has, ends int64
+}
+
+func (b *behind) Error() string {
+	return fmt.Sprintf("the replicas of %s have %d of %d offsets", b.p, b.has, b.ends)
+}
+
+// look returns the bounds as they are now. A consumer is only shown what all in-sync
+// replicas have; the log's real end is told to whoever asks as a debugging consumer does
+// (ListOffsetsRequest, DEBUGGING_REPLICA_ID).
+func (g *Logs) look(ctx context.Context, topics []string) (map[Partition]Bounds, error) {
+	var listed [2]kadm.ListedOffsets
+	for i, list := range []func(context.Context, ...string) (kadm.ListedOffsets, error){g.adm.ListStartOffsets, g.adm.ListEndOffsets} {
+		var err error
+		if listed[i], err = list(ctx, topics...); err == nil {
+			err = listed[i].Error()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	var parts []Partition
+	listed[1].Each(func(o kadm.ListedOffset) { parts = append(parts, Partition{o.Topic, o.Partition}) })
+	ends, err := g.realEnds(ctx, parts)
+	if err != nil {
+		return nil, err
+	}
+	at := make(map[Partition]Bounds, len(parts))
+	for _, p := range parts {
+		start, _ := listed[0].Lookup(p.Topic, p.Num)
+		end, _ := listed[1].Lookup(p.Topic, p.Num)
+		if ends[p] > end.Offset {
+			// It may have come between the two questions.
+			return nil, &behind{p, end.Offset, ends[p]}
+		}
+		at[p] = Bounds{start.Offset, ends[p]}
+	}
+	return at, nil
+}
+
+func (g *Logs) realEnds(ctx context.Context, parts []Partition) (map[Partition]int64, error) {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -2
+	topics := make(map[string]*kmsg.ListOffsetsRequestTopic)
+	for _, p := range parts {
+		t := topics[p.Topic]
+		if t == nil {
+			one := kmsg.NewListOffsetsRequestTopic()
+			t = &one
+			t.Topic = p.Topic
+			topics[p.Topic] = t
+		}
+		part := kmsg.NewListOffsetsRequestTopicPartition()
+		part.Partition, part.Timestamp = p.Num, -1
+		t.Partitions = append(t.Partitions, part)
+	}
+	for _, t := range topics {
+		req.Topics = append(req.Topics, *t)
+	}
+	resp, err := req.RequestWith(ctx, g.cl)
+	if err != nil {
+		return nil, err
+	}
+	ends := make(map[Partition]int64, len(parts))
+	for _, t := range resp.Topics {
+		for _, part := range t.Partitions {
+			if err := kerr.ErrorForCode(part.ErrorCode); err != nil {
+				return nil, err
+			}
+			ends[Partition{t.Topic, part.Partition}] = part.Offset
+		}
+	}
+	for _, p := range parts {
+		if _, ok := ends[p]; !ok {
+			return nil, errNoAnswer
+		}
+	}
+	return ends, nil
+}
+
+// End is the real end of one partition's log, now.
+func (g *Logs) End(ctx context.Context, p Partition) (end int64, err error) {
+	err = g.Retry(ctx, p, func(ctx context.Context, _ time.Time) error {
+		ends, err := g.realEnds(ctx, []Partition{p})
+		end = ends[p]
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("look for the end of %s: %w", p, err)
+	}
+	return end, err
+}
+
+// DeleteBelow deletes a partition's records below an offset.
+func (g *Logs) DeleteBelow(ctx context.Context, p Partition, offset int64) error {
+	var offsets kadm.Offsets
+	offsets.Add(kadm.Offset{Topic: p.Topic, Partition: p.Num, At: offset})
+	err := g.Retry(ctx, p, func(ctx context.Context, _ time.Time) error {
+		resps, err := g.adm.DeleteRecords(ctx, offsets)
+		if err == nil {
+			err = resps.Error()
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("delete records of %s: %w", p, err)
+	}
+	return nil
+}
+
+// ProducerID has the cluster give out a producer id.
+func (g *Logs) ProducerID(ctx context.Context) (id int64, epoch int16, err error) {
+	err = g.Retry(ctx, Partition{"a producer id", -1}, func(ctx context.Context, _ time.Time) error {
+		resp, err := kmsg.NewPtrInitProducerIDRequest().RequestWith(ctx, g.cl)
+		if err == nil {
+			id, epoch, err = resp.ProducerID, resp.ProducerEpoch, kerr.ErrorForCode(resp.ErrorCode)
+		}
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("ask for a producer id: %w", err)
+	}
+	return id, epoch, err
+}
+
+// Sequence is the sequence number that the leader of a partition expects next of a
+// producer. It may not know it, or be too old to tell (before Kafka 2.8).
+func (g *Logs) Sequence(ctx context.Context, p Partition, producer int64) (next int32, known bool, err error) {
+	err = g.Retry(ctx, p, func(ctx context.Context, since time.Time) error {
+		next, known = 0, false
+		answer, err := g.request(ctx, p, since, func([16]byte) kmsg.Request {
+			req := kmsg.NewPtrDescribeProducersRequest()
+			t := kmsg.NewDescribeProducersRequestTopic()
+			t.Topic, t.Partitions = p.Topic, []int32{p.Num}
+			req.Topics = append(req.Topics, t)
+			return req
+		})
+		if err != nil && strings.HasPrefix(err.Error(), "broker is too old") { // franz-go has no name for it
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, t := range answer.(*kmsg.DescribeProducersResponse).Topics {
+			for _, part := range t.Partitions {
+				if err := kerr.ErrorForCode(part.ErrorCode); err != nil {
+					return err
+				}
+				for _, active := range part.ActiveProducers {
+					if active.ProducerID == producer && active.LastSequence >= 0 {
+						next, known = recordbatch.NextSequence(active.LastSequence, 1), true
+					}
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("ask for the producers of %s: %w", p, err)
+	}
+	return next, known, nil
+}

@@ -1,0 +1,108 @@
+package partitionlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// What keeps a run waiting is said for the first time after quietWait, and then as often
+// as repeatWait.
+const (
+	quietWait  = 5 * time.Second
+	repeatWait = 30 * time.Second
+)
+
+// waits are what is being waited for.
+type waits struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	open map[*wait]struct{}
+	said time.Time // when it was last said; zero while nothing takes long
+}
+
+type wait struct {
+	all    *waits
+	p      Partition
+	since  time.Time
+	reason error
+}
+
+func newWaits(log *slog.Logger) *waits { return &waits{log: log, open: make(map[*wait]struct{})} }
+
+func (w *waits) begin(p Partition, since time.Time) *wait {
+	one := &wait{all: w, p: p, since: since}
+	w.mu.Lock()
+	w.open[one] = struct{}{}
+	w.mu.Unlock()
+	return one
+}
+
+func (one *wait) because(reason error) {
+	one.all.mu.Lock()
+	one.reason = reason
+	one.all.mu.Unlock()
+}
+
+func (one *wait) end() {
+	one.all.mu.Lock()
+	delete(one.all.open, one)
+	one.all.mu.Unlock()
+}
+
+// watch says what is waited for, until ctx ends.
+func (w *waits) watch(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			if line := w.line(now); line != "" {
+				w.log.Warn(line)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// line is what is to be said now; empty where nothing is.
+func (w *waits) line(now time.Time) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var oldest *wait
+	n := 0
+	for one := range w.open {
+		if now.Sub(one.since) < quietWait {
+			continue
+		}
+		n++
+		if oldest == nil || one.since.Before(oldest.since) || one.since.Equal(oldest.since) && one.p.String() < oldest.p.String() {
+			oldest = one
+		}
+	}
+	if oldest == nil {
+		w.said = time.Time{}
+		return ""
+	}
+	if !w.said.IsZero() && now.Sub(w.said) < repeatWait {
+		return ""
+	}
+	w.said = now
+	reason := oldest.reason
+	if reason == nil {
+		reason = errors.New("no answer")
+	}
+	who := oldest.p.String()
+	if oldest.p.Num < 0 {
+		who = oldest.p.Topic
+	}
+	if n > 1 {
+		who = fmt.Sprintf("%s and %d more", who, n-1)
+	}
+	return fmt.Sprintf("waiting for %s, for %s: %v", who, now.Sub(oldest.since).Round(time.Second), reason)
+}

@@ -1,0 +1,318 @@
+package partitionlog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/recordbatch"
+)
+
+// A world is a cluster, its logs and a writer.
+type world struct {
+	*testing.T
+	fake   *kfake.Cluster
+	logs   *Logs
+	writer *Writer
+	cancel context.CancelFunc
+	said   lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newWorld(t *testing.T, partitions int32, timeout time.Duration) *world {
+	t.Helper()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.SeedTopics(partitions, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...), kgo.MetadataMinAge(10*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	w := &world{T: t, fake: fake}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	w.cancel = cancel
+	w.logs = New(ctx, cl, slog.New(slog.NewTextHandler(&w.said, nil)), timeout)
+	w.writer = w.logs.NewWriter(ctx)
+	return w
+}
+
+// batchOf makes a batch of records that are numbered from first on.
+func (w *world) batchOf(producer int64, sequence int32, first, n int) []byte {
+	w.Helper()
+	c, err := recordbatch.NewCompressor("none", 0)
+	if err != nil {
+		w.Fatal(err)
+	}
+	var b recordbatch.Builder
+	for i := range n {
+		b.Append(&format.Record{Timestamp: 1, Value: fmt.Append(nil, first+i)})
+	}
+	raw, err := b.Build(nil, c)
+	if err != nil {
+		w.Fatal(err)
+	}
+	recordbatch.Stamp(raw, producer, 0, sequence)
+	return raw
+}
+
+// read returns the values of a partition's records, in order.
+func (w *world) read(p Partition) (values []string) {
+	w.Helper()
+	end, err := w.logs.End(w.Context(), p)
+	if err != nil {
+		w.Fatal(err)
+	}
+	d := recordbatch.NewDecoder()
+	for at := int64(0); at < end; {
+		answer, err := w.logs.Read(w.Context(), p, at, 1<<20, Uncommitted)
+		if err != nil {
+			w.Fatal(err)
+		}
+		for b := answer.RecordBatches; len(b) > 0; {
+			batch, rest, err := recordbatch.Cut(b)
+			if err == nil {
+				err = d.Open(batch)
+			}
+			if err != nil {
+				w.Fatal(err)
+			}
+			var r format.Record
+			for {
+				ok, err := d.Next(&r)
+				if err != nil {
+					w.Fatal(err)
+				}
+				if !ok {
+					break
+				}
+				values = append(values, string(r.Value))
+			}
+			b, at = rest, batch.Last+1
+		}
+	}
+	return values
+}
+
+// result is what a batch came to.
+type result struct {
+	base int64
+	err  error
+}
+
+// write appends batches of some records each to partitions and waits for all of them.
+func (w *world) write(partitions, batches, each int) [][]result {
+	out := make([][]result, partitions)
+	var wg sync.WaitGroup
+	for num := range partitions {
+		l := w.writer.Open(Partition{"t", int32(num)})
+		for i := range batches {
+			wg.Add(1)
+			l.Append(Batch{Raw: w.batchOf(int64(num), int32(i*each), i*each, each), Done: func(base, _ int64, err error) {
+				out[num] = append(out[num], result{base, err})
+				wg.Done()
+			}})
+		}
+	}
+	wg.Wait()
+	return out
+}
+
+func (w *world) want(results [][]result, batches, each int) {
+	w.Helper()
+	for num, got := range results {
+		for i, r := range got {
+			if r.err != nil || r.base != int64(i*each) {
+				w.Fatalf("batch %d of partition %d: offset %d, %v", i, num, r.base, r.err)
+			}
+		}
+		values := w.read(Partition{"t", int32(num)})
+		var want []string
+		for i := range batches * each {
+			want = append(want, fmt.Sprint(i))
+		}
+		if !slices.Equal(values, want) {
+			w.Fatalf("partition %d has %d records, not %d, or in another order", num, len(values), len(want))
+		}
+	}
+}
+
+func TestWriter(t *testing.T) {
+	w := newWorld(t, 8, time.Minute)
+	w.want(w.write(8, 40, 3), 40, 3)
+}
+
+// TestWriterFaults has requests fail in every way that a broker knows, many at a time.
+func TestWriterFaults(t *testing.T) {
+	for _, fault := range []*kerr.Error{
+		kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfterAppend,
+		kerr.KafkaStorageError, kerr.UnknownTopicOrPartition, kerr.CorruptMessage, kerr.LeaderNotAvailable,
+	} {
+		t.Run(fault.Message, func(t *testing.T) {
+			w := newWorld(t, 4, time.Minute)
+			seed := rand.Uint64()
+			t.Logf("seed %d", seed)
+			r := rand.New(rand.NewPCG(seed, 0))
+			w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: fault, Count: 20, When: func(kmsg.Request) bool { return r.IntN(3) == 0 }})
+			w.want(w.write(4, 30, 2), 30, 2)
+		})
+	}
+}
+
+// TestWriterDrops closes connections before requests are looked at, and answers only
+// after the connection is gone.
+func TestWriterDrops(t *testing.T) {
+	w := newWorld(t, 3, time.Minute)
+	n := 0
+	w.fake.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		if n++; n%4 == 2 && n < 80 {
+			return nil, errors.New("dropped"), true
+		}
+		return nil, nil, false
+	})
+	w.want(w.write(3, 30, 2), 30, 2)
+}
+
+// TestWriterMoves has partitions change their leaders all the time.
+func TestWriterMoves(t *testing.T) {
+	w := newWorld(t, 6, time.Minute)
+	stop := make(chan struct{})
+	var moving sync.WaitGroup
+	moving.Go(func() {
+		for i := int32(0); ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+				if err := w.fake.MoveTopicPartition("t", i%6, i%3); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	})
+	results := w.write(6, 100, 2)
+	close(stop)
+	moving.Wait()
+	w.want(results, 100, 2)
+}
+
+// TestWriterSequence has the predecessor's request come late, before and behind the first
+// of its successor.
+func TestWriterSequence(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		w := newWorld(t, 1, time.Minute)
+		p := Partition{"t", 0}
+		w.want(w.write(1, 2, 2), 2, 2) // sequences 0 to 3
+		append1 := func(sequence int32, from, n int) error {
+			got := make(chan error, 1)
+			w.writer.Open(p).Append(Batch{Raw: w.batchOf(0, sequence, from, n), Done: func(_, _ int64, err error) { got <- err }})
+			return <-got
+		}
+		late := func() error { return append1(4, 4, 3) }
+		ours := func() error { return append1(4, 4, 5) }
+		calls := []func() error{ours, late}
+		if first {
+			calls = []func() error{late, ours}
+		}
+		if err := calls[0](); err != nil {
+			t.Fatal(err)
+		}
+		if err := calls[1](); !errors.Is(err, ErrSequence) {
+			t.Errorf("the second ended with %v", err)
+		}
+		if got := len(w.read(p)); got != map[bool]int{true: 7, false: 9}[first] {
+			t.Errorf("%d records", got)
+		}
+	}
+}
+
+// TestWriterRefusal wants an error that is final to fail what is behind it, and nothing in
+// other partitions.
+func TestWriterRefusal(t *testing.T) {
+	w := newWorld(t, 2, time.Minute)
+	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.InvalidTimestamp, Partitions: []int32{1}, Count: -1})
+	got := w.write(2, 5, 1)
+	w.want(got[:1], 5, 1)
+	for _, r := range got[1] {
+		if !errors.Is(r.err, kerr.InvalidTimestamp) {
+			t.Errorf("%v", r.err)
+		}
+	}
+	l := w.writer.Open(Partition{"none", 0})
+	done := make(chan error, 2)
+	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Err: kerr.TopicAuthorizationFailed, Topic: "none", Count: -1})
+	for i := range 2 {
+		l.Append(Batch{Raw: w.batchOf(1, int32(i), 0, 1), Done: func(_, _ int64, err error) { done <- err }})
+		if err := <-done; !errors.Is(err, kerr.TopicAuthorizationFailed) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// TestWriterTimeout wants a partition that cannot be written to be named, and given up.
+func TestWriterTimeout(t *testing.T) {
+	w := newWorld(t, 1, 7*time.Second)
+	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
+	got := w.write(1, 2, 1)
+	for _, r := range got[0] {
+		if !errors.Is(r.err, kerr.NotEnoughReplicas) || !strings.Contains(r.err.Error(), "for 7s") {
+			t.Errorf("%v", r.err)
+		}
+	}
+	if said := w.said.String(); !strings.Contains(said, "waiting for t/0, for ") || !strings.Contains(said, "NOT_ENOUGH_REPLICAS") {
+		t.Errorf("it said %s", said)
+	}
+}
+
+// TestWriterEnds wants that whoever appends is told when the writer ends.
+func TestWriterEnds(t *testing.T) {
+	w := newWorld(t, 1, time.Minute)
+	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
+	l := w.writer.Open(Partition{"t", 0})
+	done := make(chan error, 1)
+	l.Append(Batch{Raw: w.batchOf(1, 0, 0, 1), Done: func(_, _ int64, err error) { done <- err }})
+	w.cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("on its way: %v", err)
+	}
+	<-w.writer.Ended()
+	l.Append(Batch{Raw: w.batchOf(1, 1, 1, 1), Done: func(_, _ int64, err error) { done <- err }})
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("afterwards: %v", err)
+	}
+}
