@@ -23,7 +23,7 @@ import (
 
 // TestUncleanElection elects a leader that has not what a first run has read, lets the log
 // grow past where that run ended, and runs again: what is there now at the same offsets
-// is read, as a branch.
+// is read, as a branch. A backup of both runs gives back either.
 func TestUncleanElection(t *testing.T) {
 	ctx := t.Context()
 	c, err := kafkatest.Start(ctx, kafkatest.Options{Brokers: 3})
@@ -75,6 +75,16 @@ func TestUncleanElection(t *testing.T) {
 	produce("u", "only broker 0", 10)
 
 	first := fetchTo(t, c, "first", 0, "")
+	backup := filepath.Join(t.TempDir(), "backup")
+	store := func(flags string, want int) {
+		t.Helper()
+		p := start(t, "kbk-fetch -t ^ -b "+c.Bootstrap()+" "+flags, "kbk-pack", "kbk-push "+backup)
+		if got := p.wait(); got[2] != want {
+			t.Fatalf("status %d, not %d\n%s", got, want, p)
+		}
+	}
+	store("", 0)
+	between := time.Now().UnixMilli()
 	if first.next["u"] != 20 || len(first.values["u"]) != 20 {
 		t.Fatalf("the first run read up to %d, %q", first.next["u"], first.values["u"])
 	}
@@ -107,6 +117,21 @@ func TestUncleanElection(t *testing.T) {
 	if !strings.Contains(second.said, "u/0: the log was truncated") || !strings.Contains(second.said, "offsets 10 to 19") {
 		t.Errorf("the second run said %s", second.said)
 	}
+	// The same in a backup: its own cursor knows the leader epochs.
+	kept := start(t, "kbk-catalog cursor "+backup)
+	if got := kept.wait(); got[0] != 0 {
+		t.Fatalf("the backup's cursor: status %d\n%s", got, kept)
+	}
+	store("--from "+kept.output, 4)
+	old := slices.Concat(numbered("both", 10), numbered("only broker 0", 10))
+	now := slices.Concat(numbered("both", 10), numbered("only broker 1", 25))
+	for flags, want := range map[string][]string{fmt.Sprintf("--at @%d", between): old, "": now} {
+		p := start(t, "kbk-pull "+flags+" "+backup, "kbk-pack -d")
+		got := p.wait()
+		if r := readStream(t, p.output, "back"); !slices.Equal(r.values["u"], want) {
+			t.Errorf("kbk-pull %s: status %d, %q\n%s", flags, got, r.values["u"], p)
+		}
+	}
 	// From there on the log is one again.
 	third := fetchTo(t, c, "third", 0, "--from "+second.cursor)
 	if len(third.branches) > 0 || len(third.values["u"]) > 0 || third.next["u"] != 35 {
@@ -118,6 +143,14 @@ func TestUncleanElection(t *testing.T) {
 	if fourth := fetchTo(t, c, "fourth", 0, "--from "+third.cursor); len(fourth.branches) > 0 || fourth.next["u"] != 35 {
 		t.Errorf("the fourth run read up to %d, branches %d\n%s", fourth.next["u"], fourth.branches, fourth.said)
 	}
+}
+
+// numbered is what produce in TestUncleanElection makes.
+func numbered(text string, n int) (out []string) {
+	for i := range n {
+		out = append(out, fmt.Sprintf("%s %d", text, i))
+	}
+	return out
 }
 
 // createOn creates a topic of one partition on some brokers.
@@ -153,8 +186,16 @@ func fetchTo(t *testing.T, c *kafkatest.Cluster, name string, status int, flags 
 	if got := p.wait(); got[0] != status {
 		t.Fatalf("%s: status %d\n%s", name, got[0], p)
 	}
-	f := &fetched{values: make(map[string][]string), next: make(map[string]int64), said: p.said(0), cursor: filepath.Join(t.TempDir(), name+".json")}
-	in, err := os.Open(p.output)
+	f := readStream(t, p.output, name)
+	f.said = p.said(0)
+	return f
+}
+
+// readStream reads a stream of topics with one partition each.
+func readStream(t *testing.T, file, name string) *fetched {
+	t.Helper()
+	f := &fetched{values: make(map[string][]string), next: make(map[string]int64), cursor: filepath.Join(t.TempDir(), name+".json")}
+	in, err := os.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
