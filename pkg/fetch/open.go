@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
@@ -27,6 +28,9 @@ import (
 // normallyOpen is for how long a transaction may be open: the default of
 // transaction.timeout.ms, after which Kafka itself ends one.
 const normallyOpen = time.Minute
+
+// leadersAtOnce is how many partitions are looked at at once.
+const leadersAtOnce = 16
 
 // OnOpen is what to do about transactions that are open when a run begins.
 type OnOpen uint8
@@ -125,6 +129,21 @@ func (p *planner) describe(ctx context.Context, all []hidden) {
 	if len(all) == 0 {
 		return
 	}
+	p.askLeaders(ctx, all)
+	known := p.askCoordinators(ctx, all)
+	for i := range all {
+		h := &all[i]
+		t, ok := known[h.producer]
+		if h.id = t.TxnID; ok && t.StartTimestamp > 0 && t.Topics[h.topic] != nil {
+			if _, same := t.Topics[h.topic][h.num]; same { // and not one that follows a hanging one
+				h.started = time.UnixMilli(t.StartTimestamp)
+			}
+		}
+	}
+}
+
+// askLeaders sets what the first batches say of the transactions.
+func (p *planner) askLeaders(ctx context.Context, all []hidden) {
 	names := make(map[string]bool)
 	for i := range all {
 		names[all[i].topic] = true
@@ -134,46 +153,54 @@ func (p *planner) describe(ctx context.Context, all []hidden) {
 		p.log.Debug("metadata: " + err.Error())
 		return
 	}
-	var producers []int64
+	var g errgroup.Group
+	g.SetLimit(leadersAtOnce)
 	for i := range all {
 		h := &all[i]
-		t := meta.Topics[h.topic]
-		b, err := p.firstBatch(ctx, h, t.ID, t.Partitions[h.num])
-		if err != nil {
-			p.log.Debug(fmt.Sprintf("%s/%d: look at the open transaction at offset %d: %v", h.topic, h.num, h.stable, err))
-			continue
-		}
-		h.producer, h.since = b.ProducerID, time.UnixMilli(b.MaxTimestamp)
-		producers = append(producers, b.ProducerID)
+		g.Go(func() error {
+			t := meta.Topics[h.topic]
+			b, err := p.firstBatch(ctx, h, t.ID, t.Partitions[h.num])
+			if err != nil {
+				p.log.Debug(fmt.Sprintf("%s/%d: look at the open transaction at offset %d: %v", h.topic, h.num, h.stable, err))
+				return nil
+			}
+			h.producer, h.since = b.ProducerID, time.UnixMilli(b.MaxTimestamp)
+			return nil
+		})
 	}
-	if len(producers) == 0 {
-		return
+	_ = g.Wait() // none of them fails
+}
+
+// askCoordinators returns what is known of the producers' transactions, by producer id.
+func (p *planner) askCoordinators(ctx context.Context, all []hidden) map[int64]kadm.DescribedTransaction {
+	var producers []int64
+	for i := range all {
+		if all[i].producer >= 0 {
+			producers = append(producers, all[i].producer)
+		}
+	}
+	if len(producers) == 0 { // none would mean all
+		return nil
 	}
 	listed, err := p.adm.ListTransactions(ctx, producers, nil)
 	if err != nil {
 		p.log.Debug(fmt.Sprintf("list transactions: %v", err))
 	}
-	byProducer := make(map[int64]kadm.DescribedTransaction)
-	if ids := listed.TransactionalIDs(); len(ids) > 0 {
-		described, err := p.adm.DescribeTransactions(ctx, ids...)
-		if err != nil {
-			p.log.Debug(fmt.Sprintf("describe transactions: %v", err))
-		}
-		for _, t := range described {
-			if t.Err == nil {
-				byProducer[t.ProducerID] = t
-			}
+	ids := listed.TransactionalIDs()
+	if len(ids) == 0 { // likewise
+		return nil
+	}
+	described, err := p.adm.DescribeTransactions(ctx, ids...)
+	if err != nil {
+		p.log.Debug(fmt.Sprintf("describe transactions: %v", err))
+	}
+	out := make(map[int64]kadm.DescribedTransaction)
+	for _, t := range described {
+		if t.Err == nil {
+			out[t.ProducerID] = t
 		}
 	}
-	for i := range all {
-		h := &all[i]
-		t, ok := byProducer[h.producer]
-		if h.id = t.TxnID; ok && t.StartTimestamp > 0 && t.Topics[h.topic] != nil {
-			if _, same := t.Topics[h.topic][h.num]; same { // and not one that follows a hanging one
-				h.started = time.UnixMilli(t.StartTimestamp)
-			}
-		}
-	}
+	return out
 }
 
 // firstBatch reads the batch with which a transaction begins.
@@ -223,25 +250,14 @@ func (p *planner) awaitTransactions(ctx context.Context, selected selection, sto
 		if len(open) == 0 {
 			return context.Cause(ctx)
 		}
-		if first || p.cfg.OnOpen == FailOpen {
-			p.describe(ctx, open)
-		}
-		for i := range open {
-			text := open[i].text(p.cfg.Kafka.Brokers, time.Now())
-			if p.cfg.OnOpen == FailOpen && !open[i].normal(time.Now()) {
-				return command.WithStatus(command.Loss, errors.New(text))
-			}
-			if first {
-				p.log.Warn(fmt.Sprintf("waiting up to %s: %s", p.patience(), text))
-			}
+		if err := p.sayOpen(ctx, open, first); err != nil {
+			return err
 		}
 		select {
 		case <-time.After(lookEvery):
 		case <-over:
+			p.inVain = make(map[topicPartition]int64)
 			for i := range open {
-				if p.inVain == nil {
-					p.inVain = make(map[topicPartition]int64)
-				}
 				p.inVain[open[i].at()] = open[i].stable
 			}
 			return nil
@@ -251,6 +267,25 @@ func (p *planner) awaitTransactions(ctx context.Context, selected selection, sto
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// sayOpen says what is waited for, the first time, and fails if that is wanted and one of
+// the transactions is older than is normal.
+func (p *planner) sayOpen(ctx context.Context, open []hidden, first bool) error {
+	if !first && p.cfg.OnOpen != FailOpen {
+		return nil
+	}
+	p.describe(ctx, open)
+	for i := range open {
+		text := open[i].text(p.cfg.Kafka.Brokers, time.Now())
+		if p.cfg.OnOpen == FailOpen && !open[i].normal(time.Now()) {
+			return command.WithStatus(command.Loss, errors.New(text))
+		}
+		if first {
+			p.log.Warn(fmt.Sprintf("waiting up to %s: %s", p.patience(), text))
+		}
+	}
+	return nil
 }
 
 // patience is for how long to wait for a transaction.
