@@ -54,6 +54,9 @@ func HTML(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 	if err != nil {
 		return err
 	}
+	if err := r.cover(ctx, st, log, m); err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(file), ".kbk-catalog-*")
 	if err != nil {
 		return err
@@ -152,7 +155,8 @@ func render(w io.Writer, state *commitlog.State, r *Report) error {
 	return pageTemplate.Execute(w, v)
 }
 
-func timeline(state *commitlog.State, t *ReportTopic, anchor string, points []ReportPoint) topicView {
+func timeline(state *commitlog.State, t *ReportTopic, anchor string, all []ReportPoint) topicView {
+	points := slices.DeleteFunc(slices.Clone(all), func(p ReportPoint) bool { return p.Topics != nil && p.Topics[t.Name] == 0 })
 	v := topicView{Topic: t, Name: t.name(), Anchor: anchor, Height: plotTop + rowHeight*len(t.Partitions)}
 	a := axis{math.MaxInt64, math.MinInt64}
 	if t.MinTimestamp != nil {
@@ -195,6 +199,9 @@ func bars(a axis, plan *commitlog.Plan, y int) (out []bar) {
 	}
 	for _, l := range plan.Lost {
 		gaps = append(gaps, gap{"lost", "lost:", l})
+	}
+	for _, p := range plan.Pruned {
+		gaps = append(gaps, gap{"hole", "pruned:", p})
 	}
 	slices.SortFunc(gaps, func(x, y gap) int { return cmp.Compare(x.at[0], y.at[0]) })
 	segments := make([]commitlog.Segment, 0, plan.Len())

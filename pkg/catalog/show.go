@@ -1,13 +1,16 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -129,6 +132,9 @@ type ReportTopic struct {
 	MaxTimestamp      *int64                        `json:"max_timestamp,omitempty"`
 	Lost              int64                         `json:"lost"`  // offsets deleted before they were read
 	Holes             int64                         `json:"holes"` // offsets that the backup has no word of
+	Pruned            int64                         `json:"pruned,omitempty"`
+	Filtered          int64                         `json:"filtered,omitempty"`     // offsets that are here only as filters have left them
+	NewestPoint       *ReportPoint                  `json:"newest_point,omitempty"` // that speaks of it
 	Partitions        []commitlog.ManifestPartition `json:"partitions"`
 }
 
@@ -142,6 +148,71 @@ type ReportGroup struct {
 type ReportPoint struct {
 	ID   string `json:"id"`   // as kbk-pull --point takes it
 	Time int64  `json:"time"` // milliseconds since the epoch
+	// Topics are those that it speaks of, and how many of their partitions.
+	Topics map[string]int `json:"topics,omitempty"`
+}
+
+// partitions is how many partitions a point speaks of.
+func (p *ReportPoint) partitions() (n int) {
+	for _, of := range p.Topics {
+		n += of
+	}
+	return n
+}
+
+// Covers names the topics of a point, or some of them.
+func (p *ReportPoint) Covers() string {
+	names := sortedKeys(p.Topics)
+	for i := range names {
+		names[i] = printable(names[i])
+	}
+	const most = 3
+	if len(names) > most+1 {
+		return fmt.Sprintf("%s and %d more topics", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// cover says of the report's points what they speak of, as far as it is shown.
+func (r *Report) cover(ctx context.Context, st *store.Store, log *store.Log, m *partitions.Matcher) error {
+	place := make(map[string]int)
+	for i := range r.Points {
+		place[r.Points[i].ID] = i
+	}
+	newest := make(map[[2]string]int)
+	err := st.EachMoment(ctx, log.State, func(err error) error {
+		if len(log.Damage) > 0 { // which has been told
+			return nil
+		}
+		return err
+	}, func(moment *commitlog.Moment) error {
+		i, known := place[moment.Entry]
+		if !known {
+			return nil
+		}
+		r.Points[i].Topics = make(map[string]int)
+		for _, t := range moment.Topics {
+			n := 0
+			for partition := range t.Partitions {
+				if m.Matches(t.Name, partition) {
+					n++
+				}
+			}
+			if n > 0 {
+				r.Points[i].Topics[t.Name] += n
+				key := [2]string{t.Name, t.ID}
+				newest[key] = max(newest[key], i)
+			}
+		}
+		return nil
+	})
+	for i := range r.Topics {
+		t := &r.Topics[i]
+		if at, ok := newest[[2]string{t.Name, t.ID}]; ok {
+			t.NewestPoint = &ReportPoint{ID: r.Points[at].ID, Time: r.Points[at].Time}
+		}
+	}
+	return err
 }
 
 func report(st *store.Store, state *commitlog.State, m *partitions.Matcher) (*Report, error) {
@@ -162,6 +233,10 @@ func report(st *store.Store, state *commitlog.State, m *partitions.Matcher) (*Re
 			t.RawBytes += p.RawBytes
 			t.Lost += total(p.Lost)
 			t.Holes += total(p.Holes)
+			t.Pruned += total(p.Gone)
+			for _, f := range state.OnlyFiltered(sum.Name, sum.ID, p.Partition) {
+				t.Filtered += f.Next - f.From
+			}
 			if p.Segments > 0 {
 				if t.MinTimestamp == nil {
 					t.MinTimestamp, t.MaxTimestamp = new(int64), new(int64)
@@ -181,7 +256,7 @@ func report(st *store.Store, state *commitlog.State, m *partitions.Matcher) (*Re
 		r.Groups = append(r.Groups, ReportGroup{g.ID, g.Offsets})
 	}
 	for _, p := range state.Points() {
-		r.Points = append(r.Points, ReportPoint{p.Entry, p.Time})
+		r.Points = append(r.Points, ReportPoint{ID: p.Entry, Time: p.Time})
 	}
 	return r, nil
 }
@@ -206,18 +281,25 @@ func Show(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 	if err != nil {
 		return err
 	}
+	if err := r.cover(ctx, st, log, m); err != nil {
+		return err
+	}
 	if asJSON {
 		return errors.Join(json.NewEncoder(out).Encode(r), without(log))
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "TOPIC\tPARTITIONS\tRECORDS\tSEGMENTS\tSIZE\tRATIO\tFIRST RECORD\tLAST RECORD\tLOST\tHOLES")
+	fmt.Fprintln(table, "TOPIC\tPARTITIONS\tRECORDS\tSEGMENTS\tSIZE\tRATIO\tFIRST RECORD\tLAST RECORD\tLOST\tHOLES\tNEWEST POINT")
 	for _, t := range r.Topics {
 		first, last := "-", "-"
 		if t.MinTimestamp != nil {
 			first, last = when(*t.MinTimestamp), when(*t.MaxTimestamp)
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.name(), len(t.Partitions), humanize.Comma(t.Records), humanize.Comma(t.Segments),
-			humanize.IBytes(uint64(t.Bytes)), ratio(t.RawBytes, t.Bytes), first, last, count(t.Lost), count(t.Holes))
+		point := "-"
+		if t.NewestPoint != nil {
+			point = when(t.NewestPoint.Time)
+		}
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.name(), len(t.Partitions), humanize.Comma(t.Records), humanize.Comma(t.Segments),
+			humanize.IBytes(uint64(t.Bytes)), ratio(t.RawBytes, t.Bytes), first, last, count(t.Lost), count(t.Holes), point)
 	}
 	if details {
 		fmt.Fprintln(table, "\nTOPIC\tPARTITION\tFROM\tNEXT\tRECORDS\tSEGMENTS\tSIZE\tFIRST RECORD\tLAST RECORD")
@@ -235,14 +317,12 @@ func Show(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 	head := "\nTOPIC\tPARTITION\tOFFSETS\tWHAT OF THEM"
 	for _, t := range r.Topics {
 		for _, p := range t.Partitions {
-			for what, ranges := range map[string][][2]int64{"lost: deleted before they were read": p.Lost, "hole: the backup has no word of them": p.Holes} {
-				for _, x := range ranges {
-					if head != "" {
-						fmt.Fprintln(table, head)
-						head = ""
-					}
-					fmt.Fprintf(table, "%s\t%d\t%d to %d\t%s\n", t.name(), p.Partition, x[0], x[1]-1, what)
+			for _, x := range remarks(state, &t, &p) {
+				if head != "" {
+					fmt.Fprintln(table, head)
+					head = ""
 				}
+				fmt.Fprintf(table, "%s\t%d\t%d to %d\t%s\n", t.name(), p.Partition, x.from, x.next-1, x.what)
 			}
 		}
 	}
@@ -257,12 +337,34 @@ func Show(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 		}
 	}
 	if len(r.Points) > 0 {
-		fmt.Fprintln(table, "\nRESTORE POINT\tTIME")
+		fmt.Fprintln(table, "\nRESTORE POINT\tTIME\tPARTITIONS\tTOPICS")
 		for _, p := range r.Points {
-			fmt.Fprintf(table, "%s\t%s\n", p.ID, when(p.Time))
+			fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", p.ID, when(p.Time), p.partitions(), p.Covers())
 		}
 	}
 	return errors.Join(table.Flush(), without(log))
+}
+
+// A remark is what is to be said of some offsets.
+type remark struct {
+	from, next int64
+	what       string
+}
+
+// remarks are on what of a partition is not as it was in Kafka, by offset.
+func remarks(state *commitlog.State, t *ReportTopic, p *commitlog.ManifestPartition) (out []remark) {
+	for what, ranges := range map[string][][2]int64{
+		"lost: they could not be read": p.Lost, "hole: the backup has no word of them": p.Holes, "pruned": p.Gone,
+	} {
+		for _, r := range ranges {
+			out = append(out, remark{r[0], r[1], what})
+		}
+	}
+	for _, f := range state.OnlyFiltered(t.Name, t.ID, p.Partition) {
+		out = append(out, remark{f.From, f.Next, "only as filters have left them: " + printable(strings.Join(f.Filters, ", "))})
+	}
+	slices.SortFunc(out, func(a, b remark) int { return cmp.Compare(a.from, b.from) })
+	return out
 }
 
 // name tells an old incarnation from the newest.

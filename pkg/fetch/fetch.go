@@ -518,9 +518,9 @@ func (r *run) finish() error {
 				return err
 			}
 		}
-		// One moment of the cluster: not where others read the rest of it, or this run ends
+		// One moment of the partitions that were read, of a shard too: not where this run ends
 		// somewhere else.
-		if whole := r.cfg.To.kind == unbounded || r.cfg.To.kind == atEnd; whole && r.cfg.Shard.IsAll() {
+		if r.cfg.To.kind == unbounded || r.cfg.To.kind == atEnd {
 			if err := r.w.Write(&format.Point{Time: r.plan.time.UnixMilli(), Without: without(r.plan.parts, r.plan.unplaced)}); err != nil {
 				return err
 			}

@@ -329,7 +329,7 @@ func TestShards(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, nil)
-		if r.err != nil || slices.Contains(r.kinds, "point") {
+		if r.err != nil || !slices.Contains(r.kinds, "point") {
 			t.Fatalf("%s: %v, frames %q", s, r.err, r.kinds)
 		}
 		for k := range r.marks {

@@ -46,7 +46,7 @@ type pointing struct {
 // restore point; where there is nothing yet, the first is made of what comes.
 func newFollower(cfg Config, p *plan) *follower {
 	now := time.Now()
-	f := &follower{refresh: now.Add(cfg.Refresh), points: cfg.PointEvery > 0 && cfg.Shard.IsAll(), point: now}
+	f := &follower{refresh: now.Add(cfg.Refresh), points: cfg.PointEvery > 0, point: now}
 	if f.points && len(p.parts) > 0 {
 		f.pending, f.point = &pointing{groups: p.groups, hidden: p.hidden, time: p.time}, p.time.Add(cfg.PointEvery)
 	}
