@@ -270,7 +270,7 @@ func WriteMoments(w io.Writer) (add func(*Moment) error, end func() error, err e
 
 // ReadMoments calls each for the moments in a file of [WriteMoments].
 func ReadMoments(r io.Reader, each func(*Moment) error) error {
-	return lines(r, func(line []byte) error {
+	return lines(r, maxMomentLine, func(line []byte) error {
 		m := new(Moment)
 		if err := json.Unmarshal(line, m); err != nil {
 			return fmt.Errorf("%w: not a restore point: %w", ErrCorrupt, err)
@@ -283,9 +283,17 @@ func ReadMoments(r io.Reader, each func(*Moment) error) error {
 	})
 }
 
-// lines calls each for the lines of a zstd file.
-func lines(r io.Reader, each func([]byte) error) error {
-	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(64<<20))
+// What a line may have, in bytes: a few kilobytes of a file can decompress to one without
+// an end. A moment names every partition that its run speaks of, and its groups.
+const (
+	maxSegmentLine = 1 << 20
+	maxMomentLine  = 256 << 20
+)
+
+// lines calls each for the lines of a zstd file, and refuses one of more than limit bytes.
+func lines(r io.Reader, limit int, each func([]byte) error) error {
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(64<<20),
+		zstd.WithDecodeBuffersBelow(0)) // else a buffer is decompressed at once, whatever comes out of it
 	if err != nil {
 		return err
 	}
@@ -294,6 +302,9 @@ func lines(r io.Reader, each func([]byte) error) error {
 	var long []byte
 	for {
 		line, err := in.ReadSlice('\n')
+		if len(long)+len(line) > limit {
+			return fmt.Errorf("%w: a line of more than %d bytes", ErrCorrupt, limit)
+		}
 		if errors.Is(err, bufio.ErrBufferFull) {
 			long = append(long, line...)
 			continue

@@ -408,7 +408,7 @@ func (s *State) WriteIndex(topic, id string, put func(data []byte) (File, error)
 func (s *State) ReadIndex(r io.Reader, topic, id string) error {
 	kept := make(map[string]bool) // by a line's beginning, up to its second field
 	old := make(map[int32]*told)
-	err := lines(r, func(line []byte) error {
+	err := lines(r, maxSegmentLine, func(line []byte) error {
 		head, _, _ := bytes.Cut(line, []byte(","))
 		if keep, known := kept[string(head)]; known && !keep && !s.untold {
 			return nil

@@ -87,7 +87,7 @@ func zstdWriter(level int) (Compress, error) {
 }
 
 func zstdReader() (*decompressor, error) {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecodeBuffersBelow(0))
 	if err != nil {
 		return nil, err
 	}
