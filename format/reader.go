@@ -227,8 +227,9 @@ func (d *Reader) fill(need int) error {
 		copy(grown, d.buf[:d.w])
 		d.buf = grown
 	}
+	room := d.buf[d.w:min(len(d.buf), d.r+need+readSize)] // what comes behind the item is little: see Own
 	for range 100 {
-		n, err := d.src.Read(d.buf[d.w:])
+		n, err := d.src.Read(room)
 		d.w += n
 		if err == io.EOF {
 			d.srcErr = ErrTruncated
@@ -282,6 +283,9 @@ func (d *Reader) Own() []byte {
 	if cap(d.buf) > 2*len(raw) || len(raw) < readSize || d.frame.Kind == KindRec {
 		return bytes.Clone(raw)
 	}
+	if at := d.r - len(raw); at >= 0 && &d.buf[at] == &raw[0] {
+		raw = d.buf[at:d.r:len(d.buf)] // for Reuse, with all of its room
+	}
 	rest := d.buf[d.r:d.w]
 	d.buf, d.spare = d.spare, nil
 	if len(d.buf) < max(readSize, len(rest)) {
@@ -293,8 +297,13 @@ func (d *Reader) Own() []byte {
 
 // Reuse gives the reader memory to read into, such as what [Reader.Own] gave away and
 // nobody uses any more: a stream of large frames is then read into the same few buffers.
+// The current frame stays as it is.
 func (d *Reader) Reuse(b []byte) {
-	if cap(b) > len(d.spare) {
-		d.spare = b[:cap(b)]
+	switch b = b[:cap(b)]; {
+	case len(b) > len(d.buf): // what comes next goes into it, and no buffer has to grow
+		n := copy(b, d.buf[d.r:d.w])
+		d.buf, d.r, d.w = b, 0, n // the old one may hold the current frame
+	case len(b) > len(d.spare):
+		d.spare = b
 	}
 }

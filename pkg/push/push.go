@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +43,8 @@ type Config struct {
 	CompactAfter       int           // compact the log when it has so many entries; 0: never
 	NoManifest         bool          // for stores where nothing can be overwritten
 	MaxFrame           int64         // bytes of the largest frame accepted
+
+	holdMemory bool // of the process, to what its segments take
 }
 
 // App is the command kbk-push.
@@ -123,6 +127,10 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetGCPercent(gcPercent)
+		cfg.holdMemory = true
+	}
 	receipts, err := command.ByProduct(c.String("receipts"))
 	if err != nil {
 		return err
@@ -130,6 +138,15 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	err = Run(ctx, cfg, env, in, receipts)
 	return errors.Join(err, receipts.Close())
 }
+
+// The command takes the memory of its segments and not much more: the garbage collector
+// runs when so much has come on top of what is in use, which is some large buffers and
+// costs it nothing to look at; and above the segments there is as much as rclone takes,
+// and one segment for a buffer that grows.
+const (
+	gcPercent = 20 // % of what is in use
+	ownMemory = 64 << 20
+)
 
 // pointLinger is how long the entry of a restore point waits for the stream's end,
 // which is in that entry too if it comes at once: most runs need only one.
@@ -159,8 +176,9 @@ type pusher struct {
 	current  *checkpoint
 	atPoint  *time.Timer // ends the entry of a restore point
 	commits  chan *checkpoint
-	failed   chan error  // the first upload that did
-	freed    chan []byte // the memory of segments that are stored
+	failed   chan error    // the first upload that did
+	room     chan struct{} // filled by segments in memory: those on their way, and one that is read
+	freed    chan []byte   // the memory of segments that are stored
 
 	appender                  *appender // the committer's
 	compactor                 *compactor
@@ -219,7 +237,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		filters: append([]string{}, h.Filters...),
 		ids:     make(map[string]string), position: make(map[key]int64), branched: make(map[key]int64),
 		sending: new(errgroup.Group), commits: make(chan *checkpoint, 1), failed: make(chan error, 1),
-		freed:     make(chan []byte, cfg.Transfers),
+		room: make(chan struct{}, cfg.Transfers+1), freed: make(chan []byte, cfg.Transfers+1),
 		appender:  &appender{store: st, run: commitlog.NewRun(), began: backup},
 		compactor: newCompactor(cfg, st, backup, env.Log),
 	}
@@ -229,7 +247,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	}
 	frames := make(chan frame)
 	var end *format.End
-	g.Go(func() error { return read(ctx, r, frames, p.freed) })
+	g.Go(func() error { return p.read(ctx, r, frames) })
 	g.Go(func() (err error) {
 		defer close(p.commits)
 		end, err = p.follow(ctx, frames)
@@ -309,12 +327,19 @@ type frame struct {
 	raw  []byte
 }
 
-// read reads frames, into buffers that come back through freed.
-func read(ctx context.Context, r *format.Reader, frames chan<- frame, freed <-chan []byte) error {
+// read reads frames, into buffers that come back through freed. It begins with a frame
+// when there is room for it, for it may be a segment.
+func (p *pusher) read(ctx context.Context, r *format.Reader, frames chan<- frame) error {
 	defer close(frames)
+	largest := int64(0)
 	for {
 		select {
-		case b := <-freed:
+		case p.room <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case b := <-p.freed:
 			r.Reuse(b)
 		default:
 		}
@@ -325,10 +350,18 @@ func read(ctx context.Context, r *format.Reader, frames chan<- frame, freed <-ch
 		if err != nil {
 			return command.Input(err)
 		}
+		segment := f.Kind == format.KindSeg
+		if n := int64(len(f.Raw)); p.cfg.holdMemory && segment && n > largest {
+			largest = n
+			debug.SetMemoryLimit(ownMemory + int64(p.cfg.Transfers+2)*n)
+		}
 		select {
 		case frames <- frame{f.Kind, r.Own()}:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+		if !segment { // its room is free when it is stored
+			<-p.room
 		}
 	}
 }
@@ -604,6 +637,7 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		case p.freed <- raw:
 		default: // there are enough
 		}
+		<-p.room
 		done <- err
 		return nil
 	})
