@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -24,7 +25,8 @@ type reader struct {
 	env   *command.Env
 	w     *format.Writer
 	parts []*part
-	total int64 // bytes to download
+	total int64     // bytes to download
+	freed sync.Pool // of *[]byte: the memory of segments that were written
 
 	// What was written. To be read when run has returned.
 	segments, records, size int64
@@ -79,7 +81,7 @@ func (r *reader) run(ctx context.Context) error {
 					return err
 				}
 				loading.Go(func() (err error) {
-					s.data, err = r.store.ReadSegment(ctx, r.located(s.seg.Segment))
+					s.data, err = r.store.ReadSegmentInto(ctx, r.located(s.seg.Segment), r.buffer(s.seg.Size))
 					s.done <- err
 					return nil
 				})
@@ -99,12 +101,21 @@ func (r *reader) run(ctx context.Context) error {
 				halted = true
 			default:
 			}
-			if !halted {
+			switch {
+			case !halted:
 				if err := r.write(ctx, s); err != nil {
 					return err
 				}
+			case s.done != nil: // the download uses the memory yet
+				select {
+				case <-s.done:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
 			}
-			s.data = nil
+			if s.data != nil {
+				r.freed.Put(&s.data)
+			}
 			room.Release(s.weight)
 			bar.Set(r.size)
 		}
@@ -114,6 +125,16 @@ func (r *reader) run(ctx context.Context) error {
 	r.stopped = r.stopped || halted
 	_ = loading.Wait() // each download's error went to whoever waited for it
 	return err
+}
+
+// buffer returns memory for a segment of this size, or nil where there is none that was
+// used before and is not far too large.
+func (r *reader) buffer(size int64) []byte {
+	b, _ := r.freed.Get().(*[]byte)
+	if b == nil || int64(cap(*b)) <= size || int64(cap(*b)) > 2*size+1<<20 {
+		return nil
+	}
+	return *b
 }
 
 // located is seg with the path where it really is.

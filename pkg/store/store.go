@@ -259,6 +259,11 @@ func (s *Store) WriteManifest(ctx context.Context, m *commitlog.Manifest) (err e
 // size and the SHA-256 that the log says. It fails with [ErrNotFound] when there is
 // no such object, with [ErrDamaged] when it is another than the one that was stored.
 func (s *Store) ReadSegment(ctx context.Context, seg commitlog.Segment) (data []byte, err error) {
+	return s.ReadSegmentInto(ctx, seg, nil)
+}
+
+// ReadSegmentInto is [Store.ReadSegment] into the memory of buf, if that is enough.
+func (s *Store) ReadSegmentInto(ctx context.Context, seg commitlog.Segment, buf []byte) (data []byte, err error) {
 	defer s.describe(&err, "read", seg.Path)
 	if seg.Size > MaxSegment {
 		return nil, fmt.Errorf("%d bytes are more than the %d of the largest segment", seg.Size, MaxSegment)
@@ -270,7 +275,7 @@ func (s *Store) ReadSegment(ctx context.Context, seg commitlog.Segment) (data []
 	if size := o.Size(); size >= 0 && size != seg.Size {
 		return nil, fmt.Errorf("%w: it has %d bytes instead of %d", ErrDamaged, size, seg.Size)
 	}
-	if data, err = s.read(ctx, o, seg.Size); err != nil {
+	if data, err = s.readInto(ctx, o, seg.Size, buf); err != nil {
 		return nil, err
 	}
 	if int64(len(data)) != seg.Size {
@@ -294,7 +299,11 @@ func (s *Store) find(ctx context.Context, path string) (fs.Object, error) {
 // read returns the content of o, which may have limit bytes. Memory grows with what
 // arrives, not with what o says of itself.
 func (s *Store) read(ctx context.Context, o fs.Object, limit int64) ([]byte, error) {
-	var buf bytes.Buffer
+	return s.readInto(ctx, o, limit, nil)
+}
+
+// readInto is read into the memory of buf, if that is enough.
+func (s *Store) readInto(ctx context.Context, o fs.Object, limit int64, buf []byte) ([]byte, error) {
 	err := s.retry(ctx, func() error {
 		in, err := o.Open(ctx)
 		if errors.Is(err, fs.ErrorObjectNotFound) || errors.Is(err, iofs.ErrNotExist) {
@@ -304,18 +313,43 @@ func (s *Store) read(ctx context.Context, o fs.Object, limit int64) ([]byte, err
 			return damage(err)
 		}
 		defer in.Close()
-		buf.Reset()
-		buf.Grow(int(min(max(o.Size(), 0), limit, 64<<20)) + bytes.MinRead)
-		_, err = buf.ReadFrom(io.LimitReader(s.limited(ctx, in), limit+1))
+		if n := min(max(o.Size(), 0), limit, trustedSize) + 1; int64(cap(buf)) < n { // 1 for the end to be seen
+			buf = make([]byte, 0, n)
+		}
+		buf, err = appendAll(buf[:0], s.limited(ctx, in), limit+1)
 		return damage(err)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if int64(buf.Len()) > limit {
+	if int64(len(buf)) > limit {
 		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrDamaged, limit)
 	}
-	return buf.Bytes(), nil
+	return buf, nil
+}
+
+// trustedSize is how many bytes of memory are taken for an object before they arrive.
+const trustedSize = 64 << 20
+
+// appendAll appends what r has, but no more than limit bytes. The memory at most doubles
+// each time, and is never more than limit needs.
+func appendAll(b []byte, r io.Reader, limit int64) ([]byte, error) {
+	for int64(len(b)) < limit {
+		if len(b) == cap(b) {
+			grown := make([]byte, len(b), min(2*int64(cap(b))+bytes.MinRead, limit))
+			copy(grown, b)
+			b = grown
+		}
+		n, err := r.Read(b[len(b):min(int64(cap(b)), limit)])
+		b = b[:len(b)+n]
+		if err == io.EOF {
+			return b, nil
+		}
+		if err != nil {
+			return b, err
+		}
+	}
+	return b, nil
 }
 
 // damage makes [ErrDamaged] of what an encrypting remote says of an object that
