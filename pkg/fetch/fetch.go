@@ -396,7 +396,7 @@ type run struct {
 // prepare decides what to read, before anything is written.
 func (r *run) prepare(ctx context.Context) error {
 	adm := kadm.NewClient(r.cl)
-	meta, selected, err := choose(ctx, adm, r.cfg, r.env.Log)
+	meta, selected, err := choose(ctx, adm, r.cfg, r.lost)
 	if err != nil {
 		return err
 	}

@@ -597,7 +597,7 @@ func TestSelectPartitions(t *testing.T) {
 		{func(c *Config) { c.Topics = []string{"^"}; c.Exclude = []string{"t", "^v"} }, "u/0 u/1 u/2"},
 		{func(c *Config) { c.Topics = []string{"t:7"} }, "topic t has no partition 7"},
 		{func(c *Config) { c.Topics = []string{"t:x"} }, "not a list of partitions"},
-		{func(c *Config) { c.Exclude = []string{"^"} }, "leaves no partition"},
+		{func(c *Config) { c.Exclude = []string{"^"} }, "--exclude leaves it out"},
 		{func(c *Config) { c.Exclude = []string{"^["} }, "--exclude"},
 	} {
 		r := w.fetch(c.change, nil)

@@ -94,7 +94,7 @@ func timestamp(ms *int64) string {
 
 func listings(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger) ([]Listing, error) {
 	adm := kadm.NewClient(cl)
-	meta, selected, err := choose(ctx, adm, cfg, log)
+	meta, selected, err := choose(ctx, adm, cfg, &losses{log: log})
 	if err != nil {
 		return nil, err
 	}

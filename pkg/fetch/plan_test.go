@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -237,6 +238,63 @@ func TestUnmatched(t *testing.T) {
 	r = w.fetch(func(c *Config) { c.Topics = []string{"missing", "^t"} }, nil)
 	if r.err == nil || !strings.Contains(r.err.Error(), `topic "missing" does not exist`) || len(r.kinds) > 0 {
 		t.Errorf("a name that is not there: %v, frames %q", r.err, r.kinds)
+	}
+}
+
+// TestSelectedNothing has flags that select nothing, beside others that do.
+func TestSelectedNothing(t *testing.T) {
+	w := newWorld(t, 1, "t", 2)
+	w.create("u", 1)
+	w.produce("t", 1, 1)
+	for name, c := range map[string]struct {
+		change func(*Config)
+		says   []string
+	}{
+		"named and excluded": {func(c *Config) { c.Topics, c.Exclude = []string{"t", "u"}, []string{"u"} }, []string{`topic \"u\" is named, and --exclude leaves it out`}},
+		"partitions": {
+			func(c *Config) { c.Topics, c.Partitions = []string{"^"}, map[int32]bool{1: true, 7: true} },
+			[]string{"topic u has none of the partitions", "no topic that is selected has partition 7"},
+		},
+		"a topic of the cursor is gone": {
+			func(c *Config) {
+				c.Topics, c.Exclude = []string{"^", "u"}, []string{"x"}
+				c.Cursor = &cursor.Cursor{Topics: map[string]cursor.Topic{"gone": {}, "x": {}, "t": {}}}
+			},
+			[]string{"topics that the cursor names are not there: ", ": gone\""},
+		},
+	} {
+		r := w.fetch(c.change, nil)
+		if r.err != nil || r.offsets["t/1"] == nil {
+			t.Errorf("%s: %v, records %v", name, r.err, r.offsets)
+		}
+		for _, what := range c.says {
+			if !strings.Contains(r.log, what) {
+				t.Errorf("%s: it does not say %q:\n%s", name, what, r.log)
+			}
+		}
+	}
+}
+
+// TestTroubledTopic has a topic of which the broker cannot say anything.
+func TestTroubledTopic(t *testing.T) {
+	all := kadm.TopicDetails{
+		"good":  {Topic: "good", Partitions: kadm.PartitionDetails{0: {}}},
+		"bad":   {Topic: "bad", Err: kerr.LeaderNotAvailable},
+		"worse": {Topic: "worse", Err: kerr.InvalidTopicException},
+	}
+	for name, c := range map[string]struct {
+		cfg  Config
+		want []string
+	}{
+		"all":               {Config{Topics: []string{"^"}}, []string{"bad", "worse"}},
+		"some":              {Config{Topics: []string{"^"}, Exclude: []string{"^wor"}}, []string{"bad"}},
+		"one is named":      {Config{Topics: []string{"^", "bad:0"}}, []string{"worse"}},
+		"none of them":      {Config{Topics: []string{"good"}}, nil},
+		"a faulty selector": {Config{Topics: []string{"^("}}, nil},
+	} {
+		if got := slices.Sorted(maps.Keys(troubled(all, c.cfg))); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }
 

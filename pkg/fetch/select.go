@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pattern"
 )
 
@@ -29,13 +29,21 @@ func (s selection) lists() map[string][]int32 {
 }
 
 // choose asks the cluster what there is, and selects.
-func choose(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logger) (kadm.Metadata, selection, error) {
+func choose(ctx context.Context, adm *kadm.Client, cfg Config, lost *losses) (kadm.Metadata, selection, error) {
 	meta, err := adm.Metadata(ctx)
 	if err != nil {
 		return meta, nil, fmt.Errorf("list topics: %w", err)
 	}
 	if err := unlisted(ctx, adm, cfg, meta.Topics); err != nil {
 		return meta, nil, err
+	}
+	for name, why := range troubled(meta.Topics, cfg) {
+		what := fmt.Sprintf("topic %s is left out: %v", name, why)
+		if cfg.FailOnLoss {
+			return meta, nil, lossError(what)
+		}
+		lost.add(what)
+		delete(meta.Topics, name)
 	}
 	selected, err := selectTopics(meta.Topics, cfg)
 	if err != nil {
@@ -44,8 +52,8 @@ func choose(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logger)
 	nothing := unmatched(meta.Topics, cfg)
 	switch {
 	case len(selected) > 0 || cfg.Follow:
-		for _, what := range nothing {
-			log.Warn(what)
+		for _, what := range slices.Concat(nothing, withoutPartitions(meta.Topics, cfg), outOfSight(meta.Topics, cfg)) {
+			lost.log.Warn(what)
 		}
 	case len(nothing) > 0:
 		err = command.WithHint(errors.New(strings.Join(nothing, ", ")), invisible)
@@ -57,7 +65,64 @@ func choose(ctx context.Context, adm *kadm.Client, cfg Config, log *slog.Logger)
 
 const invisible = "kbk-fetch --list says what there is; a topic that the user has no right to DESCRIBE is not there for it"
 
-// unmatched says which expressions match no topic.
+// expected tells whether a topic would be read, were it there, because an expression
+// matches it.
+func expected(cfg Config) func(name string) bool {
+	expressions := slices.DeleteFunc(slices.Clone(cfg.Topics), func(s string) bool { return !pattern.IsRegexp(s) })
+	included, err := pattern.Compile(expressions)
+	excluded, err2 := pattern.Compile(cfg.Exclude)
+	if errors.Join(err, err2) != nil { // said elsewhere
+		return func(string) bool { return false }
+	}
+	return func(name string) bool { return included(name) && !excluded(name) }
+}
+
+// named are the topics that are selected by name.
+func named(cfg Config) map[string]bool {
+	out := make(map[string]bool)
+	for _, s := range cfg.Topics {
+		if !pattern.IsRegexp(s) {
+			name, _, _ := strings.Cut(s, ":")
+			out[name] = true
+		}
+	}
+	return out
+}
+
+// troubled returns the topics of which a broker cannot say more than their names, and
+// that only expressions select.
+func troubled(all kadm.TopicDetails, cfg Config) map[string]error {
+	out := make(map[string]error)
+	matches, byName := expected(cfg), named(cfg)
+	for name, t := range all {
+		if t.Err != nil && matches(name) && !byName[name] && (!t.IsInternal || cfg.Internal) {
+			out[name] = t.Err
+		}
+	}
+	return out
+}
+
+// outOfSight says which topics the cursor names and an expression matches, and are not there:
+// deleted, or out of sight for the user.
+func outOfSight(all kadm.TopicDetails, cfg Config) []string {
+	if cfg.Cursor == nil {
+		return nil
+	}
+	matches := expected(cfg)
+	var names []string
+	for name := range cfg.Cursor.Topics {
+		if matches(name) && !all.Has(name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	return []string{"topics that the cursor names are not there: they were deleted, or the user has no right to DESCRIBE them any more: " + strings.Join(names, ", ")}
+}
+
+// unmatched says which selectors select nothing of the topics.
 func unmatched(all kadm.TopicDetails, cfg Config) (out []string) {
 	matchesAny := func(expression string, wanted func(name string) bool) bool {
 		matches, err := pattern.Compile([]string{expression})
@@ -76,13 +141,49 @@ func unmatched(all kadm.TopicDetails, cfg Config) (out []string) {
 		return nil
 	}
 	for _, s := range cfg.Topics {
-		if pattern.IsRegexp(s) && !matchesAny(s, func(name string) bool { return !excluded(name) && (!all[name].IsInternal || cfg.Internal) }) {
+		name, _, _ := strings.Cut(s, ":")
+		switch {
+		case !pattern.IsRegexp(s) && excluded(name):
+			out = append(out, fmt.Sprintf("topic %q is named, and --exclude leaves it out", name))
+		case pattern.IsRegexp(s) && !matchesAny(s, func(name string) bool { return !excluded(name) && (!all[name].IsInternal || cfg.Internal) }):
 			out = append(out, fmt.Sprintf("no topic matches %q", s))
 		}
 	}
 	for _, s := range cfg.Exclude {
 		if !matchesAny(s, func(string) bool { return true }) {
 			out = append(out, fmt.Sprintf("no topic matches --exclude %q", s))
+		}
+	}
+	return out
+}
+
+// withoutPartitions says which partitions --partitions names and no topic that is
+// selected has, and of which topics it leaves nothing.
+func withoutPartitions(all kadm.TopicDetails, cfg Config) (out []string) {
+	if cfg.Partitions == nil {
+		return nil
+	}
+	numbers := cfg.Partitions
+	cfg.Partitions, cfg.Shard = nil, partitions.Shard{}
+	selected, err := selectTopics(all, cfg)
+	if err != nil {
+		return nil
+	}
+	there := make(map[int32]bool)
+	for _, name := range slices.Sorted(maps.Keys(selected)) {
+		some := false
+		for num := range selected[name] {
+			if numbers[num] {
+				there[num], some = true, true
+			}
+		}
+		if !some {
+			out = append(out, fmt.Sprintf("topic %s has none of the partitions that --partitions names", name))
+		}
+	}
+	for _, num := range slices.Sorted(maps.Keys(numbers)) {
+		if !there[num] {
+			out = append(out, fmt.Sprintf("no topic that is selected has partition %d", num))
 		}
 	}
 	return out
