@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Runs the tests and says at the end what ran.
+# Runs the tests and says at the end what ran, and what did not.
 #
 #   test/run.sh        everything, a real Kafka included
 #   test/run.sh fast   the packages that need neither storage nor Kafka
+#
+# It takes Go, make and a shell, and for all but fast Java and Maven. What a test needs
+# beyond that (see test/need) is installed into bin/test or, where that is not possible,
+# the test is skipped. With CI set, what is missing is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +16,7 @@ module=$(go list -m)
 light=() heavy=()
 while read -r pkg deps; do
     case $pkg in
+    "$module"/test/need*) light+=("$pkg") ;;
     "$module"/test/*) ;;
     *) case " $deps " in
         *" github.com/rclone/rclone/fs "*) heavy+=("$pkg") ;;
@@ -21,11 +26,36 @@ while read -r pkg deps; do
 done < <(go list -f '{{.ImportPath}} {{join .Deps " "}}' ./...)
 [ ${#heavy[@]} -gt 0 ] || { echo "test/run.sh: no package imports rclone any more: look at this script" >&2; exit 1; }
 
-sum() { go tool gotestsum --format pkgname-and-test-fails --hide-summary=output "$@"; }
+# The race detector takes a C compiler.
+race=(-race) with="with the race detector"
+if [ "$(go env CGO_ENABLED)" != 1 ] || ! command -v "$(go env CC)" >/dev/null; then
+    [ -z "${CI:-}" ] || { echo "test/run.sh: there is no C compiler for the race detector" >&2; exit 1; }
+    race=() with="WITHOUT the race detector, as there is no C compiler"
+fi
 
-echo "== packages without storage, with the race detector"
-sum -- -count=1 -race "${light[@]}"
-[ "${1:-}" = fast ] && exit
+mkdir -p bin/test
+results=$(mktemp -d bin/test/results.XXXXXX)
+finish() {
+    status=$?
+    echo
+    go run ./test/need/report "$results"/*.json || status=1
+    rm -rf "$results"
+    [ $status -ne 0 ] || echo "$passed"
+    exit $status
+}
+trap finish EXIT
+part=0
+sum() {
+    part=$((part + 1))
+    go tool gotestsum --format pkgname-and-test-fails --hide-summary=output,skipped --jsonfile "$results/$part.json" "$@"
+}
+
+echo "== packages without storage, $with"
+sum -- -count=1 ${race[@]+"${race[@]}"} "${light[@]}"
+if [ "${1:-}" = fast ]; then
+    passed="Passed: ${#light[@]} packages $with."
+    exit
+fi
 
 echo "== packages with storage"
 sum -- -count=1 "${heavy[@]}"
@@ -37,6 +67,5 @@ done
 KBK_BIN=$PWD/bin sum -- -count=1 -timeout 20m -p 1 "$module/test/..."
 
 version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' test/kafka/pom.xml)
-echo
-echo "All passed: ${#light[@]} packages with the race detector, ${#heavy[@]} with storage,"
-echo "and the end-to-end tests against Apache Kafka $version and storage servers. Skipped tests, if any, are named above."
+passed="Passed: ${#light[@]} packages $with, ${#heavy[@]} with storage,
+and the end-to-end tests against Apache Kafka $version and storage servers."

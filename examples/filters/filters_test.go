@@ -15,20 +15,8 @@ import (
 	"testing"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/test/need"
 )
-
-// need skips a test for want of a tool, but in CI, which has them all.
-func need(t *testing.T, tools ...string) {
-	t.Helper()
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("CI") != "" {
-				t.Fatalf("%s is missing", tool)
-			}
-			t.Skipf("NOT TESTED: %s is missing", tool)
-		}
-	}
-}
 
 // filters are the command lines, without their two arguments, and what to put on the PATH.
 func filters(t testing.TB) map[string][]string {
@@ -54,7 +42,15 @@ func filters(t testing.TB) map[string][]string {
 	return all
 }
 
-var tools = map[string][]string{"Go": nil, "Python": {"python3"}, "JavaScript": {"node"}, "jq": {"jq"}, "C": {"cc"}}
+var tools = map[string][]string{"Go": nil, "JavaScript": {"node"}, "jq": {"jq"}, "C": {"cc"}}
+
+// has skips the test of a filter for want of what it runs on.
+func has(t testing.TB, name string) {
+	if name == "Python" {
+		need.Python(t, "cbor2")
+	}
+	need.Tools(t, tools[name]...)
+}
 
 // input is a stream of all sorts, and what is to be left of it with the arguments test-
 // and internal. before are the filters that it has passed.
@@ -131,7 +127,7 @@ func TestFilters(t *testing.T) {
 	want := frames(t, expect)
 	for name, line := range filters(t) {
 		t.Run(name, func(t *testing.T) {
-			need(t, tools[name]...)
+			has(t, name)
 			filterWith := func(in []byte, args ...string) ([]byte, error) {
 				cmd := exec.Command(line[0], append(slices.Clone(line[1:]), args...)...)
 				var out, stderr bytes.Buffer

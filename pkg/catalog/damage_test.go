@@ -27,6 +27,7 @@ import (
 	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/sign"
 	"github.com/kbkio/kbk/pkg/store"
+	"github.com/kbkio/kbk/test/need"
 )
 
 // store1 stores offsets [from, next) of t/0 by a run of its own, with cfg's remote and keys.
@@ -262,6 +263,7 @@ func TestOldBackupGetsAnID(t *testing.T) {
 // signingKey makes a key for tests.
 func signingKey(t *testing.T) *sign.Key {
 	t.Helper()
+	need.Tools(t, "ssh-keygen")
 	file := filepath.Join(t.TempDir(), "key")
 	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file).CombinedOutput(); err != nil {
 		t.Fatalf("ssh-keygen: %v\n%s", err, out)

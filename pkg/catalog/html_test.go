@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/test/need"
 )
 
 // timelines is the page of a backup with a hole, a loss, restore points, and names that
@@ -104,13 +105,8 @@ func TestPage(t *testing.T) {
 
 // TestPageInBrowser has the page drawn by a real browser, and looks at the colours.
 func TestPageInBrowser(t *testing.T) {
-	browser, err := exec.LookPath("chromium")
-	if err != nil && os.Getenv("CI") != "" {
-		t.Fatal("chromium is not here")
-	}
-	if err != nil {
-		t.Skip("chromium is not here: .ci/run installs it")
-	}
+	const browser = "chromium"
+	need.Tools(t, browser)
 	dir := t.TempDir()
 	file, shot := filepath.Join(dir, "page.html"), filepath.Join(dir, "page.png")
 	if keep := os.Getenv("KBK_SCREENSHOT"); keep != "" {

@@ -18,6 +18,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/groups"
+	"github.com/kbkio/kbk/test/need"
 )
 
 func (w *world) apply(in io.Reader, undo string, more ...func(*ApplyConfig)) (out bytes.Buffer, err error) {
@@ -268,7 +269,7 @@ func TestApplyFull(t *testing.T) {
 	w.produce("t", 0, "abc")
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		t.Skip("NOT TESTED: there is no /dev/full")
+		need.Missing(t, "/dev/full")
 	}
 	defer full.Close()
 	undo := filepath.Join(t.TempDir(), "undo")

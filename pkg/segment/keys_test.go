@@ -19,6 +19,7 @@ import (
 	"filippo.io/age/plugin"
 
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/test/need"
 )
 
 // TestMain makes this program a plugin of age, when it is run under the name of one.
@@ -102,6 +103,7 @@ func locked(t testing.TB, words, content string, armored bool) string {
 // TestKeys encrypts to, and opens with, all that flags may name; some of it by way of
 // other keys that do not fit, as when keys are rotated.
 func TestKeys(t *testing.T) {
+	need.Tools(t, "ssh-keygen")
 	dir := t.TempDir()
 	self, err := os.Executable()
 	ok(t, err)
@@ -220,6 +222,7 @@ func refused(t *testing.T, err error, want, secret string) {
 
 // TestUnsupportedSSHKey leaves out, and tells of, what age cannot encrypt to.
 func TestUnsupportedSSHKey(t *testing.T) {
+	need.Tools(t, "ssh-keygen")
 	path := filepath.Join(t.TempDir(), "id")
 	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", path).CombinedOutput(); err != nil {
 		t.Fatalf("ssh-keygen: %v %s", err, out)

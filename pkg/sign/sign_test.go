@@ -10,11 +10,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kbkio/kbk/test/need"
 )
 
 // keygen runs the real ssh-keygen in dir.
 func keygen(t *testing.T, dir, stdin string, args ...string) (string, error) {
 	t.Helper()
+	need.Tools(t, "ssh-keygen")
 	cmd := exec.Command("ssh-keygen", args...)
 	cmd.Dir, cmd.Stdin = dir, strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
@@ -235,6 +238,7 @@ func TestLoadKey(t *testing.T) {
 
 // TestAgent signs with keys that only a real ssh-agent can open.
 func TestAgent(t *testing.T) {
+	need.Tools(t, "ssh-agent", "ssh-add")
 	dir := t.TempDir()
 	file := newKey(t, dir, "key", "", "-t", "ed25519")
 	rsa := newKey(t, dir, "rsa", "", "-t", "rsa", "-b", "3072")

@@ -21,6 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	kafkatest "github.com/kbkio/kbk/test/kafka"
+	"github.com/kbkio/kbk/test/need"
 )
 
 var (
@@ -79,6 +80,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = need.UsePython(t, "cbor2") // a script that needs it looks
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -99,15 +101,11 @@ func TestScripts(t *testing.T) {
 			return consumerGroups(env.WorkDir)
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond != "filters" {
+			tools, ok := strings.CutPrefix(cond, "need:")
+			if !ok {
 				return false, fmt.Errorf("condition %s?", cond)
 			}
-			for _, tool := range []string{"node", "cc", "jq"} {
-				if _, err := exec.LookPath(tool); err != nil {
-					return os.Getenv("CI") != "", nil // there it fails
-				}
-			}
-			return os.Getenv("CI") != "" || exec.Command("python3", "-c", "import cbor2").Run() == nil, nil
+			return need.Have(strings.Split(tools, ",")...), nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"seed":   cmdSeed,
@@ -124,6 +122,7 @@ func TestScripts(t *testing.T) {
 			"exact":  cmdExact,
 			"bounds": cmdBounds,
 			"header": cmdHeader,
+			"json":   cmdJSON,
 
 			"commit":    cmdCommit,
 			"committed": cmdCommitted,

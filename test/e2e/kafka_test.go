@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -26,6 +25,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/test/need"
 )
 
 const patience = 2 * time.Minute
@@ -568,7 +568,7 @@ func cmdUnzstd(ts *testscript.TestScript, neg bool, args []string) {
 	if len(files) != 1 {
 		ts.Fatalf("%d files are like %s", len(files), args[0])
 	}
-	if _, err := exec.LookPath("zstd"); err == nil {
+	if need.Have("zstd") {
 		check(ts, ts.Exec("zstd", "-d", "-q", "-o", ts.MkAbs(args[1]), files[0]))
 		return
 	}

@@ -45,21 +45,44 @@ func absent(names []string) (missing []string) {
 	return missing
 }
 
+// Have says whether all are there, for scripts: programs, and python3/MODULE for a module.
+// With CI set it says so in any case, and what needs them fails.
+func Have(names ...string) bool {
+	if os.Getenv("CI") != "" {
+		return true
+	}
+	for _, name := range names {
+		if module, ok := strings.CutPrefix(name, "python3/"); ok {
+			if exec.Command("python3", "-c", "import "+module).Run() != nil {
+				return false
+			}
+		} else if len(absent([]string{name})) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // packages are the Python packages that tests use, by module.
-var packages = map[string]string{"cbor2": "cbor2==5.7.0", "snappy": "python-snappy==0.7.3"}
+var packages = map[string]string{"cbor2": "cbor2==6.3.0", "snappy": "python-snappy==0.7.3"}
 
 // Python puts a python3 that has a module first on the PATH of the process, and skips the
 // test where there is none. A module that is not installed is, in a venv in the build folder.
 func Python(t testing.TB, module string) {
 	t.Helper()
 	Tools(t, "python3")
-	dir, err := python(module)
-	if err != nil {
+	if err := UsePython(t, module); err != nil {
 		Missing(t, "python3 with %s: %v", module, err)
 	}
-	if dir != "" && !strings.HasPrefix(os.Getenv("PATH"), dir) {
+}
+
+// UsePython does the same where the test can do without.
+func UsePython(t testing.TB, module string) error {
+	dir, err := python(module)
+	if err == nil && dir != "" {
 		t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	}
+	return err
 }
 
 // python returns the folder of a python3 with a module, "" for the one on the PATH.
@@ -90,7 +113,7 @@ func python(module string) (string, error) {
 	}
 	for _, args := range [][]string{
 		{"python3", "-m", "venv", venv},
-		{filepath.Join(bin, "python3"), "-m", "pip", "install", "-q", "--disable-pip-version-check", packages[module]},
+		{filepath.Join(bin, "python3"), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries", "1", packages[module]},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("%s: %w: %s", strings.Join(args[1:], " "), err, firstLine(out))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	kafkatest "github.com/kbkio/kbk/test/kafka"
+	"github.com/kbkio/kbk/test/need"
 )
 
 const realm = "KBK.TEST"
@@ -25,14 +26,7 @@ func startKDC(t *testing.T) *kdc {
 	t.Helper()
 	path := os.Getenv("PATH") + ":/usr/sbin:/sbin"
 	t.Setenv("PATH", path)
-	for _, tool := range []string{"krb5kdc", "kdb5_util", "kadmin.local", "kinit"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("CI") != "" {
-				t.Fatalf("%s is missing: install krb5-kdc, krb5-admin-server and krb5-user", tool)
-			}
-			t.Skipf("NOT TESTED: Kerberos, as %s is missing: install krb5-kdc, krb5-admin-server and krb5-user", tool)
-		}
-	}
+	need.Tools(t, "krb5kdc", "kdb5_util", "kadmin.local", "kinit")
 	k := &kdc{t.TempDir()}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

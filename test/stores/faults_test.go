@@ -19,6 +19,7 @@ import (
 	"github.com/rclone/rclone/fs/rc"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/test/need"
 )
 
 func s3At(endpoint string, more ...string) string {
@@ -142,6 +143,7 @@ var full = regexp.MustCompile(`(no space left on device|file too big for remaini
 
 // TestDiskFull fills a file system of 1 MiB.
 func TestDiskFull(t *testing.T) {
+	need.Tools(t, "unshare", "mount")
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "segments"), segments(t), 0o600))
 	flags := "-m"
@@ -156,7 +158,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	must(t, os.Mkdir(filepath.Join(dir, "small"), 0o700))
 	if out, err := inNamespace("mount -t tmpfs -o size=1m none small"); err != nil {
-		t.Skipf("NOT TESTED: no right to mount a small file system: %s", out)
+		need.Missing(t, "the right to mount a small file system: %s", out)
 	}
 	out, err := inNamespace(`mount -t tmpfs -o size=1m none small || exit
 kbk-push --checkpoint-segments 2 small/backup < segments > receipts

@@ -16,10 +16,12 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/receipt"
+	"github.com/kbkio/kbk/test/need"
 )
 
 func newKey(t *testing.T, dir string, args ...string) string {
 	t.Helper()
+	need.Tools(t, "ssh-keygen")
 	key := filepath.Join(dir, "key")
 	args = append([]string{"-q", "-t", "ed25519", "-C", "backup", "-f", key, "-N"}, append(args, "")[0])
 	out, err := exec.Command("ssh-keygen", args...).CombinedOutput()

@@ -21,6 +21,8 @@ import (
 	_ "github.com/rclone/rclone/cmd/serve/s3"
 	_ "github.com/rclone/rclone/cmd/serve/sftp"
 	_ "github.com/rclone/rclone/cmd/serve/webdav"
+
+	"github.com/kbkio/kbk/test/need"
 )
 
 // The credentials of every server. The secret must never be in what a command prints.
@@ -58,10 +60,7 @@ func server(t *testing.T, name string) string {
 		had[name] = err
 	}
 	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s cannot be had: %v", name, err)
-		}
-		t.Skipf("NOT TESTED: %s cannot be had: %v", name, err)
+		need.Missing(t, "%s cannot be had: %v", name, err)
 	}
 	path, err := filepath.Abs(program(name))
 	if err != nil {
