@@ -53,25 +53,7 @@ func (q *question) ask(ctx context.Context, cl *kgo.Client) (facts, error) {
 		failed = f.epochs.err()
 	}
 	if q.local && failed == nil {
-		f.local, failed = q.localStart(ctx, cl, f.start)
+		f.local, failed = kafka.LocalStart(ctx, cl, q.topic, q.num, f.start)
 	}
 	return f, failed
-}
-
-// localStart returns the first offset on the leader's own disk, -1 where nothing tells.
-func (q *question) localStart(ctx context.Context, cl *kgo.Client, start int64) (int64, error) {
-	o := kafka.ListOffsets(ctx, cl, map[string][]int32{q.topic: {q.num}}, kafka.LocalStartOffset, false).Of(q.topic, q.num)
-	if o.Err == nil || kafka.Transient(o.Err) {
-		return o.Offset, o.Err
-	}
-	// A broker that does not know the question may yet have tiered storage, as some
-	// distributions had it before Apache Kafka: then the topic's config says so.
-	configs, failed, err := kafka.TopicConfigs(ctx, cl, []string{q.topic})
-	if err != nil || failed[q.topic] != nil {
-		return -1, ctx.Err()
-	}
-	if tiered := configs[q.topic]["remote.storage.enable"]; tiered != "" && tiered != "false" {
-		return -1, nil
-	}
-	return start, nil
 }

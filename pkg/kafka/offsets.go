@@ -99,6 +99,26 @@ func ListOffsets(ctx context.Context, cl *kgo.Client, partitions map[string][]in
 	return out
 }
 
+// LocalStart returns the first offset of a partition that its leader has on its own disk,
+// where nothing is in remote storage the start, and -1 where nothing tells. Above it, an
+// answer without records means that there are none.
+func LocalStart(ctx context.Context, cl *kgo.Client, topic string, num int32, start int64) (int64, error) {
+	o := ListOffsets(ctx, cl, map[string][]int32{topic: {num}}, LocalStartOffset, false).Of(topic, num)
+	if o.Err == nil || Transient(o.Err) {
+		return o.Offset, o.Err
+	}
+	// A broker that does not know the question may yet have tiered storage, as some
+	// distributions had it before Apache Kafka: then the topic's config says so.
+	configs, failed, err := TopicConfigs(ctx, cl, []string{topic})
+	if err != nil || failed[topic] != nil {
+		return -1, ctx.Err()
+	}
+	if tiered := configs[topic]["remote.storage.enable"]; tiered != "" && tiered != "false" {
+		return -1, nil
+	}
+	return start, nil
+}
+
 // An EpochEnd is where a leader epoch ends on a partition's leader (KIP-320): Epoch is
 // the highest one there that is not above the one asked for, and End the offset where it
 // ends. Both are -1 where the leader does not know.

@@ -34,8 +34,9 @@ const (
 
 // A reader reads committed records from known offsets on.
 type reader struct {
-	cl  *kgo.Client
-	adm *kadm.Client
+	cl      *kgo.Client
+	adm     *kadm.Client
+	timeout time.Duration // without progress
 
 	mu     sync.Mutex
 	topics kadm.TopicDetails
@@ -43,7 +44,7 @@ type reader struct {
 
 // newReader returns a reader of topics, those that do not exist left out.
 func newReader(ctx context.Context, cl *kgo.Client, topics []string) (*reader, error) {
-	r := &reader{cl: cl, adm: kadm.NewClient(cl), topics: make(kadm.TopicDetails)}
+	r := &reader{cl: cl, adm: kadm.NewClient(cl), timeout: readTimeout, topics: make(kadm.TopicDetails)}
 	return r, r.look(ctx, topics)
 }
 
@@ -128,7 +129,7 @@ func (r *reader) each(ctx context.Context, p place, from, to int64, bytes int32,
 	var trouble error
 	for empty, moved := 0, time.Now(); from < to && empty < confirmEmpty; {
 		if trouble != nil {
-			if time.Since(moved) > readTimeout {
+			if time.Since(moved) > r.timeout {
 				return fmt.Errorf("read %s at offset %d: %w", p, from, trouble)
 			}
 			select {
@@ -162,10 +163,31 @@ func (r *reader) each(ctx context.Context, p place, from, to int64, bytes int32,
 		if next > from {
 			from, empty, moved = next, 0, time.Now()
 		} else if rp.LastStableOffset >= to {
-			empty++ // compaction took the rest, where a broker keeps saying so
+			// Compaction took the rest, where a broker keeps saying so, and has it not in
+			// remote storage.
+			if empty++; empty == confirmEmpty {
+				if trouble = r.remote(ctx, p, from); trouble != nil {
+					empty = 0
+				}
+			}
 		} else {
 			trouble = errors.New("the broker sends nothing")
 		}
+	}
+	return nil
+}
+
+// remote returns an error where a partition may have an offset in remote storage, from
+// which a broker answers empty while it waits.
+func (r *reader) remote(ctx context.Context, p place, offset int64) error {
+	local, err := kafka.LocalStart(ctx, r.cl, p.topic, p.num, offset)
+	switch {
+	case err != nil:
+		return err
+	case local < 0:
+		return errors.New("the broker answers without records, and does not say whether they are in remote storage")
+	case local > offset:
+		return errors.New("the broker answers without records, which are in remote storage")
 	}
 	return nil
 }

@@ -230,3 +230,62 @@ func TestSnapshotShare(t *testing.T) {
 	_, err = w.snapshot(func(c *SnapshotConfig) { c.ExcludeGroups = []string{"shared"} })
 	ok(t, err)
 }
+
+// TestRemoteIsNotTheEnd gets no record from a broker that has them in remote storage, and
+// then from one that has none any more.
+func TestRemoteIsNotTheEnd(t *testing.T) {
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for range 3 {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Value: []byte("v")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := newReader(t.Context(), cl, []string{"t"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.timeout = 500 * time.Millisecond
+	fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		fake.KeepControl()
+		resp := req.ResponseKind().(*kmsg.FetchResponse)
+		rt, rp := kmsg.NewFetchResponseTopic(), kmsg.NewFetchResponseTopicPartition()
+		rt.Topic, rt.TopicID = req.(*kmsg.FetchRequest).Topics[0].Topic, req.(*kmsg.FetchRequest).Topics[0].TopicID
+		rp.HighWatermark, rp.LastStableOffset = 3, 3
+		rt.Partitions = append(rt.Partitions, rp)
+		resp.Topics = append(resp.Topics, rt)
+		return resp, nil, true
+	})
+	var local int64
+	fake.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		fake.KeepControl()
+		asked := req.(*kmsg.ListOffsetsRequest)
+		if asked.Topics[0].Partitions[0].Timestamp != kafka.LocalStartOffset {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+		rt, rp := kmsg.NewListOffsetsResponseTopic(), kmsg.NewListOffsetsResponseTopicPartition()
+		rt.Topic, rp.Offset = "t", local
+		rt.Partitions = append(rt.Partitions, rp)
+		resp.Topics = append(resp.Topics, rt)
+		return resp, nil, true
+	})
+	p := place{"t", 0}
+	for _, local = range []int64{2, -1} {
+		if _, unread := r.peek(t.Context(), map[place][]int64{p: {1}}); unread[p] == nil || !strings.Contains(unread[p].Error(), "remote storage") {
+			t.Errorf("local from %d: %v", local, unread)
+		}
+	}
+	local = 1
+	if found, unread := r.peek(t.Context(), map[place][]int64{p: {1}}); len(unread) > 0 || len(found[p]) > 0 {
+		t.Errorf("compacted away: %v, %v", found, unread)
+	}
+}
