@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -119,7 +120,7 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 
 // ofLog says what reading the log has shown.
 func (v *verifier) ofLog(log *store.Log) {
-	for _, d := range log.Damage {
+	for _, d := range slices.Concat(log.Damage, log.Doubts) {
 		v.found(string(d.Kind), d.Name, "%v", d.Err)
 	}
 	for _, name := range log.Mended {
@@ -129,7 +130,7 @@ func (v *verifier) ofLog(log *store.Log) {
 	if log.Unsealed > 0 {
 		v.env.Log.Info(command.Count(int64(log.Unsealed), "file") + " of the log, of an earlier version, without a checksum of their own; kbk-catalog compact replaces them")
 	}
-	log.Damage, log.Mended = nil, nil
+	log.Damage, log.Doubts, log.Mended = nil, nil, nil
 	log.Warn(v.env.Log)
 }
 

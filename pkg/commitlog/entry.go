@@ -206,6 +206,31 @@ func decode(id string, data []byte) (e *Entry, sha string, err error) {
 	return e, Sum(end.original), e.validate()
 }
 
+// Doubts returns what in an entry without a checksum does not fit together: no run has
+// written it like this.
+func (e *Entry) Doubts() (doubts []string) {
+	ids := make(map[string][]string) // by topic
+	for i := range e.Topics {
+		ids[e.Topics[i].Name] = append(ids[e.Topics[i].Name], e.Topics[i].ID)
+	}
+	known := func(topic, id string) bool { return len(ids[topic]) == 0 || id == "" || slices.Contains(ids[topic], id) }
+	for i := range e.Segments {
+		if s := &e.Segments[i]; !known(s.Topic, s.TopicID) {
+			doubts = append(doubts, fmt.Sprintf("a segment of %s/%d has topic id %q, which is none of the topic's", s.Topic, s.Partition, s.TopicID))
+		}
+	}
+	for i := range e.Marks {
+		m := &e.Marks[i]
+		if !known(m.Topic, m.TopicID) {
+			doubts = append(doubts, fmt.Sprintf("a mark of %s/%d has topic id %q, which is none of the topic's", m.Topic, m.Partition, m.TopicID))
+		}
+		if m.End != nil && m.Next > *m.End {
+			doubts = append(doubts, fmt.Sprintf("%s/%d was scanned to %d, and ended at %d", m.Topic, m.Partition, m.Next, *m.End))
+		}
+	}
+	return doubts
+}
+
 // Sum is the SHA-256 of data in hexadecimal.
 func Sum(data []byte) string {
 	h := sha256.Sum256(data)

@@ -327,6 +327,25 @@ func TestUnknownKeys(t *testing.T) {
 	}
 }
 
+func TestDoubts(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		e    Entry
+		want int
+	}{
+		{"sound", Entry{Topics: []Topic{{Name: "orders", ID: "t1"}}, Segments: []Segment{segment(t, "t1", 0, 0, 10)}, Marks: []Mark{{Topic: "orders", TopicID: "t1", Next: 10, End: ptr(int64(10))}}}, 0},
+		{"two incarnations", Entry{Topics: []Topic{{Name: "orders", ID: "t1"}, {Name: "orders", ID: "t2"}}, Marks: []Mark{{Topic: "orders", TopicID: "t1"}, {Topic: "orders", TopicID: "t2"}}}, 0},
+		{"not described here", Entry{Marks: []Mark{{Topic: "orders", TopicID: "t1"}}}, 0},
+		{"beyond the end", Entry{Marks: []Mark{{Topic: "orders", Next: 1600, End: ptr(int64(1400))}}}, 1},
+		{"topic id of a mark", Entry{Topics: []Topic{{Name: "orders", ID: "t1"}}, Marks: []Mark{{Topic: "orders", TopicID: "t9"}}}, 1},
+		{"topic id of a segment", Entry{Topics: []Topic{{Name: "orders", ID: "t1"}}, Segments: []Segment{segment(t, "t9", 0, 0, 10)}}, 1},
+	} {
+		if got := test.e.Doubts(); len(got) != test.want {
+			t.Errorf("%s: %q", test.name, got)
+		}
+	}
+}
+
 func TestSortFiles(t *testing.T) {
 	const id, snap = "20261120T213700.123Z-1ccff5b4-000001", "20261120T213700.123Z-1ccff5b4"
 	f := SortFiles([]string{

@@ -45,6 +45,7 @@ type Log struct {
 	Unsealed int             // files of an earlier version, which have no checksum of their own
 	Mended   []string        // files in which one bit was wrong: they were read as they were written
 	Unknown  []string        // what files say that this version does not know
+	Doubts   []Damage        // what does not fit together in a file that has no checksum; it counts all the same
 }
 
 // Warn says what is in the log's folder and was not read, or was not understood.
@@ -55,6 +56,9 @@ func (l *Log) Warn(log *slog.Logger) {
 			continue
 		}
 		log.Warn(fmt.Sprintf("left out: %s: %v", d.Name, d.Err))
+	}
+	for _, d := range l.Doubts {
+		log.Warn(fmt.Sprintf("%s: %v", d.Name, d.Err))
 	}
 	for _, name := range l.Mended {
 		log.Warn(name + " has one wrong bit; it is read as it was written: kbk-catalog repair puts it back")
@@ -453,6 +457,11 @@ func (r *logReader) fold(f *logFile) error {
 		r.log.Signed++
 	}
 	r.note(f.name, f.entry.Origin)
+	if !f.entry.Sealed {
+		for _, d := range f.entry.Doubts() {
+			r.log.Doubts = append(r.log.Doubts, Damage{Kind: DamageLog, Name: f.name, Err: fmt.Errorf("%w: %s", commitlog.ErrCorrupt, d), Whole: true})
+		}
+	}
 	r.log.Fold(f.entry, f.sha)
 	if r.opts.Entry != nil {
 		return r.opts.Entry(f.entry, f.sha)
