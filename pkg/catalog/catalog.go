@@ -243,7 +243,11 @@ func Cursor(ctx context.Context, st *store.Store, opts store.LogOptions, filtere
 	opts.Keep = noSegments
 	log, err := load(ctx, st, opts, env)
 	if errors.Is(err, errNoBackup) {
-		log, err = &store.Log{State: new(commitlog.State)}, nil
+		var has bool
+		if has, err = st.HasSegments(ctx); has {
+			env.Log.Warn(st.Name() + ": " + store.LogLost)
+		}
+		log = &store.Log{State: new(commitlog.State)}
 	}
 	if err != nil {
 		return err

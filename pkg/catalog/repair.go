@@ -29,11 +29,13 @@ func repairSpec() command.Spec {
 in a segment is read out of it, and listed anew; damaged files are kept below damaged/ in the
 backup. What is lost is a hole, which a whole run fills while Kafka has the records.`,
 		Flags: append(append([]cli.Flag{
+			&cli.BoolFlag{Name: "deep", Usage: "read all segments, too: one that is not what was stored is missing"},
+			&cli.BoolFlag{Name: "unlisted", Usage: "list objects that nothing lists, even where the log is not damaged"},
 			&cli.BoolFlag{Name: "yes", Usage: "do it"},
 			command.MaxFrameFlag(),
 		}, segment.IdentityFlags()...), signFlags()...),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
-			cfg := RepairConfig{Really: c.Bool("yes"), MaxFrame: command.SizeOf(c, "max-frame")}
+			cfg := RepairConfig{Deep: c.Bool("deep"), Unlisted: c.Bool("unlisted"), Really: c.Bool("yes"), MaxFrame: command.SizeOf(c, "max-frame")}
 			var err error
 			if cfg.Identities, err = segment.KeysOf(c).Decryption(ctx, env); err != nil {
 				return err
@@ -48,6 +50,8 @@ backup. What is lost is a hole, which a whole run fills while Kafka has the reco
 
 // RepairConfig says how to repair.
 type RepairConfig struct {
+	Deep       bool // read all segments
+	Unlisted   bool // list what nothing lists, even where the log is not damaged
 	Really     bool
 	Identities []age.Identity // of segments that are encrypted
 	MaxFrame   int64
@@ -145,9 +149,18 @@ func diagnose(ctx context.Context, st *store.Store, r *compaction.Rewrite, cfg R
 	for seg := range r.Segments() {
 		if !here[keyOf(seg.Path)] {
 			fix.missing = append(fix.missing, seg)
+			continue
+		}
+		if !cfg.Deep {
+			continue
+		}
+		if _, err := st.ReadSegment(ctx, seg); store.IsDamage(err) {
+			fix.missing = append(fix.missing, seg)
+		} else if err != nil {
+			return nil, err
 		}
 	}
-	if len(fix.aside)+len(fix.gone) == 0 && r.Entries() > 0 {
+	if len(fix.aside)+len(fix.gone) == 0 && r.Entries() > 0 && !cfg.Unlisted {
 		return fix, nil // what is not listed is what a killed run left behind, or one that is under way
 	}
 	slices.Sort(unlisted)
@@ -232,7 +245,7 @@ func (f *repair) print(out io.Writer) error {
 		fmt.Fprintf(&b, "list: %s: %s, offsets %d to %d of topic id %q\n", s.Path, command.Count(s.Records, "record"), s.From, s.Next-1, s.TopicID)
 	}
 	for i := range f.missing {
-		fmt.Fprintf(&b, "forget: %s: it is not there, or has another size\n", f.missing[i].Path)
+		fmt.Fprintf(&b, "forget: %s: it is not there, or is not what was stored\n", f.missing[i].Path)
 	}
 	for _, p := range f.opaque {
 		fmt.Fprintf(&b, "leave alone: %s: %s\n", p.What, printable(p.Why))

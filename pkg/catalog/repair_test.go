@@ -3,6 +3,8 @@ package catalog
 import (
 	"bytes"
 	"errors"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,6 +84,8 @@ func TestRepair(t *testing.T) {
 		"the log": {func(t *testing.T, dir string, _ []string) { ok(t, os.RemoveAll(filepath.Join(dir, "log"))) }, command.OK, []string{"list:", "list:", "list:"}, 0, ""},
 		"a segment gone": {func(t *testing.T, dir string, _ []string) { ok(t, os.Remove(glob(t, dir, "topics/t/*/*")[1])) }, command.Loss,
 			[]string{"forget: topics/"}, 3, "id/0 [[0 100] [200 300]]"},
+		"a segment altered": {func(t *testing.T, dir string, _ []string) { flip(t, glob(t, dir, "topics/t/*/*")[1]) }, command.Loss,
+			[]string{"forget: topics/"}, 3, "id/0 [[0 100] [200 300]]"},
 		"an entry and its segment": {func(t *testing.T, dir string, e []string) {
 			garble(t, e[1])
 			garble(t, glob(t, dir, "topics/t/*/*")[1])
@@ -91,7 +95,7 @@ func TestRepair(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, entries := threeRuns(t)
 			c.damage(t, dir, entries)
-			said, status := fix(t, dir, RepairConfig{})
+			said, status := fix(t, dir, RepairConfig{Deep: name == "a segment altered"})
 			lines := strings.Split(strings.TrimSuffix(said, "\n"), "\n")
 			if said == "" {
 				lines = nil
@@ -125,6 +129,38 @@ func TestRepair(t *testing.T) {
 				t.Errorf("after a whole run verify says %q", p)
 			}
 		})
+	}
+}
+
+// TestRepairUnlisted loses the entry that was written last, which no file of the log tells.
+func TestRepairUnlisted(t *testing.T) {
+	dir, entries := threeRuns(t)
+	ok(t, os.Remove(entries[2]))
+	if said, status := fix(t, dir, RepairConfig{}); said != "" || status != command.OK {
+		t.Errorf("status %d, it says %s", status, said)
+	}
+	if said, status := fix(t, dir, RepairConfig{Unlisted: true}); strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "list: topics/") || status != command.OK {
+		t.Errorf("status %d, it says %s", status, said)
+	}
+	if got, _ := restored(t, pull.Config{Remote: dir}, nil); !slices.Equal(got, []string{"id/0 [[0 300]]"}) {
+		t.Errorf("restored %q", got)
+	}
+}
+
+// TestLogLost has what begins anew say that there are segments without a log.
+func TestLogLost(t *testing.T) {
+	dir, _ := threeRuns(t)
+	ok(t, os.RemoveAll(filepath.Join(dir, "log")))
+	var said bytes.Buffer
+	e := &command.Env{Name: "test", Log: slog.New(slog.NewTextHandler(&said, nil))}
+	ok(t, Cursor(t.Context(), open(t, dir), store.LogOptions{}, false, e, io.Discard))
+	if !strings.Contains(said.String(), "no log that lists them") {
+		t.Errorf("it says %q", said.String())
+	}
+	said.Reset()
+	ok(t, Cursor(t.Context(), open(t, t.TempDir()), store.LogOptions{}, false, e, io.Discard))
+	if said.Len() > 0 {
+		t.Errorf("of no backup it says %q", said.String())
 	}
 }
 

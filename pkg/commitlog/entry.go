@@ -213,7 +213,9 @@ func (e *Entry) Doubts() (doubts []string) {
 	for i := range e.Topics {
 		ids[e.Topics[i].Name] = append(ids[e.Topics[i].Name], e.Topics[i].ID)
 	}
-	known := func(topic, id string) bool { return len(ids[topic]) == 0 || id == "" || slices.Contains(ids[topic], id) }
+	known := func(topic, id string) bool {
+		return len(ids[topic]) == 0 || id == "" || slices.Contains(ids[topic], id)
+	}
 	for i := range e.Segments {
 		if s := &e.Segments[i]; !known(s.Topic, s.TopicID) {
 			doubts = append(doubts, fmt.Sprintf("a segment of %s/%d has topic id %q, which is none of the topic's", s.Topic, s.Partition, s.TopicID))

@@ -231,6 +231,13 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		return err
 	}
 	backup.Warn(env.Log)
+	if backup.Entries() == 0 {
+		if has, err := st.HasSegments(ctx); err != nil {
+			return err
+		} else if has {
+			env.Log.Warn(st.Name() + ": " + store.LogLost)
+		}
+	}
 	state := backup.State
 	p := &pusher{
 		cfg: cfg, store: st, log: env.Log, state: state, receipts: receipts,

@@ -210,6 +210,19 @@ func (s *Store) List(ctx context.Context, dir string, each func(path string, siz
 	return g.Wait()
 }
 
+// HasSegments tells whether there are any segments, whether a log lists them or not.
+func (s *Store) HasSegments(ctx context.Context) (bool, error) {
+	errFound := errors.New("found")
+	err := s.List(ctx, commitlog.TopicsDir, func(string, int64) error { return errFound })
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, err
+}
+
+// LogLost is what to say of segments without a log.
+const LogLost = "there are segments, and no log that lists them: a run was killed before its first log entry, or the log was lost; then run kbk-catalog repair first"
+
 // Backups calls each for the folders at dir and below, to a depth, that hold a backup's
 // log. It does not look for backups in backups.
 func (s *Store) Backups(ctx context.Context, dir string, depth int, each func(dir string) error) (err error) {
