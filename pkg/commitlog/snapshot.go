@@ -332,10 +332,10 @@ func (s *State) Folded(id string) bool {
 }
 
 // InLog tells whether the state has the entry with this id from the log itself, and not
-// from a snapshot.
+// from a snapshot, and has not skipped it.
 func (s *State) InLog(id string) bool {
 	run, seq, ok := splitID(id)
-	return ok && seq > s.heads[run] && seq <= s.runs[run].seq
+	return ok && seq > s.heads[run] && seq <= s.runs[run].seq && !s.skipped[id]
 }
 
 // Snapshots returns the ids of the snapshots that the state was made from.

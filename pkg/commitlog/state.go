@@ -24,6 +24,7 @@ type State struct {
 	source    Source
 	snapshots []string // ids of those it was made from
 	lineage   lineage
+	skipped   map[string]bool // ids of entries in the log that are not part of the state
 
 	runs    map[string]link
 	parts   map[partitionKey]*partition
@@ -120,6 +121,10 @@ func (s *State) Skip(id string) {
 	if run, seq, ok := splitID(id); ok && seq > s.runs[run].seq {
 		s.init()
 		s.runs[run] = link{seq: seq, id: id, skipped: true}
+		if s.skipped == nil {
+			s.skipped = make(map[string]bool)
+		}
+		s.skipped[id] = true
 	}
 }
 

@@ -12,12 +12,16 @@ import (
 
 // EachMoment calls each for the moments of all restore points of state, those of one run in
 // their order. Where the log was compacted since state was read it fails with an error of
-// [IsDamage]. damaged is told what is wrong with an entry; if it returns nil, the points
-// that the run came to from there on are left out.
+// [IsDamage]. damaged is told what is wrong with a file; if it returns nil, the points that
+// it has, or that the run of an entry came to from there on, are left out.
 func (s *Store) EachMoment(ctx context.Context, state *commitlog.State, damaged func(error) error, each func(*commitlog.Moment) error) (err error) {
 	files, open := state.Moments()
 	for _, f := range files {
-		if err := s.ReadFile(ctx, f, func(r io.Reader) error { return commitlog.ReadMoments(r, each) }); err != nil {
+		err := s.ReadFile(ctx, f, func(r io.Reader) error { return commitlog.ReadMoments(r, each) })
+		if IsDamage(err) {
+			err = damaged(err)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -29,6 +33,9 @@ func (s *Store) EachMoment(ctx context.Context, state *commitlog.State, damaged 
 				return nil
 			})
 		})
+		if IsDamage(err) {
+			err = damaged(err)
+		}
 		if err != nil {
 			return err
 		}
