@@ -196,7 +196,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 			return err
 		}
 	}
-	r := &reader{backup: b, cfg: cfg, env: env, w: w, parts: make([]*part, len(sel.plans))}
+	r := &reader{backup: b, freed: make(chan []byte, 1), cfg: cfg, env: env, w: w, parts: make([]*part, len(sel.plans))}
 	for i := range sel.plans {
 		r.parts[i] = newPart(&sel.plans[i])
 		r.total += sel.plans[i].Size()

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"math"
 	"slices"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -25,8 +24,8 @@ type reader struct {
 	env   *command.Env
 	w     *format.Writer
 	parts []*part
-	total int64     // bytes to download
-	freed sync.Pool // of *[]byte: the memory of segments that were written
+	total int64       // bytes to download
+	freed chan []byte // the memory of a segment that was written, for the next
 
 	// What was written. To be read when run has returned.
 	segments, records, size int64
@@ -114,7 +113,11 @@ func (r *reader) run(ctx context.Context) error {
 				}
 			}
 			if s.data != nil {
-				r.freed.Put(&s.data)
+				select {
+				case r.freed <- s.data:
+				default: // one that waits is enough: it is not in --memory
+				}
+				s.data = nil
 			}
 			room.Release(s.weight)
 			bar.Set(r.size)
@@ -130,11 +133,14 @@ func (r *reader) run(ctx context.Context) error {
 // buffer returns memory for a segment of this size, or nil where there is none that was
 // used before and is not far too large.
 func (r *reader) buffer(size int64) []byte {
-	b, _ := r.freed.Get().(*[]byte)
-	if b == nil || int64(cap(*b)) <= size || int64(cap(*b)) > 2*size+1<<20 {
-		return nil
+	select {
+	case b := <-r.freed:
+		if int64(cap(b)) > size && int64(cap(b)) <= 2*size+1<<20 {
+			return b
+		}
+	default:
 	}
-	return *b
+	return nil
 }
 
 // located is seg with the path where it really is.

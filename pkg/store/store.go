@@ -275,6 +275,9 @@ func (s *Store) ReadSegmentInto(ctx context.Context, seg commitlog.Segment, buf 
 	if size := o.Size(); size >= 0 && size != seg.Size {
 		return nil, fmt.Errorf("%w: it has %d bytes instead of %d", ErrDamaged, size, seg.Size)
 	}
+	if int64(cap(buf)) <= seg.Size && o.Size() == seg.Size { // the log and the store say the same: it can be believed
+		buf = make([]byte, 0, seg.Size+1)
+	}
 	if data, err = s.readInto(ctx, o, seg.Size, buf); err != nil {
 		return nil, err
 	}
