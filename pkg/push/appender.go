@@ -73,18 +73,24 @@ func (a *appender) joins(ctx context.Context) ([]string, error) {
 	return slices.DeleteFunc(others, func(id string) bool { return id == a.backup }), err
 }
 
-// A compactor folds the log into a snapshot when so many entries have come together.
+// compactBytes is how large the entries of a log may be together before it is compacted:
+// every run reads them. Those of a cluster of thousands of topics have a megabyte each.
+var compactBytes int64 = 16 << 20
+
+// A compactor folds the log into a snapshot when so many entries, or such large ones, have
+// come together.
 type compactor struct {
 	store   *store.Store
 	log     *slog.Logger
-	after   int // entries; 0: never
-	entries int // in the log, that no snapshot stands for
+	after   int   // entries; 0: never
+	entries int   // in the log, that no snapshot stands for
+	bytes   int64 // of them, but for those of this run
 	key     *sign.Key
 	signers sign.Signers
 }
 
 func newCompactor(cfg Config, st *store.Store, log *store.Log, to *slog.Logger) *compactor {
-	c := &compactor{store: st, log: to, after: cfg.CompactAfter, entries: log.Unfolded, key: cfg.Key, signers: cfg.Signers}
+	c := &compactor{store: st, log: to, after: cfg.CompactAfter, entries: log.Unfolded, bytes: log.Bytes, key: cfg.Key, signers: cfg.Signers}
 	if c.signers == nil && c.key != nil { // a snapshot that is signed stands for nothing that is not
 		c.signers = c.key.Signers()
 	}
@@ -94,10 +100,10 @@ func newCompactor(cfg Config, st *store.Store, log *store.Log, to *slog.Logger) 
 // entry says that there is another entry, and compacts if it is time. Whatever comes of it,
 // what the run has stored is safe.
 func (c *compactor) entry(ctx context.Context) {
-	if c.entries++; c.after == 0 || c.entries < c.after {
+	if c.entries++; c.after == 0 || c.entries < c.after && c.bytes+c.store.Appended() < compactBytes {
 		return
 	}
-	c.entries = 0 // or when as many have come again
+	c.entries, c.bytes = 0, -c.store.Appended() // or when as many have come again
 	err := c.compact(ctx)
 	switch {
 	case errors.Is(err, compaction.ErrConcurrent):

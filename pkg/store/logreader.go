@@ -41,6 +41,7 @@ type Log struct {
 	Files    commitlog.Files // as they were listed when the log was read
 	Damage   []Damage        // what was left out
 	Unfolded int             // entries that no snapshot stands for
+	Bytes    int64           // of these entries
 	Signed   int             // files with a good signature
 	Unsealed int             // files of an earlier version, which have no checksum of their own
 	Mended   []string        // files in which one bit was wrong: they were read as they were written
@@ -400,6 +401,7 @@ func (r *logReader) entries(ctx context.Context) error {
 	for f := range files {
 		<-f.done
 		r.log.Unfolded++
+		r.log.Bytes += max(r.objects[f.name].Size(), 0)
 		if err := r.fold(f); err != nil {
 			return err
 		}

@@ -88,6 +88,8 @@ type Store struct {
 	disk    disk
 	retrier *retrier
 	rate    *throttle.Limit
+
+	appended atomic.Int64 // bytes of entries
 }
 
 // opened counts the stores that are open: rclone is shut down with the last.
@@ -212,8 +214,12 @@ func (s *Store) AppendEntry(ctx context.Context, e *commitlog.Entry) (sha string
 	if err := s.append(ctx, path, s.content(data, sha)); err != nil {
 		return "", err
 	}
+	s.appended.Add(int64(len(data)))
 	return sha, s.disk.syncFolders()
 }
+
+// Appended returns how many bytes of entries were written through s.
+func (s *Store) Appended() int64 { return s.appended.Load() }
 
 // SignatureSuffix is what the name of a log entry's signature has behind the entry's.
 const SignatureSuffix = commitlog.SignatureSuffix
