@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/kbkio/kbk/pkg/command.version=$(VERSION)
 PREFIX  ?= /usr/local
 COMMANDS := $(notdir $(wildcard cmd/*))
 
-.PHONY: build demo test test-fast bench lint kafka man install clean
+.PHONY: build demo test test-fast soak bench lint kafka man install clean
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -21,6 +21,10 @@ test-fast:
 
 test: build
 	test/run.sh
+
+# What test does a few times, many times.
+soak:
+	cd test/e2e && go test -count=1 -v -timeout 30m -run TestResumeUnderQuota . -quota-kills=50
 
 bench: build
 	go test -run '^$$' -bench . -benchmem ./format ./pkg/...

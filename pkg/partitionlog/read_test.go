@@ -1,0 +1,158 @@
+package partitionlog
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+func TestBounds(t *testing.T) {
+	w := newWorld(t, 2, 10*time.Second)
+	w.write(2, 3, 4)
+	if err := w.logs.DeleteBelow(t.Context(), Partition{"t", 1}, 5); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	w.fake.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		list := req.(*kmsg.ListOffsetsRequest)
+		if n++; list.ReplicaID != -2 || n > 10 {
+			return nil, nil, false
+		}
+		// The leader has more than its followers.
+		resp := list.ResponseKind().(*kmsg.ListOffsetsResponse)
+		for _, rt := range list.Topics {
+			st := kmsg.NewListOffsetsResponseTopic()
+			st.Topic = rt.Topic
+			for _, rp := range rt.Partitions {
+				sp := kmsg.NewListOffsetsResponseTopicPartition()
+				sp.Partition, sp.Offset = rp.Partition, 99
+				st.Partitions = append(st.Partitions, sp)
+			}
+			resp.Topics = append(resp.Topics, st)
+		}
+		return resp, nil, true
+	})
+	got, err := w.logs.Bounds(t.Context(), []string{"t"})
+	if err != nil || len(got) != 2 || got[Partition{"t", 0}] != (Bounds{0, 12}) || got[Partition{"t", 1}] != (Bounds{5, 12}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if n < 10 {
+		t.Errorf("it did not wait for the followers: %d questions", n)
+	}
+	if none, err := w.logs.Bounds(t.Context(), nil); len(none) > 0 || err != nil {
+		t.Errorf("%v, %v", none, err)
+	}
+	if _, err := w.logs.Bounds(t.Context(), []string{"t", "none"}); err == nil {
+		t.Error("a topic that does not exist has bounds")
+	}
+	if got := (&behind{Partition{"t", 1}, 3, 4}).Error(); got != "the replicas of t/1 have 3 of 4 offsets" {
+		t.Error(got)
+	}
+}
+
+// TestRetries lets every kind of request fail for a moment, and then for good.
+func TestRetries(t *testing.T) {
+	p := Partition{"t", 0}
+	for key, do := range map[kmsg.Key]func(*world) error{
+		kmsg.Fetch:             func(w *world) error { _, err := w.logs.Read(t.Context(), p, 0, 1<<20, Committed); return err },
+		kmsg.ListOffsets:       func(w *world) error { _, err := w.logs.End(t.Context(), p); return err },
+		kmsg.DeleteRecords:     func(w *world) error { return w.logs.DeleteBelow(t.Context(), p, 1) },
+		kmsg.InitProducerID:    func(w *world) error { _, _, err := w.logs.ProducerID(t.Context()); return err },
+		kmsg.DescribeProducers: func(w *world) error { _, _, err := w.logs.Sequence(t.Context(), p, 1); return err },
+	} {
+		t.Run(key.Name(), func(t *testing.T) {
+			w := newWorld(t, 1, 20*time.Second)
+			w.write(1, 1, 3)
+			w.logs.topics = make(map[string]*topic) // nothing is known
+			w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Err: kerr.NotLeaderForPartition, Count: 3, Topic: topicOf(key)})
+			if key == kmsg.InitProducerID {
+				w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Err: kerr.CoordinatorLoadInProgress, Count: 3, TopLevel: true})
+			}
+			if err := do(w); err != nil {
+				t.Errorf("for a moment: %v", err)
+			}
+			w.logs.topics = make(map[string]*topic)
+			w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Err: kerr.TopicAuthorizationFailed, Count: -1, Topic: topicOf(key), TopLevel: key == kmsg.InitProducerID})
+			if err := do(w); !errors.Is(err, kerr.TopicAuthorizationFailed) {
+				t.Errorf("for good: %v", err)
+			}
+		})
+	}
+}
+
+func topicOf(key kmsg.Key) string {
+	if key == kmsg.InitProducerID {
+		return ""
+	}
+	return "t"
+}
+
+func TestRetryTimeout(t *testing.T) {
+	w := newWorld(t, 1, 300*time.Millisecond)
+	p := Partition{"t", 0}
+	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: -1})
+	if _, err := w.logs.Read(t.Context(), p, 0, 1<<20, Committed); !errors.Is(err, kerr.NotLeaderForPartition) || !strings.Contains(err.Error(), "(for 300ms)") {
+		t.Errorf("an error: %v", err)
+	}
+	w = newWorld(t, 1, 300*time.Millisecond)
+	w.fake.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) { return nil, nil, true })
+	if _, err := w.logs.Read(t.Context(), p, 0, 1<<20, Committed); err == nil || !strings.Contains(err.Error(), "no answer (for 300ms)") {
+		t.Errorf("no answer: %v", err)
+	}
+}
+
+func TestMarkers(t *testing.T) {
+	w := newWorld(t, 2, 10*time.Second)
+	p := Partition{"t", 1}
+	if err := w.logs.WriteMarkers(t.Context(), p, time.Time{}, 77, 1, 30); err != nil {
+		t.Fatal(err)
+	}
+	if end, err := w.logs.End(t.Context(), p); err != nil || end != 30 {
+		t.Errorf("the log ends at %d, %v", end, err)
+	}
+	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.WriteTxnMarkers}, Err: kerr.ClusterAuthorizationFailed})
+	if err := w.logs.WriteMarkers(t.Context(), p, time.Time{}, 77, 31, 1); !errors.Is(err, kerr.ClusterAuthorizationFailed) {
+		t.Errorf("without the right: %v", err)
+	}
+	if err := w.logs.WriteMarkers(t.Context(), Partition{"t", 9}, time.Time{}, 77, 31, 1); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("of no partition: %v", err)
+	}
+}
+
+func TestWaits(t *testing.T) {
+	now := time.Unix(1000, 0)
+	w := newWaits(nil)
+	if got := w.line(now); got != "" {
+		t.Error(got)
+	}
+	a := w.begin(Partition{"b", 1}, now)
+	if got := w.line(now.Add(4 * time.Second)); got != "" {
+		t.Error(got)
+	}
+	b := w.begin(Partition{"a", 2}, now)
+	b.because(kerr.NotLeaderForPartition)
+	if got := w.line(now.Add(6 * time.Second)); !strings.HasPrefix(got, "waiting for a/2 and 1 more, for 6s: NOT_LEADER_FOR_PARTITION") {
+		t.Error(got)
+	}
+	if got := w.line(now.Add(35 * time.Second)); got != "" {
+		t.Error(got)
+	}
+	b.end()
+	if got := w.line(now.Add(37 * time.Second)); got != "waiting for b/1, for 37s: no answer" {
+		t.Error(got)
+	}
+	a.end()
+	if got := w.line(now.Add(80 * time.Second)); got != "" || !w.said.IsZero() {
+		t.Error(got)
+	}
+	w.begin(Partition{"a producer id", -1}, now)
+	if got := w.line(now.Add(90 * time.Second)); got != "waiting for a producer id, for 1m30s: no answer" {
+		t.Error(got)
+	}
+}

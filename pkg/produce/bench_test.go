@@ -1,0 +1,51 @@
+package produce
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka"
+)
+
+// BenchmarkRun is a whole restore of 64 MiB to an embedded broker that forgets what it is
+// given. The broker's share is in it.
+func BenchmarkRun(b *testing.B) {
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer fake.Close()
+	const n = 64 << 20 / 500
+	frames := frameList{topic("t", 4)}
+	for i := range int64(n) {
+		value := fmt.Appendf(nil, `{"order":"o-%09d","customer":"c-%06d","note":"`, i, i*7919%100_000)
+		for len(value) < 490 {
+			value = fmt.Appendf(value, "shipped pending %x ", i*int64(len(value))%9973)
+		}
+		frames = append(frames, format.Record{Topic: "t", Partition: int32(i / 20_000 % 4), Offset: i, Timestamp: time.Now().UnixMilli(), Key: fmt.Appendf(nil, "o-%09d", i), Value: value[:490]})
+	}
+	in := stream(b, &format.End{}, frames...)
+	naming, err := parseNaming(nil, "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(in)))
+	for i := 0; b.Loop(); i++ {
+		naming.prefix = fmt.Sprint("run", i, ".")
+		err := Run(b.Context(), Config{
+			Kafka: kafka.Config{Brokers: fake.ListenAddrs()}, Naming: naming, CreateTopics: true, IfNotEmpty: appending,
+			Timeout: time.Minute, Memory: 128 << 20, MaxFrame: 1 << 30,
+		}, &command.Env{Log: slog.New(slog.DiscardHandler)}, bytes.NewReader(in), io.Discard)
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
