@@ -40,8 +40,11 @@ type Logs struct {
 	timeout time.Duration
 	waits   *waits
 
-	mu     sync.Mutex
-	topics map[string]*topic
+	ctx context.Context
+
+	mu      sync.Mutex
+	topics  map[string]*topic
+	markers map[int32]chan *markerJob // by broker
 }
 
 // A topic is what is known of a topic's partitions.
@@ -53,9 +56,9 @@ type topic struct {
 }
 
 // New returns the logs of the cluster that cl is connected to. What keeps a caller
-// waiting is said in log; what takes longer than timeout fails. Watching ends with ctx.
+// waiting is said in log; what takes longer than timeout fails. It ends with ctx.
 func New(ctx context.Context, cl *kgo.Client, log *slog.Logger, timeout time.Duration) *Logs {
-	g := &Logs{cl: cl, adm: kadm.NewClient(cl), timeout: timeout, waits: newWaits(log), topics: make(map[string]*topic)}
+	g := &Logs{cl: cl, adm: kadm.NewClient(cl), timeout: timeout, waits: newWaits(log), ctx: ctx, topics: make(map[string]*topic), markers: make(map[int32]chan *markerJob)}
 	go g.waits.watch(ctx)
 	return g
 }

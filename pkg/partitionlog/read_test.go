@@ -3,6 +3,7 @@ package partitionlog
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -122,6 +123,42 @@ func TestMarkers(t *testing.T) {
 	}
 	if err := w.logs.WriteMarkers(t.Context(), Partition{"t", 9}, time.Time{}, 77, 31, 1); !errors.Is(err, kerr.UnknownTopicOrPartition) {
 		t.Errorf("of no partition: %v", err)
+	}
+}
+
+// TestMarkersTogether wants markers of several partitions to share requests, and each to
+// know of its own failure.
+func TestMarkersTogether(t *testing.T) {
+	const partitions, each = 6, 10
+	w := newWorld(t, partitions, 10*time.Second)
+	requests := 0
+	w.fake.ControlKey(int16(kmsg.WriteTxnMarkers), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		requests++
+		time.Sleep(time.Millisecond)
+		return nil, nil, false
+	})
+	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.WriteTxnMarkers}, Err: kerr.NotLeaderForPartition, Topic: "t", Partitions: []int32{3}})
+	var wg sync.WaitGroup
+	failed := make([]int, partitions)
+	for num := range int32(partitions) {
+		wg.Go(func() {
+			for epoch := range int16(each) {
+				if err := w.logs.WriteMarkers(t.Context(), Partition{"t", num}, time.Time{}, 77, epoch+1, 1); err != nil {
+					failed[num]++
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for num := range int32(partitions) {
+		end, err := w.logs.End(t.Context(), Partition{"t", num})
+		if want := map[bool]int{true: 1}[num == 3]; err != nil || failed[num] != want || end != int64(each-want) {
+			t.Errorf("partition %d: %d markers, %d errors, %v", num, end, failed[num], err)
+		}
+	}
+	if requests >= partitions*each {
+		t.Errorf("%d requests for %d markers", requests, partitions*each)
 	}
 }
 

@@ -19,6 +19,10 @@ const (
 	maxFlying = 5
 	// maxRequest bounds what goes into a request, unless a single batch is larger.
 	maxRequest = 1 << 20
+	// smallRequest is a request that costs about as much as one of half its size. It waits
+	// for more as long as another is on its way, and no longer than gatherFor.
+	smallRequest = 64 << 10
+	gatherFor    = 20 * time.Millisecond
 	// ackTimeout is how long a broker may wait for its followers.
 	ackTimeout = 30 * time.Second
 )
@@ -82,6 +86,8 @@ type sender struct {
 	line      []*Log // with a batch to send
 	flying    int
 	throttled time.Time // by a quota, until then
+	sent      time.Time // the last request
+	gathering bool      // small batches wait for more
 	requests  chan *request
 }
 
@@ -208,6 +214,13 @@ func (w *Writer) sender(broker int32) *sender {
 // partitions: those that wait.
 func (w *Writer) dispatch(s *sender) {
 	for s.flying < maxFlying && len(s.line) > 0 {
+		if s.flying > 0 && time.Since(s.sent) < gatherFor && s.waiting() < smallRequest {
+			if !s.gathering {
+				s.gathering = true
+				time.AfterFunc(gatherFor, func() { w.do(func() { s.gathering = false; w.dispatch(s) }) })
+			}
+			return
+		}
 		r := &request{ProduceRequest: kmsg.NewPtrProduceRequest()}
 		r.Acks, r.TimeoutMillis = -1, int32(ackTimeout.Milliseconds())
 		size := 0
@@ -233,6 +246,7 @@ func (w *Writer) dispatch(s *sender) {
 			return
 		}
 		s.flying++
+		s.sent = time.Now()
 		s.requests <- r
 		for _, l := range r.logs {
 			if l.ready() && l.line != s {
@@ -241,6 +255,19 @@ func (w *Writer) dispatch(s *sender) {
 			}
 		}
 	}
+}
+
+// waiting is how many bytes could be sent, as far as that matters.
+func (s *sender) waiting() (n int) {
+	for _, l := range s.line {
+		if l.line == s && l.ready() {
+			n += len(l.queue[l.next].Raw)
+		}
+		if n >= smallRequest {
+			break
+		}
+	}
+	return n
 }
 
 // take counts the next batch as being on its way, and goes to the one behind it that is
