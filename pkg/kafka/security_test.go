@@ -188,6 +188,38 @@ func TestTokenClient(t *testing.T) {
 	}
 }
 
+// TestTokenEndpointAway wants an endpoint that fails to be as transient as a broker, and a
+// refusal to be final. Neither says what was sent.
+func TestTokenEndpointAway(t *testing.T) {
+	var status int
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, secret, _ := r.BasicAuth()
+		http.Error(w, secret, status)
+	}))
+	endpoint := server.URL
+	defer server.Close()
+	try := func(want bool) {
+		t.Helper()
+		s := settings{
+			"sasl.mechanism": {"OAUTHBEARER", ""}, "sasl.oauthbearer.token.endpoint.url": {endpoint, ""},
+			"sasl.oauthbearer.client.credentials.client.id": {"me", ""}, "sasl.oauthbearer.client.credentials.client.secret": {"hunter2", ""},
+		}
+		m, err := s.mechanism()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = m.Authenticate(t.Context(), "b:1")
+		if err == nil || Transient(err) != want || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("status %d: transient is %v: %v", status, Transient(err), err)
+		}
+	}
+	for status = range map[int]bool{http.StatusUnauthorized: false, http.StatusServiceUnavailable: true, http.StatusTooManyRequests: true} {
+		try(status != http.StatusUnauthorized)
+	}
+	endpoint = "http://" + nobody(t)
+	try(true)
+}
+
 // TestWatch has brokers fail and come back, by a clock of its own.
 func TestWatch(t *testing.T) {
 	var out bytes.Buffer
