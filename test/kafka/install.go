@@ -89,6 +89,15 @@ func install(ctx context.Context) (*kit, error) {
 	return k, nil
 }
 
+// JavaTool returns the path of a program that comes with the JVM, such as keytool.
+func JavaTool(name string) (string, error) {
+	java, err := findJava()
+	if err == nil {
+		java, err = filepath.EvalSymlinks(java)
+	}
+	return filepath.Join(filepath.Dir(java), name), err
+}
+
 // findJava returns the path of the JVM.
 func findJava() (string, error) {
 	name := "java"

@@ -18,6 +18,8 @@ import (
 
 	"github.com/youmark/pkcs8"
 	"software.sslmate.com/src/go-pkcs12"
+
+	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
 
 // An authority issues certificates into a folder.
@@ -134,7 +136,11 @@ func (a *authority) client(name, password string) error {
 			"-destkeystore", a.path(name + ".jks"), "-deststoretype", "JKS", "-deststorepass", password},
 		{"-importcert", "-noprompt", "-alias", "ca", "-file", a.path("ca.pem"), "-keystore", a.path("trust.jks"), "-storetype", "JKS", "-storepass", password},
 	} {
-		if out, err := exec.Command("keytool", args...).CombinedOutput(); err != nil {
+		keytool, err := kafkatest.JavaTool("keytool")
+		if err != nil {
+			return err
+		}
+		if out, err := exec.Command(keytool, args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("keytool: %w\n%s", err, out)
 		}
 	}
