@@ -179,6 +179,12 @@ func TestRetry(t *testing.T) {
 	}
 	t.Cleanup(cl.Close)
 	adm := kadm.NewClient(cl)
+	asked := 0
+	c.ControlKey(int16(kmsg.Metadata), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		asked++
+		return nil, nil, false
+	})
 	calls := 0
 	err = Retry(t.Context(), adm, time.Minute, func() error {
 		if calls++; calls < 3 {
@@ -188,6 +194,9 @@ func TestRetry(t *testing.T) {
 	})
 	if err != nil || calls != 3 {
 		t.Errorf("%d calls, %v", calls, err)
+	}
+	if asked != 2 { // or the client keeps to a coordinator that is gone
+		t.Errorf("the brokers were looked up %d times", asked)
 	}
 	for name, c := range map[string]struct {
 		patience time.Duration

@@ -32,6 +32,13 @@ func Transient(err error) bool {
 	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &network) && network.Op == "dial"
 }
 
+// Brokers looks up which brokers there are. kadm answers from what the client knows, for
+// ever, unless it is asked for what the client does not keep.
+func Brokers(ctx context.Context, adm *kadm.Client) (kadm.BrokerDetails, error) {
+	meta, err := adm.BrokerMetadata(kadm.WithAuthorizedOps(ctx))
+	return meta.Brokers, err
+}
+
 // Retry calls do until it succeeds, fails for good, or has failed for as long as patience.
 // It is for requests that franz-go gives up on sooner: those that it splits up by leader
 // or by coordinator are not repeated when that broker is gone, and the metadata for them
@@ -48,6 +55,6 @@ func Retry(ctx context.Context, adm *kadm.Client, patience time.Duration, do fun
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		_, _ = adm.BrokerMetadata(ctx) // if it fails, so will do
+		_, _ = Brokers(ctx, adm) // if it fails, so will do
 	}
 }

@@ -276,7 +276,7 @@ func explained(err error, message string) error {
 func (k *keeper) awaitHeld(ctx context.Context, change map[string]map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, configTimeout)
 	defer cancel()
-	brokers, err := k.adm.ListBrokers(ctx)
+	brokers, err := kafka.Brokers(ctx, k.adm)
 	if err != nil {
 		return fmt.Errorf("look for the brokers: %w", err)
 	}
@@ -288,12 +288,15 @@ func (k *keeper) awaitHeld(ctx context.Context, change map[string]map[string]str
 	}
 	for _, b := range brokers {
 		for {
-			answer, err := k.cl.Broker(int(b.NodeID)).RetriableRequest(ctx, req)
-			if err != nil {
-				return fmt.Errorf("ask broker %d for the configs that are held off: %w", b.NodeID, err)
-			}
-			if holds(answer.(*kmsg.DescribeConfigsResponse), change) {
+			answer, err := k.cl.Broker(int(b.NodeID)).Request(ctx, req)
+			if err == nil && holds(answer.(*kmsg.DescribeConfigsResponse), change) {
 				break
+			}
+			if err != nil && k.gone(ctx, b.NodeID) { // it has the configs before it leads a partition again
+				break
+			}
+			if err != nil && ctx.Err() == nil && !kafka.Transient(err) {
+				return fmt.Errorf("ask broker %d for the configs that are held off: %w", b.NodeID, err)
 			}
 			select {
 			case <-time.After(10 * time.Millisecond):
@@ -310,6 +313,12 @@ func (k *keeper) awaitHeld(ctx context.Context, change map[string]map[string]str
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// gone says that a broker is none of the cluster's at the moment.
+func (k *keeper) gone(ctx context.Context, id int32) bool {
+	brokers, err := kafka.Brokers(ctx, k.adm)
+	return err == nil && !slices.ContainsFunc(brokers, func(b kadm.BrokerDetail) bool { return b.NodeID == id })
 }
 
 func holds(resp *kmsg.DescribeConfigsResponse, change map[string]map[string]string) bool {
