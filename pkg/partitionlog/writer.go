@@ -10,6 +10,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
 const (
@@ -389,7 +391,7 @@ func (l *Log) answered(raw []byte, base, appendTime int64, err error) {
 		return // an earlier try of it was answered
 	case err == nil:
 		it := &l.queue[at]
-		it.done, it.base, it.appendTime = true, base, appendTime
+		it.done, it.base, it.appendTime = true, base, replaced(raw, appendTime)
 		l.pop()
 	case errors.Is(err, kerr.OutOfOrderSequenceNumber) && front, errors.Is(err, kerr.UnknownProducerID):
 		l.fail(fmt.Errorf("%w: %w", ErrSequence, err))
@@ -407,6 +409,19 @@ func (l *Log) answered(raw []byte, base, appendTime int64, err error) {
 		return
 	}
 	l.offer()
+}
+
+// replaced is the time that the broker has given to the records of a batch in place of
+// theirs, -1 where it has not. Of a batch that it had already, a broker that keeps times
+// answers with that batch's latest (UnifiedLog.append).
+func replaced(raw []byte, appendTime int64) int64 {
+	if appendTime < 0 {
+		return -1
+	}
+	if b, _, err := recordbatch.Cut(raw); err == nil && b.MaxTimestamp == appendTime {
+		return -1
+	}
+	return appendTime
 }
 
 // pop tells of the batches at the front that are acknowledged.

@@ -89,6 +89,18 @@ func (w *world) batchOf(producer int64, sequence int32, first, n int) []byte {
 	return raw
 }
 
+// TestReplaced wants the answer about a batch that the broker had already to be no sign of
+// LogAppendTime: a restore ended with status 4 when a broker hung.
+func TestReplaced(t *testing.T) {
+	w := &world{T: t}
+	raw := w.batchOf(7, 0, 0, 3) // of time 1
+	for given, want := range map[int64]int64{-1: -1, 1: -1, 1790000000000: 1790000000000} {
+		if got := replaced(raw, given); got != want {
+			t.Errorf("the broker answers with %d: %d", given, got)
+		}
+	}
+}
+
 // read returns the values of a partition's records, in order.
 func (w *world) read(p Partition) (values []string) {
 	w.Helper()
