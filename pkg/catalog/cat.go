@@ -1,10 +1,13 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"filippo.io/age"
 
@@ -49,7 +52,16 @@ func Cat(ctx context.Context, st *store.Store, cfg CatConfig, env *command.Env, 
 	if !ok {
 		return command.WithHint(fmt.Errorf("%s has no %s/%d", st.Name(), cfg.Topic, cfg.Partition), "kbk-catalog show lists what it has")
 	}
+	if ids := state.Incarnations(cfg.Topic); cfg.TopicID == "" && len(ids) > 1 {
+		env.Log.Warn(fmt.Sprintf("topic %s was deleted and created again: %s is read; --topic-id reads an older one: %s", cfg.Topic, cmp.Or(id, "the one of unknown id"), strings.Join(ids[:len(ids)-1], ", ")))
+	}
 	plan.Cut(cfg.From, cfg.To, cfg.Since, cfg.Until)
+	var filters []string // there are no marks that could say it
+	for _, f := range plan.Filtered {
+		env.Log.Warn(fmt.Sprintf("offsets %d to %d are in the backup only as %s left them", f.From, f.Next-1, strings.Join(f.Filters, ", ")))
+		filters = append(filters, f.Filters...)
+	}
+	slices.Sort(filters)
 	c := &cat{cfg: cfg, opener: segment.NewOpener(cfg.Identities, cfg.MaxFrame)}
 	if cfg.JSON {
 		c.put = printer(out)
@@ -65,7 +77,7 @@ func Cat(ctx context.Context, st *store.Store, cfg CatConfig, env *command.Env, 
 	w := format.NewWriter(out)
 	source := state.Source()
 	err = w.WriteHeader(&format.Header{
-		Content: format.ContentRecords, Window: window,
+		Content: format.ContentRecords, Window: window, Filters: slices.Compact(filters),
 		Source: &format.Source{Cluster: source.ClusterID, Tool: source.Tool, Isolation: source.Isolation},
 	})
 	if err != nil {
@@ -99,7 +111,7 @@ func (c *cat) all(ctx context.Context, st *store.Store, plan *commitlog.Plan) er
 			return err
 		}
 		err = c.opener.Open(seg.Frame(), data, func(f *format.Frame) error {
-			if f.Kind != format.KindRec || f.Offset < max(c.cfg.From, seg.DropBelow) || f.Offset >= c.cfg.To ||
+			if f.Kind != format.KindRec || f.Offset < max(c.cfg.From, seg.DropBelow) || f.Offset >= min(c.cfg.To, seg.DropFrom) ||
 				f.Timestamp < c.cfg.Since || f.Timestamp > c.cfg.Until {
 				return nil
 			}

@@ -292,6 +292,23 @@ func TestTwoJobs(t *testing.T) {
 	}
 }
 
+// TestListNamesTheNewestPoint lists backups by their manifests: of two jobs the newest point
+// does not speak of both topics, and says so.
+func TestListNamesTheNewestPoint(t *testing.T) {
+	dir := varied(t)
+	var out bytes.Buffer
+	ok(t, List(t.Context(), open(t, dir), 0, false, env(), &out))
+	if !strings.Contains(out.String(), "1970-01-01T00:00:04Z, of 1 of 2 topics") {
+		t.Errorf("listed\n%s", &out)
+	}
+	copy := copied(t, dir, false, nil)
+	out.Reset()
+	ok(t, List(t.Context(), open(t, copy), 0, false, env(), &out))
+	if !strings.Contains(out.String(), "1970-01-01T00:00:04Z, of 1 of 2 topics") {
+		t.Errorf("the copy is listed\n%s", &out)
+	}
+}
+
 // TestFilteredRuns has a masked run, a windowed one, and then a whole one: the whole one
 // stores the whole, and a restore takes it.
 func TestFilteredRuns(t *testing.T) {
@@ -402,6 +419,11 @@ func TestBranches(t *testing.T) {
 		}
 		if p := problems(t, dir, VerifyConfig{Deep: true}); p != nil {
 			t.Errorf("problems %q", p)
+		}
+		var cat bytes.Buffer
+		ok(t, Cat(t.Context(), open(t, dir), CatConfig{Topic: "a", To: 1 << 40, Since: -1 << 63, Until: 1<<63 - 1, MaxFrame: 1 << 20, JSON: true}, env(), &cat))
+		if n := strings.Count(cat.String(), "\n"); n != 7 {
+			t.Errorf("cat prints %d records:\n%s", n, &cat)
 		}
 		state, err := open(t, dir).LoadLog(t.Context())
 		ok(t, err)

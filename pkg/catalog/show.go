@@ -32,6 +32,20 @@ type Listed struct {
 	Records    int64      `json:"records,omitempty"`
 	Bytes      int64      `json:"bytes,omitempty"`
 	Points     int        `json:"points,omitempty"`
+	// NewestPoint is the last one in the log, and of how many topics it speaks.
+	NewestPoint *commitlog.ManifestPoint `json:"newest_point,omitempty"`
+}
+
+// newest describes the newest point for people.
+func (b *Listed) newest() string {
+	switch p := b.NewestPoint; {
+	case p == nil:
+		return "-"
+	case p.Topics == 0:
+		return when(p.Time)
+	default:
+		return fmt.Sprintf("%s, of %d of %s", when(p.Time), p.Topics, command.Count(int64(b.Topics), "topic"))
+	}
 }
 
 // List prints the backups in a store and the folders below it.
@@ -52,18 +66,18 @@ func List(ctx context.Context, st *store.Store, depth int, asJSON bool, env *com
 			return lines.Encode(b)
 		}
 		if n == 1 {
-			fmt.Fprintln(table, "BACKUP\tUPDATED\tTOPICS\tPARTITIONS\tRECORDS\tSIZE\tPOINTS")
+			fmt.Fprintln(table, "BACKUP\tUPDATED\tTOPICS\tPARTITIONS\tRECORDS\tSIZE\tPOINTS\tNEWEST POINT")
 		}
 		name := printable(b.Path)
 		if name == "" {
 			name = "."
 		}
 		if b.Updated == nil {
-			fmt.Fprintf(table, "%s\t-\t-\t-\t-\t-\t-\n", name)
+			fmt.Fprintf(table, "%s\t-\t-\t-\t-\t-\t-\t-\n", name)
 			return nil
 		}
-		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%s\t%s\t%d\n", name, when(b.Updated.UnixMilli()), b.Topics, b.Partitions,
-			humanize.Comma(b.Records), humanize.IBytes(uint64(b.Bytes)), b.Points)
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%s\t%s\t%d\t%s\n", name, when(b.Updated.UnixMilli()), b.Topics, b.Partitions,
+			humanize.Comma(b.Records), humanize.IBytes(uint64(b.Bytes)), b.Points, b.newest())
 		return nil
 	})
 	if err != nil {
@@ -91,7 +105,7 @@ func listed(ctx context.Context, st *store.Store, dir string) (*Listed, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.Updated, b.Points = &m.Updated, m.Points
+	b.Updated, b.Points, b.NewestPoint = &m.Updated, m.Points, m.NewestPoint
 	names := make(map[string]bool)
 	for _, t := range m.Topics {
 		names[t.Name] = true

@@ -10,14 +10,24 @@ import (
 // partition, however long the log is. Nothing that kbk does depends on it; the log
 // is the truth.
 type Manifest struct {
-	Version int             `json:"version"`
-	KBK     string          `json:"kbk"`     // says what this file is
-	Updated time.Time       `json:"updated"` // the time of the last entry
-	LastID  string          `json:"last_entry"`
-	Entries int             `json:"entries"`
-	Points  int             `json:"points"`
-	Groups  int             `json:"groups"`
-	Topics  []ManifestTopic `json:"topics"`
+	Version int       `json:"version"`
+	KBK     string    `json:"kbk"`     // says what this file is
+	Updated time.Time `json:"updated"` // the time of the last entry
+	LastID  string    `json:"last_entry"`
+	Entries int       `json:"entries"`
+	Points  int       `json:"points"`
+	// NewestPoint is the last one in the log. Topics is 0 where it is not known of how many
+	// it speaks.
+	NewestPoint *ManifestPoint  `json:"newest_point,omitempty"`
+	Groups      int             `json:"groups"`
+	Topics      []ManifestTopic `json:"topics"`
+}
+
+// A ManifestPoint is a restore point.
+type ManifestPoint struct {
+	ID     string `json:"id"`
+	Time   int64  `json:"time"` // milliseconds since the epoch
+	Topics int    `json:"topics,omitempty"`
 }
 
 // A ManifestTopic is one incarnation of a topic.
@@ -57,6 +67,9 @@ func (s *State) Manifest() *Manifest {
 		Points:  len(s.points),
 		Groups:  s.groups.count(),
 		Topics:  []ManifestTopic{},
+	}
+	if n := len(s.points); n > 0 {
+		m.NewestPoint = &ManifestPoint{s.points[n-1].Entry, s.points[n-1].Time, s.points[n-1].Topics}
 	}
 	for key, p := range s.partitions() {
 		if n := len(m.Topics); n == 0 || m.Topics[n-1].Name != key.topic || m.Topics[n-1].ID != key.id {

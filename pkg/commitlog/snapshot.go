@@ -138,6 +138,7 @@ type SnapshotPoint struct {
 	File  int    `json:"file"` // which of the snapshot's Moments has it
 
 	Without map[string][]int32 `json:"without,omitempty"`
+	Topics  int                `json:"topics,omitempty"` // that it speaks of
 }
 
 // IndexDir is where the files are that snapshots need.
@@ -244,7 +245,7 @@ func (s *State) AddSnapshot(n *Snapshot) {
 	for run, h := range n.Runs {
 		s.heads[run] = max(s.heads[run], h.Seq)
 		if h.Seq > s.runs[run].seq {
-			s.runs[run] = link{seq: h.Seq, id: h.ID, sha: h.SHA256, final: h.Final, skipped: h.SHA256 == "", filters: h.Filters}
+			s.runs[run] = link{seq: h.Seq, id: h.ID, sha: h.SHA256, final: h.Final, skipped: h.SHA256 == "", filters: h.Filters, partial: true}
 		}
 	}
 	for i := range n.Topics {
@@ -268,7 +269,7 @@ func (s *State) AddSnapshot(n *Snapshot) {
 			continue // of two snapshots that were made at the same time
 		}
 		s.points = append(s.points, RestorePoint{
-			Point: Point{Time: p.Time, Frame: p.Frame, Without: p.Without}, Entry: p.Entry, Run: p.Run, Seq: p.Seq, file: len(s.moments) + p.File,
+			Point: Point{Time: p.Time, Frame: p.Frame, Without: p.Without}, Entry: p.Entry, Run: p.Run, Seq: p.Seq, file: len(s.moments) + p.File, Topics: p.Topics,
 		})
 	}
 	s.moments = append(s.moments, n.Moments...)
@@ -545,7 +546,7 @@ func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile
 		}
 	}
 	for _, p := range s.points {
-		n.Points = append(n.Points, SnapshotPoint{p.Time, p.Entry, p.Run, p.Seq, p.Frame, p.file, p.Without})
+		n.Points = append(n.Points, SnapshotPoint{p.Time, p.Entry, p.Run, p.Seq, p.Frame, p.file, p.Without, p.Topics})
 	}
 	return n
 }

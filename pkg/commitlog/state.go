@@ -46,7 +46,9 @@ type RestorePoint struct {
 	Run   string
 	Seq   int
 	In    string // id of the entry in this log
-	file  int    // of State.moments, where its moment is, or -1
+	// Topics is how many topics the run had spoken of, 0 where that is not known.
+	Topics int
+	file   int // of State.moments, where its moment is, or -1
 }
 
 // A link is the end of a run's chain.
@@ -58,6 +60,18 @@ type link struct {
 	// skipped: it could not be read, so that its hash is not known.
 	skipped bool
 	filters []string // of an earlier version, which has them in segments alone
+	// topics that the run has spoken of, until it ends; not all of them where a snapshot
+	// stands for its beginning.
+	topics  map[string]bool
+	partial bool
+}
+
+// speak notes that a run speaks of a topic.
+func (l *link) speak(topic string) {
+	if l.topics == nil {
+		l.topics = make(map[string]bool)
+	}
+	l.topics[topic] = true
 }
 
 type partitionKey struct {
@@ -133,7 +147,21 @@ func (s *State) Fold(e *Entry, sha string) {
 	s.init()
 	was := s.runs[e.Run]
 	s.lineage.fold(e, sha, was.id)
-	s.runs[e.Run] = link{seq: e.Seq, id: e.ID, sha: sha, final: e.Final, filters: was.filters}
+	now := link{seq: e.Seq, id: e.ID, sha: sha, final: e.Final, filters: was.filters, topics: was.topics, partial: was.partial}
+	for i := range e.Segments {
+		now.speak(e.Segments[i].Topic)
+	}
+	for i := range e.Marks {
+		now.speak(e.Marks[i].Topic)
+	}
+	spoken := len(now.topics)
+	if now.partial {
+		spoken = 0
+	}
+	if e.Final {
+		now.topics = nil
+	}
+	s.runs[e.Run] = now
 	s.entries++
 	if e.ID > s.lastID { // a snapshot may have one of a clock that was ahead
 		s.lastID, s.updated = e.ID, e.Time
@@ -163,9 +191,9 @@ func (s *State) Fold(e *Entry, sha string) {
 		s.groups.add(e.Groups[i], s.currentID)
 	}
 	for _, p := range e.Points {
-		r := RestorePoint{Point: p, Entry: e.ID, Run: e.Run, Seq: e.Seq, In: e.ID, file: -1}
+		r := RestorePoint{Point: p, Entry: e.ID, Run: e.Run, Seq: e.Seq, In: e.ID, Topics: spoken, file: -1}
 		if m := p.Moment; m != nil {
-			r.Entry, r.Run, r.Seq = m.Entry, m.Run, m.Seq
+			r.Entry, r.Run, r.Seq, r.Topics = m.Entry, m.Run, m.Seq, len(m.Topics)
 			r.Moment = nil // there may be many, and they are large: whoever needs one reads the entry again
 		}
 		s.points = append(s.points, r)
