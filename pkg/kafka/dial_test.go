@@ -185,6 +185,10 @@ func TestRetry(t *testing.T) {
 		asked++
 		return nil, nil, false
 	})
+	if _, err := cl.Broker(99).Request(t.Context(), kmsg.NewPtrDescribeClusterRequest()); !Transient(err) {
+		t.Errorf("a broker that is gone: %v", err)
+	}
+	asked = 0
 	calls := 0
 	err = Retry(t.Context(), adm, time.Minute, func() error {
 		if calls++; calls < 3 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -21,6 +22,10 @@ const (
 	retryMax = time.Second
 )
 
+// unknownBroker is franz-go's error of a broker that was in the metadata a moment ago. It
+// has no name outside of franz-go.
+const unknownBroker = "unknown broker"
+
 // Transient says whether a request that failed with err may succeed in a moment: a
 // broker is away, or says so itself. franz-go's own [kgo.IsRetryableBrokerErr] leaves out
 // refused connections.
@@ -29,6 +34,9 @@ func Transient(err error) bool {
 		return false
 	}
 	var network *net.OpError
+	if err != nil && strings.Contains(err.Error(), unknownBroker) {
+		return true
+	}
 	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &network) && network.Op == "dial"
 }
 
