@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
@@ -39,7 +41,14 @@ func cmdCommit(ts *testscript.TestScript, neg bool, args []string) {
 		check(ts, err)
 		set.Add(o)
 	}
-	check(ts, kadm.NewClient(cl).CommitAllOffsets(context.Background(), args[0], set))
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		err = kadm.NewClient(cl).CommitAllOffsets(context.Background(), args[0], set)
+		// The coordinator hears of a new topic a moment later.
+		if !errors.Is(err, kerr.UnknownTopicOrPartition) || time.Now().After(end) {
+			break
+		}
+	}
+	check(ts, err)
 }
 
 // cmdCommitted prints what a group has committed, in order.
