@@ -37,6 +37,9 @@ func open(ctx context.Context, cfg Config, log *slog.Logger) (b *backup, err err
 		return nil, command.WithStatus(command.Usage, err)
 	}
 	if file, dir, ok := looseFile(cfg.Remote); ok {
+		if cfg.Signers != nil {
+			return nil, unsigned(cfg.Remote)
+		}
 		if b.store, err = store.Open(ctx, dir); err != nil {
 			return nil, err
 		}
@@ -52,9 +55,16 @@ func open(ctx context.Context, cfg Config, log *slog.Logger) (b *backup, err err
 		err = command.WithHint(command.WithStatus(command.Corrupt, err), "kbk-catalog verify shows all that is wrong, kbk-catalog repair what can be done; --skip-damaged goes on without it")
 	}
 	if err == nil && b.state.Entries() == 0 && len(b.damage) == 0 {
-		err = b.looseFolder(ctx)
+		if err = b.looseFolder(ctx); err == nil && cfg.Signers != nil {
+			err = unsigned(b.store.Name())
+		}
 	}
 	return b, b.orClose(err)
+}
+
+// unsigned is the error for segments without a log, where signatures are asked for.
+func unsigned(remote string) error {
+	return command.WithStatus(command.Corrupt, fmt.Errorf("%s: there is no log, and so no signature: %w", remote, store.ErrUnsigned))
 }
 
 // load reads the log.

@@ -21,6 +21,7 @@ import (
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/push"
 	"github.com/kbkio/kbk/pkg/segment"
+	"github.com/kbkio/kbk/pkg/sign"
 )
 
 func env() *command.Env { return &command.Env{Name: "test", Log: slog.New(slog.DiscardHandler)} }
@@ -427,6 +428,22 @@ func merge(t *testing.T, from, to string) {
 		ok(t, os.Rename(name, strings.Replace(name, "/x/", "/topics/", 1)))
 	}
 	ok(t, os.RemoveAll(filepath.Join(to, "x")))
+}
+
+// TestNothingIsSigned has signatures asked for of segments that no log lists.
+func TestNothingIsSigned(t *testing.T) {
+	dir := withHoles(t)
+	ok(t, os.Rename(filepath.Join(dir, "topics"), dir+"-loose"))
+	files, err := filepath.Glob(dir + "-loose/t/partition=0/*")
+	if ok(t, err); len(files) == 0 {
+		t.Fatal("no segment")
+	}
+	for _, remote := range []string{dir + "-loose", files[0]} {
+		err := Run(t.Context(), Config{Remote: remote, Transfers: 1, Memory: 1 << 20, Signers: sign.Signers{}}, env(), io.Discard)
+		if command.StatusOf(err) != command.Corrupt {
+			t.Errorf("%s: %v", remote, err)
+		}
+	}
 }
 
 func TestLoose(t *testing.T) {
