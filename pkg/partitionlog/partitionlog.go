@@ -145,6 +145,8 @@ func (g *Logs) Retry(ctx context.Context, p Partition, do func(ctx context.Conte
 		case <-time.After(backoff(n)):
 		case <-limited.Done():
 		}
+		// franz-go goes to the leaders that it knows until it learns that a broker is gone.
+		_, _ = g.adm.BrokerMetadata(limited) // if it fails, so will do
 	}
 }
 

@@ -140,7 +140,7 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 }
 
 // ownMemory is what the program takes beside records.
-const ownMemory = 24 << 20
+const ownMemory = 8 << 20
 
 func fromFlags(c *cli.Context) (Config, error) {
 	cfg := Config{

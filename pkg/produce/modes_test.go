@@ -565,3 +565,96 @@ func TestTimeout(t *testing.T) {
 		t.Errorf("the topic has %s", now)
 	}
 }
+
+// A brokenPipe fails once some bytes have been written to it.
+type brokenPipe struct{ left int }
+
+func (b *brokenPipe) Write(p []byte) (int, error) {
+	if b.left -= len(p); b.left < 0 {
+		return 0, errors.New("broken pipe")
+	}
+	return len(p), nil
+}
+
+// TestMapBreaks wants configs back when the map's reader is gone.
+func TestMapBreaks(t *testing.T) {
+	for _, left := range []int{100, 5000} {
+		r := newRig(t)
+		r.create("t", 1, "retention.ms=86400000")
+		var frames frameList
+		for i := range int64(2000) { // each in a run of its own
+			frames = append(frames, format.Record{Topic: "t", Offset: 2 * i, Timestamp: time.Now().UnixMilli()})
+		}
+		env := &command.Env{Log: discard()}
+		err := Run(t.Context(), r.config(nil), env, bytes.NewReader(stream(t, &format.End{}, append(frameList{topic("t", 1)}, frames...)...)), &brokenPipe{left})
+		if err == nil || !strings.Contains(err.Error(), "broken pipe") {
+			t.Errorf("%v", err)
+		}
+		if now := r.own("t"); now != "retention.ms=86400000" {
+			t.Errorf("the topic has %s", now)
+		}
+	}
+}
+
+// TestManyTopics wants the configs of all topics to be held off, and put back, in one
+// request each: whoever presses Ctrl-C twice does not wait long.
+func TestManyTopics(t *testing.T) {
+	r := newRig(t)
+	var frames frameList
+	for i := range 400 {
+		name := fmt.Sprint("t", i)
+		frames = append(frames, topic(name, 1, "retention.ms=86400000"), format.Record{Topic: name, Timestamp: time.Now().UnixMilli()})
+	}
+	slices.SortStableFunc(frames, func(a, b any) int { // topics first
+		_, x := a.(format.Record)
+		_, y := b.(format.Record)
+		return map[bool]int{true: 1}[x] - map[bool]int{true: 1}[y]
+	})
+	requests := 0
+	r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
+		if req.Key() == int16(kmsg.IncrementalAlterConfigs) {
+			requests++
+		}
+		return nil, nil, false
+	})
+	r.produce(stream(t, &format.End{}, frames...), nil).want(t, 0, "produced 400 records to 400 topics")
+	if requests != 2 {
+		t.Errorf("%d requests", requests)
+	}
+	if now := r.own("t399"); now != "retention.ms=86400000" {
+		t.Errorf("the topic has %s", now)
+	}
+}
+
+// TestPutBackFails wants what could not be put back to be listed with commands that do it.
+func TestPutBackFails(t *testing.T) {
+	r := newRig(t)
+	r.create("t", 1, "retention.ms=86400000", "cleanup.policy=compact,delete")
+	n := 0
+	r.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.IncrementalAlterConfigs}, Err: kerr.TopicAuthorizationFailed, Count: -1, When: func(kmsg.Request) bool { n++; return n > 1 }})
+	o := r.produce(stream(t, &format.End{}, append(frameList{topic("t", 1)}, records("t", 0, 0, 5)...)...), nil)
+	o.want(t, 1, "topic t: put back its configs: TOPIC_AUTHORIZATION_FAILED", "--add-config 'cleanup.policy=[compact,delete],retention.ms=86400000'")
+	if len(r.noted()) != 1 {
+		t.Error("the note is gone, and nobody will put them back")
+	}
+}
+
+// TestBrokerAway takes a broker away for a while, in the middle.
+func TestBrokerAway(t *testing.T) {
+	r := newRig(t)
+	r.create("t", 1)
+	in := stream(t, &format.End{}, append(frameList{topic("t", 1)}, records("t", 0, 0, 400)...)...)
+	finish := r.begin(in, "t", nil)
+	gone := time.Now().Add(3 * time.Second)
+	r.control(func(kmsg.Request) (kmsg.Response, error, bool) {
+		if time.Now().Before(gone) {
+			return nil, errors.New("away"), true
+		}
+		return nil, nil, false
+	})
+	finish().want(t, 0, "produced 400 records")
+	r.free()
+	if got := len(r.values("t", 1)); got != 400 {
+		t.Errorf("%d records", got)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -13,6 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kbkio/kbk/format"
 )
 
 // fetchMemory is what kbk-fetch takes at most with its defaults, as documented in
@@ -180,5 +183,69 @@ func (p *pipeline) peak(i int) (bytes int64) {
 			}
 			bytes = max(bytes, kb<<10)
 		}
+	}
+}
+
+// produceMemory is what kbk-produce takes beside --memory, as documented in its man page.
+const produceMemory = 48 << 20
+
+// TestProduceMemory restores records of two bytes, as they are and partitioned anew, and
+// records of ten megabytes.
+func TestProduceMemory(t *testing.T) {
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	for _, c := range []struct {
+		name       string
+		size, n    int
+		partitions int
+		memory     int64
+		flags      string
+	}{
+		{"two", 2, 2_000_000, 4, 16 << 20, ""},
+		{"anew", 2, 1_000_000, 4, 16 << 20, "--partitioner murmur2"},
+		{"large", 10_000_000, 40, 2, 128 << 20, ""},
+		{"many", 100, 500_000, 1000, 16 << 20, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "stream.kbk")
+			f, err := os.Create(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := format.NewWriter(f)
+			must := func(err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			must(w.WriteHeader(&format.Header{Content: format.ContentRecords}))
+			must(w.Write(&format.Topic{Name: c.name, Partitions: c.partitions, Configs: map[string]string{"max.message.bytes": "20000000"}}))
+			value := make([]byte, c.size)
+			for i := range value {
+				value[i] = noise[i%len(noise)] ^ byte(i>>12)
+			}
+			var frame []byte
+			for i := range c.n {
+				frame = format.AppendRecord(frame[:0], &format.Record{
+					Topic: c.name, Partition: int32(i % c.partitions), Offset: int64(i / c.partitions), Timestamp: time.Now().UnixMilli(), Key: fmt.Append(nil, i%9973), Value: value,
+				})
+				must(w.WriteRaw(frame))
+			}
+			must(w.Close(&format.End{}))
+			must(f.Close())
+			p := start(t, "cat "+file, fmt.Sprintf("kbk-produce -b %s --create-topics --if-not-empty append --memory %d %s", strings.Join(fake.ListenAddrs(), ","), c.memory, c.flags))
+			rss := p.peak(1)
+			if status := p.wait(); status[1] != 0 {
+				t.Fatalf("status %d\n%s", status, p)
+			}
+			t.Logf("%d MiB", rss>>20)
+			if rss > c.memory+produceMemory {
+				t.Errorf("%d MiB of memory with --memory %d MiB", rss>>20, c.memory>>20)
+			}
+		})
 	}
 }
