@@ -241,6 +241,8 @@ type partition struct {
 	sums     sums     // of segments that were kept whole
 	partial  sums     // and of the others
 	segments []held   // sorted by from, next and sha256; none twice
+	run      string   // that read it last
+	losses   []string // of the last run that read it to its end
 }
 
 // held is a segment of a partition.

@@ -21,6 +21,9 @@ type Plan struct {
 	// Lost are ranges between From and Next that could not be read, and Pruned those that
 	// were let go on purpose.
 	Lost, Pruned [][2]int64
+	// Losses are what the run that read the partition last could not have of it: see
+	// [Entry.Losses]. Of a part that ends before Next they say nothing.
+	Losses []string
 	// Filtered are the ranges that are here only as filters have left them.
 	Filtered []Filtered
 	// Branches are the offsets from which on other records stand in the place of ones that
@@ -110,6 +113,9 @@ func (s *State) PlanOf(topic, id string, number int32, branch int) (Plan, bool) 
 		Topic: topic, TopicID: id, Partition: number, From: v.from, Next: v.next, sources: p.sources(branch),
 		Holes: v.holes(), Lost: v.missing(), Pruned: v.gone(), Filtered: v.onlyFiltered(),
 	}
+	if branch == len(p.branches)-1 {
+		plan.Losses = p.losses
+	}
 	plan.segments = plan.sources.choose(&v)
 	if v.reach == v.next {
 		plan.Epoch = v.epoch
@@ -148,7 +154,7 @@ func (p *Plan) Cut(from, next, since, until int64) {
 	}
 	p.segments = kept
 	if next < p.Next {
-		p.Epoch = nil
+		p.Epoch, p.Losses = nil, nil
 	}
 	p.From, p.Next = min(max(p.From, from), p.Next), max(min(p.Next, next), p.From)
 	p.Next = max(p.Next, p.From)

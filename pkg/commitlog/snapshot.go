@@ -101,6 +101,8 @@ type SnapshotPartition struct {
 	// Branches, where there are several, say instead what each of them covers. What is
 	// beside them is what is there now.
 	Branches []SnapshotBranch `json:"branches,omitempty"`
+	Run      string           `json:"run,omitempty"`    // that read it last, if that has not ended
+	Losses   []string         `json:"losses,omitempty"` // see [State.Losses]
 }
 
 // SnapshotSums are sums over segments.
@@ -255,6 +257,7 @@ func (s *State) AddSnapshot(n *Snapshot) {
 		}
 		for _, sp := range t.Partitions {
 			s.partition(t.Name, t.ID, sp.Partition, sp.From).addSnapshot(&sp, n.TellsFilters)
+			s.lossy = s.lossy || len(sp.Losses) > 0
 		}
 	}
 	s.untold = s.untold || !n.TellsFilters
@@ -282,6 +285,7 @@ func (s *State) AddSnapshot(n *Snapshot) {
 // addSnapshot adds what a snapshot says of a partition. Where two snapshots were made at
 // the same time, what one of them says is said.
 func (p *partition) addSnapshot(sp *SnapshotPartition, tellsFilters bool) {
+	p.run, p.losses = sp.Run, sp.Losses
 	if sp.Segments > p.sums.segments { // a second snapshot is of the same segments, or nearly
 		p.sums = sums{sp.Records, sp.Bytes, sp.RawBytes, sp.Segments, sp.MinTimestamp, sp.MaxTimestamp}
 		p.partial = sums{}
@@ -540,7 +544,12 @@ func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile
 		for _, in := range s.topics[name] {
 			t := SnapshotTopic{Name: name, ID: in.id, Topic: in.topic, Index: index(name, in.id), Partitions: []SnapshotPartition{}}
 			for _, number := range s.Partitions(name, in.id) {
-				t.Partitions = append(t.Partitions, s.parts[partitionKey{name, in.id, number}].snapshot(number))
+				p := s.parts[partitionKey{name, in.id, number}]
+				sp := p.snapshot(number)
+				if run, known := s.runs[p.run]; known && !run.final {
+					sp.Run = p.run
+				}
+				t.Partitions = append(t.Partitions, sp)
 			}
 			n.Topics = append(n.Topics, t)
 		}
@@ -553,7 +562,7 @@ func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile
 
 func (p *partition) snapshot(number int32) SnapshotPartition {
 	v := p.now()
-	sp := SnapshotPartition{ManifestPartition: p.summary(number), Covered: v.whole, Scanned: v.partial, LeaderEpoch: v.epoch}
+	sp := SnapshotPartition{ManifestPartition: p.summary(number), Covered: v.whole, Scanned: v.partial, LeaderEpoch: v.epoch, Losses: p.losses}
 	sp.Holes, sp.Filtered = nil, nil // the rest says it
 	sp.Records, sp.Bytes, sp.RawBytes, sp.Segments = p.sums.records, p.sums.bytes, p.sums.rawBytes, p.sums.segments
 	sp.MinTimestamp, sp.MaxTimestamp = p.sums.minTimestamp, p.sums.maxTimestamp

@@ -37,6 +37,7 @@ type State struct {
 	untold  bool           // a snapshot does not tell what was kept whole
 	moments []File
 	open    *File
+	lossy   bool // a partition has losses
 }
 
 // A RestorePoint is a point and the entry that has it.
@@ -180,9 +181,13 @@ func (s *State) Fold(e *Entry, sha string) {
 	}
 	for i := range e.Segments {
 		s.foldSegment(&e.Segments[i])
+		seg := &e.Segments[i]
+		s.parts[partitionKey{seg.Topic, seg.TopicID, seg.Partition}].run = e.Run
 	}
 	for i := range e.Marks {
 		s.foldMark(e, &e.Marks[i])
+		m := &e.Marks[i]
+		s.parts[partitionKey{m.Topic, m.TopicID, m.Partition}].run = e.Run
 	}
 	for i := range e.GroupLists {
 		s.groups.list(e.GroupLists[i], s.currentID)
@@ -199,6 +204,7 @@ func (s *State) Fold(e *Entry, sha string) {
 		s.points = append(s.points, r)
 	}
 	s.others = append(s.others, e.Others...)
+	s.foldLosses(e)
 }
 
 func (s *State) foldSegment(seg *Segment) {

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -403,10 +404,13 @@ func (p *part) mark(next int64) *format.Mark {
 
 // losses says, in a line for people each, what is not in the stream of what was asked for.
 func (p *part) losses() []string {
-	var all []string
+	all := slices.Clone(p.plan.Losses)
 	say := func(ranges [][2]int64, why string) {
 		for _, r := range ranges {
-			all = append(all, fmt.Sprintf("%s/%d: offsets %d to %d %s", p.plan.Topic, p.plan.Partition, r[0], r[1]-1, why))
+			what := fmt.Sprintf("%s/%d: offsets %d to %d ", p.plan.Topic, p.plan.Partition, r[0], r[1]-1)
+			if !slices.ContainsFunc(p.plan.Losses, func(told string) bool { return strings.HasPrefix(told, what) }) {
+				all = append(all, what+why)
+			}
 		}
 	}
 	say(p.plan.Lost, "were deleted before they were backed up")
