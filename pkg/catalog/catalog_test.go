@@ -105,7 +105,20 @@ func problems(t *testing.T, dir string, cfg VerifyConfig) []string {
 	if out.Len() == 0 {
 		lines = nil
 	}
-	if want := map[bool]int{true: command.Corrupt}[len(lines) > 0]; command.StatusOf(err) != want {
+	want := command.OK
+	lines = slices.DeleteFunc(lines, func(line string) bool { // which is no problem, but a loss
+		lost := strings.HasPrefix(line, "lost: ")
+		if lost {
+			want = command.Loss
+		}
+		return lost
+	})
+	if len(lines) > 0 {
+		want = command.Corrupt
+	} else {
+		lines = nil
+	}
+	if command.StatusOf(err) != want {
 		t.Errorf("status %d with %d problems: %v", command.StatusOf(err), len(lines), err)
 	}
 	return lines
@@ -430,5 +443,57 @@ func TestCat(t *testing.T) {
 	}
 	if n != 15 {
 		t.Errorf("%d records, want 15", n)
+	}
+}
+
+// TestVerifyLosses verifies a backup of which the source has lost something, and wants a
+// verdict as JSON in any case.
+func TestVerifyLosses(t *testing.T) {
+	for name, c := range map[string]struct {
+		end    format.End
+		lost   [][2]int64
+		want   []string
+		status int
+	}{
+		"nothing": {format.End{}, nil, []string{`{"verdict":"good","problems":0,"losses":0,"pruned":0,"segments":0,`}, command.OK},
+		"a range": {format.End{Lost: true, Losses: []string{"t/0: offsets 3 to 4 were deleted before they were read"}}, [][2]int64{{3, 5}},
+			[]string{`{"kind":"lost","what":"t/0","why":"offsets 3 to 4 were deleted before they were read"}`, `{"verdict":"loss","problems":0,"losses":1,`}, command.Loss},
+		"a range without a line": {format.End{Lost: true, Losses: []string{"u: without a leader"}}, [][2]int64{{3, 5}},
+			[]string{`{"kind":"lost","what":"u","why":"without a leader"}`, `{"kind":"lost","what":"t/0","why":"offsets 3 to 4 were deleted before they were backed up"}`, `{"verdict":"loss","problems":0,"losses":2,`}, command.Loss},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			var segments bytes.Buffer
+			w := format.NewWriter(&segments)
+			ok(t, w.WriteHeader(&format.Header{Content: format.ContentSegments}))
+			ok(t, w.Write(&format.Mark{Topic: "t", Next: 0, MarkInfo: format.MarkInfo{TopicID: "id"}}))
+			ok(t, w.Write(&format.Mark{Topic: "t", Next: 9, MarkInfo: format.MarkInfo{TopicID: "id", Lost: c.lost}}))
+			ok(t, w.Close(&c.end))
+			err := push.Run(t.Context(), push.Config{Remote: dir, Transfers: 1, Checkpoint: time.Hour, CheckpointSegments: 1, MaxFrame: 1 << 20}, env(), &segments, io.Discard)
+			if command.StatusOf(err) != c.status {
+				t.Errorf("push: %v", err)
+			}
+			var out bytes.Buffer
+			err = Verify(t.Context(), open(t, dir), VerifyConfig{Transfers: 1, Memory: 1 << 20, JSON: true}, env(), &out)
+			if command.StatusOf(err) != c.status {
+				t.Errorf("verify: %v", err)
+			}
+			got := strings.Split(strings.TrimSpace(out.String()), "\n")
+			if len(got) != len(c.want) {
+				t.Fatalf("%q, want %q", got, c.want)
+			}
+			for i := range got {
+				if !strings.HasPrefix(got[i], c.want[i]) {
+					t.Errorf("%q, want %q", got[i], c.want[i])
+				}
+			}
+			out.Reset()
+			ok(t, Show(t.Context(), open(t, dir), store.LogOptions{}, everything(t), false, false, env(), &out))
+			for _, l := range c.end.Losses {
+				if !strings.Contains(out.String(), l) {
+					t.Errorf("show does not name %q:\n%s", l, out.String())
+				}
+			}
+		})
 	}
 }

@@ -57,6 +57,13 @@ func HTML(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 	if err := r.cover(ctx, st, log, m); err != nil {
 		return err
 	}
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() { // a pipe or a device must stay one
+		f, err := os.OpenFile(file, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(render(f, state, r), f.Close(), without(log))
+	}
 	f, err := os.CreateTemp(filepath.Dir(file), ".kbk-catalog-*")
 	if err != nil {
 		return err

@@ -10,12 +10,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/net/html"
 
 	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/store"
 	"github.com/kbkio/kbk/test/need"
 )
 
@@ -140,5 +142,27 @@ func TestPageInBrowser(t *testing.T) {
 		if n := seen[c.rgb]; n < c.least {
 			t.Errorf("%d pixels of %s, want %d", n, what, c.least)
 		}
+	}
+}
+
+// TestHTMLToDevice writes the page to what is no file: it must stay what it is, and a
+// failed write must show.
+func TestHTMLToDevice(t *testing.T) {
+	dir := backup(t)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip(err)
+	}
+	got := make(chan string, 1)
+	go func() {
+		page, err := os.ReadFile(pipe)
+		got <- fmt.Sprint(strings.Contains(string(page), "</html>"), err)
+	}()
+	ok(t, HTML(t.Context(), open(t, dir), store.LogOptions{}, everything(t), pipe, env()))
+	if s := <-got; s != "true <nil>" {
+		t.Errorf("a page came out of the pipe: %s", s)
+	}
+	if info, err := os.Stat(pipe); err != nil || info.Mode().IsRegular() {
+		t.Errorf("the pipe is %v, %v", info.Mode(), err)
 	}
 }

@@ -144,8 +144,9 @@ type ReportTopic struct {
 	RawBytes          int64                         `json:"raw_bytes"` // of the streams inside
 	MinTimestamp      *int64                        `json:"min_timestamp,omitempty"`
 	MaxTimestamp      *int64                        `json:"max_timestamp,omitempty"`
-	Lost              int64                         `json:"lost"`  // offsets deleted before they were read
-	Holes             int64                         `json:"holes"` // offsets that the backup has no word of
+	Lost              int64                         `json:"lost"`             // offsets deleted before they were read
+	Holes             int64                         `json:"holes"`            // offsets that the backup has no word of
+	Losses            []string                      `json:"losses,omitempty"` // what the runs that read it last could not have, for people
 	Pruned            int64                         `json:"pruned,omitempty"`
 	Filtered          int64                         `json:"filtered,omitempty"`     // offsets that are here only as filters have left them
 	NewestPoint       *ReportPoint                  `json:"newest_point,omitempty"` // that speaks of it
@@ -248,6 +249,11 @@ func report(st *store.Store, state *commitlog.State, m *partitions.Matcher) (*Re
 			t.Lost += total(p.Lost)
 			t.Holes += total(p.Holes)
 			t.Pruned += total(p.Gone)
+			for _, l := range state.Losses(sum.Name, sum.ID, p.Partition) {
+				if !slices.Contains(t.Losses, l) {
+					t.Losses = append(t.Losses, l)
+				}
+			}
 			for _, f := range state.OnlyFiltered(sum.Name, sum.ID, p.Partition) {
 				t.Filtered += f.Next - f.From
 			}
@@ -337,6 +343,20 @@ func Show(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 					head = ""
 				}
 				fmt.Fprintf(table, "%s\t%d\t%d to %d\t%s\n", t.name(), p.Partition, x.from, x.next-1, x.what)
+			}
+		}
+	}
+	head = "\nLOST, AS THE LAST RUNS SAID"
+	told := make(map[string]bool) // one may be of several topics
+	for _, t := range r.Topics {
+		for _, l := range t.Losses {
+			if !told[l] {
+				if head != "" {
+					fmt.Fprintln(table, head)
+					head = ""
+				}
+				fmt.Fprintln(table, command.Printable(l))
+				told[l] = true
 			}
 		}
 	}

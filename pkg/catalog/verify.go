@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,9 +37,23 @@ type VerifyConfig struct {
 
 // A Problem is one thing that is not as it was written.
 type Problem struct {
-	Kind string `json:"kind"` // "log", "signature", "hole", "missing", "size" or "content"
+	Kind string `json:"kind"` // "log", "signature", "hole", "missing", "size", "content" or "lost"
 	What string `json:"what"` // an entry, a partition, an object
 	Why  string `json:"why"`
+}
+
+// A Verdict is the last line of what [Verify] prints as JSON, also when all is well.
+type Verdict struct {
+	Verdict  string `json:"verdict"`  // "good", "loss" or "damaged"
+	Problems int    `json:"problems"` // not as it was written
+	Losses   int    `json:"losses"`   // as it was written, but it never had all
+	Pruned   int64  `json:"pruned"`   // offsets that were let go on purpose
+	Segments int64  `json:"segments"` // that were looked at
+	Bytes    int64  `json:"bytes"`
+	Opened   int64  `json:"opened"`     // and read to their end
+	Unopened int64  `json:"not_opened"` // for they are encrypted and no key was given
+	Signed   int64  `json:"signed"`     // good signatures
+	Unlisted int64  `json:"not_listed"` // objects that no log entry lists
 }
 
 // A verifier gathers problems.
@@ -50,6 +65,8 @@ type verifier struct {
 
 	mu       sync.Mutex
 	problems int
+	losses   int
+	pruned   int64 // offsets
 	writeErr error
 
 	signed, segments, opened, sealed int64
@@ -68,7 +85,11 @@ func (v *verifier) found(kind, what, f string, args ...any) {
 func (v *verifier) print(p Problem) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.problems++
+	if p.Kind == lost {
+		v.losses++
+	} else {
+		v.problems++
+	}
 	var err error
 	if v.cfg.JSON {
 		err = json.NewEncoder(v.out).Encode(p)
@@ -102,6 +123,7 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 			}
 		}
 	}
+	v.absent(state)
 	bad, err := v.objects(ctx, state)
 	if err != nil {
 		return err
@@ -116,6 +138,46 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 	}
 	v.sum(began)
 	return v.verdict()
+}
+
+// lost is the kind of what a backup never had. That is no damage, and no more success.
+const lost = "lost"
+
+// absent says what the backup is without although it is as it was written: what was lost
+// before it could be read, and what was pruned.
+func (v *verifier) absent(state *commitlog.State) {
+	told := make(map[string]bool) // a line may be of many partitions
+	for _, t := range state.Manifest().Topics {
+		pruned := int64(0)
+		for _, p := range t.Partitions {
+			name := fmt.Sprintf("%s/%d", t.Name, p.Partition)
+			lines := state.Losses(t.Name, t.ID, p.Partition)
+			says := func(r [2]int64, line string) bool {
+				return strings.HasPrefix(line, fmt.Sprintf("%s: offsets %d to %d ", name, r[0], r[1]-1))
+			}
+			for _, line := range lines {
+				hole := slices.ContainsFunc(p.Holes, func(h [2]int64) bool { return says(h, line) }) // of a copy
+				if told[line] || hole {
+					continue
+				}
+				told[line] = true
+				if what, why, ok := strings.Cut(line, ": "); ok {
+					v.found(lost, what, "%s", why)
+				} else {
+					v.found(lost, name, "%s", line)
+				}
+			}
+			for _, l := range p.Lost {
+				if !slices.ContainsFunc(lines, func(line string) bool { return says(l, line) }) {
+					v.found(lost, name, "offsets %d to %d were deleted before they were backed up", l[0], l[1]-1)
+				}
+			}
+			pruned += total(p.Gone)
+		}
+		if v.pruned += pruned; pruned > 0 {
+			v.env.Log.Info(fmt.Sprintf("%s: %s pruned", t.Name, command.Count(pruned, "offset")))
+		}
+	}
 }
 
 // ofLog says what reading the log has shown.
@@ -148,14 +210,28 @@ func (v *verifier) noLog(ctx context.Context) error {
 	return v.verdict()
 }
 
-// verdict is an error of status [command.Corrupt] when anything was found.
+// verdict is an error of status [command.Corrupt] when anything was found, and of status
+// [command.Loss] when that is only what was lost. As JSON it is printed in any case.
 func (v *verifier) verdict() error {
+	if v.cfg.JSON {
+		words := "good"
+		switch {
+		case v.problems > 0:
+			words = "damaged"
+		case v.losses > 0:
+			words = "loss"
+		}
+		v.writeErr = errors.Join(v.writeErr, json.NewEncoder(v.out).Encode(Verdict{words, v.problems, v.losses, v.pruned,
+			v.segments, v.bytes, v.opened, v.sealed, v.signed, v.litterCount}))
+	}
 	switch {
 	case v.writeErr != nil:
 		return fmt.Errorf("print what was found: %w", v.writeErr)
 	case v.problems > 0:
 		return command.WithHint(command.WithStatus(command.Corrupt, fmt.Errorf("%s: %s", v.store.Name(), command.Count(int64(v.problems), "problem"))),
 			"kbk-catalog repair shows what can be done")
+	case v.losses > 0:
+		return command.WithStatus(command.Loss, fmt.Errorf("%s: all is as it was written, but %s: see above", v.store.Name(), command.Count(int64(v.losses), "loss")))
 	}
 	return nil
 }
