@@ -355,6 +355,31 @@ func TestFilteredRuns(t *testing.T) {
 	}
 }
 
+// TestFilteredBetweenWhole restores a partition of which filtered runs have what lies before,
+// between and behind what was kept whole: every record once, and the copy says the same.
+func TestFilteredBetweenWhole(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	for _, run := range []struct {
+		filters    []string
+		from, next int64
+	}{{[]string{"mask:1"}, 0, 20}, {nil, 5, 8}, {nil, 11, 15}, {[]string{"mask:2"}, 18, 25}} {
+		j := newJob(t, dir, format.Header{Filters: run.filters})
+		j.topic("a", "a1", 1)
+		j.part("a", "a1", 0, run.from, run.next, format.MarkInfo{})
+		j.point(run.next)
+		j.store()
+	}
+	want := answers(t, dir, nil)
+	if got, status := restored(t, pull.Config{Remote: dir}, nil); !slices.Equal(got, []string{"a1/0 [[0 25]]"}) || status != command.OK {
+		t.Errorf("restored %q, status %d", got, status)
+	}
+	for _, again := range []bool{false, true} {
+		if got := answers(t, copied(t, dir, again, nil), nil); !slices.Equal(got, want) {
+			t.Errorf("packed again: %v; the copy says\n%s\nthe original\n%s", again, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
 // TestIncarnations restores a topic that was deleted and created again.
 func TestIncarnations(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "b")

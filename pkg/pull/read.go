@@ -222,6 +222,13 @@ func (r *reader) segment(p *part, seg commitlog.Chosen, data []byte) error {
 		return err
 	}
 	p.at = max(p.at, min(seg.DropFrom, p.plan.Next))
+	if seg.DropFrom < seg.Next { // its own last mark is dropped with what lies behind
+		m := p.mark(p.at)
+		m.Filters = seg.Filters
+		if err := r.w.Write(m); err != nil {
+			return err
+		}
+	}
 	r.segments++
 	r.records += seg.Records
 	r.size += seg.Size

@@ -171,6 +171,7 @@ type pusher struct {
 	order    segment.Order     // of the segments and marks in the stream
 	ids      map[string]string // the current topic id of each topic
 	position map[key]int64     // of this stream: what is scanned
+	parts    map[string]bool   // paths of segments of which the stream has only parts
 	branched map[key]int64     // where a branch began that the log may not know of yet
 	sending  *errgroup.Group   // uploads, at most cfg.Transfers at once
 	current  *checkpoint
@@ -242,7 +243,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	p := &pusher{
 		cfg: cfg, store: st, log: env.Log, state: state, receipts: receipts,
 		filters: append([]string{}, h.Filters...),
-		ids:     make(map[string]string), position: make(map[key]int64), branched: make(map[key]int64),
+		ids:     make(map[string]string), position: make(map[key]int64), branched: make(map[key]int64), parts: make(map[string]bool),
 		sending: new(errgroup.Group), commits: make(chan *checkpoint, 1), failed: make(chan error, 1),
 		room: make(chan struct{}, cfg.Transfers+1), freed: make(chan []byte, cfg.Transfers+1),
 		appender:  &appender{store: st, run: commitlog.NewRun(), began: backup},
@@ -610,8 +611,12 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		return command.Input(err)
 	}
 	k := key{m.Topic, m.TopicID, m.Partition}
-	if at, known := p.position[k]; !known || at < m.Next {
-		p.position[k] = m.Next
+	next := m.Next
+	if m.DropFrom > 0 { // of what lies behind other segments or marks speak
+		next = min(next, m.DropFrom)
+	}
+	if at, known := p.position[k]; !known || at < next {
+		p.position[k] = next
 	}
 	p.current.reached[k] = p.position[k]
 	s, err := commitlog.SegmentOf(m, p.appender.run.Name())
@@ -623,6 +628,10 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 	p.mu.Unlock()
 	if at, branched := p.branched[k]; branched && m.Next > at { // what is covered is what was there before
 		covered = false
+	}
+	if m.DropBelow > 0 || m.DropFrom > 0 { // of one of which a part is wanted the stream may have another part, too
+		covered = covered || p.parts[s.Path]
+		p.parts[s.Path] = true
 	}
 	done := make(chan error, 1)
 	p.sending.Go(func() error { // waits while enough are on their way
