@@ -117,10 +117,7 @@ func (p *producer) run(ctx context.Context, cancel context.CancelCauseFunc, r *f
 
 // prove looks whether the target holds what it should, and notes in end what it does not.
 func (p *producer) prove(ctx context.Context, end *format.End) error {
-	var names []string
-	for _, name := range sortedNames(p.targets.topics) {
-		names = append(names, name)
-	}
+	names := sortedNames(p.targets.topics)
 	if p.cfg.IfNotEmpty == appending { // others may write: their replicas are not waited for
 		names = nil
 	}

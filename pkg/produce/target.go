@@ -134,7 +134,7 @@ func (t *targets) prepare(ctx context.Context) error {
 	}
 	if t.cfg.DryRun {
 		t.done.topics = append(t.done.topics, p.topics...)
-	} else if have, err = t.carryOut(ctx, p, have); err != nil {
+	} else if have, err = t.carryOut(ctx, p); err != nil {
 		return err
 	}
 	for _, tp := range p.topics {
@@ -246,7 +246,7 @@ func (t *targets) refused(ctx context.Context, tp topicPlan, why error) error {
 }
 
 // carryOut does what was planned, and returns what the cluster has then.
-func (t *targets) carryOut(ctx context.Context, p plan, have map[string]topicState) (map[string]topicState, error) {
+func (t *targets) carryOut(ctx context.Context, p plan) (map[string]topicState, error) {
 	var wishes []wish
 	partitions := make(map[string]int)
 	for _, tp := range p.topics {
