@@ -80,7 +80,7 @@ func TestVectors(t *testing.T) {
 }
 
 // TestFieldsAreEnough makes the frames of a golden stream of their readable fields
-// alone.
+// alone. A moment is frames within a frame, and has none.
 func TestFieldsAreEnough(t *testing.T) {
 	stream, err := os.ReadFile("../../format/testdata/good/coverage.kbk")
 	if err != nil {
@@ -92,7 +92,9 @@ func TestFieldsAreEnough(t *testing.T) {
 		if err := json.Unmarshal(line, &fields); err != nil {
 			t.Fatal(err)
 		}
-		delete(fields, "cbor")
+		if string(fields["kbk"]) != `"moment"` {
+			delete(fields, "cbor")
+		}
 		raw, err := json.Marshal(fields)
 		if err != nil {
 			t.Fatal(err)
