@@ -22,8 +22,9 @@ type broker struct {
 
 // An order is a Fetch request to be made.
 type order struct {
-	parts []orderPart
-	pause time.Duration // to make before
+	parts   []orderPart
+	session bool          // the answer may leave out what the broker has nothing to say of
+	pause   time.Duration // to make before
 }
 
 // An orderPart is what is to be fetched of a partition. The partition itself is the
@@ -38,8 +39,8 @@ type orderPart struct {
 	epoch int32 // the leader's
 }
 
-func newOrder(parts []*partition, pause time.Duration) *order {
-	o := &order{parts: make([]orderPart, len(parts)), pause: pause}
+func newOrder(parts []*partition, session bool, pause time.Duration) *order {
+	o := &order{parts: make([]orderPart, len(parts)), session: session, pause: pause}
 	for i, p := range parts {
 		o.parts[i] = orderPart{p: p, topic: p.topic, id: p.id, num: p.num, from: place{p.pos, p.aligned, p.lastEpoch()}, end: p.end, epoch: p.epoch}
 	}
@@ -77,6 +78,7 @@ var errDiverging = errors.New("the leader's log is not the one that was read")
 
 // serve makes a broker's orders until there are no more.
 func (b *broker) serve(ctx context.Context, cl *kgo.Client, cfg Config, tell func(*answer)) {
+	session := newSession()
 	for o := range b.orders {
 		if o.pause > 0 {
 			select {
@@ -87,101 +89,49 @@ func (b *broker) serve(ctx context.Context, cl *kgo.Client, cfg Config, tell fun
 		if ctx.Err() != nil {
 			return
 		}
-		tell(b.ask(ctx, cl, cfg, o))
+		a := &answer{from: b, order: o}
+		if err := a.ask(ctx, cl, cfg, session); err != nil {
+			session.end()
+			a.err = fmt.Errorf("broker %d: %w", b.id, err)
+		}
+		tell(a)
 	}
 }
 
-// ask makes one order.
-func (b *broker) ask(ctx context.Context, cl *kgo.Client, cfg Config, o *order) *answer {
-	a := &answer{from: b, order: o}
+// ask makes the order, and takes the response apart.
+func (a *answer) ask(ctx context.Context, cl *kgo.Client, cfg Config, s *session) error {
 	began := time.Now()
-	resp, err := cl.Broker(int(b.id)).RetriableRequest(ctx, fetchRequest(o, cfg))
-	a.took = time.Since(began)
-	if err == nil {
-		err = kerr.ErrorForCode(resp.(*kmsg.FetchResponse).ErrorCode)
-	}
+	answer, err := cl.Broker(int(a.from.id)).RetriableRequest(ctx, s.request(a.order, cfg))
 	if err != nil {
-		a.err = fmt.Errorf("broker %d: %w", b.id, err)
-		return a
+		return err
 	}
-	a.read(resp.(*kmsg.FetchResponse), cfg.Uncommitted)
-	return a
-}
-
-func fetchRequest(o *order, cfg Config) *kmsg.FetchRequest {
-	req := kmsg.NewPtrFetchRequest()
-	req.ReplicaID = -1
-	req.MaxWaitMillis = int32(cfg.FetchWait.Milliseconds())
-	req.MinBytes = 1
-	req.MaxBytes = cfg.FetchBytes
-	if rate := cfg.MaxRate; rate > 0 { // no more than a second's worth
-		req.MaxBytes = int32(min(int64(req.MaxBytes), rate))
+	resp := answer.(*kmsg.FetchResponse)
+	if err := kerr.ErrorForCode(resp.ErrorCode); sessionOver(err) && s.epoch > 0 {
+		s.end()
+		return a.ask(ctx, cl, cfg, s)
+	} else if err != nil {
+		return err
 	}
-	if !cfg.Uncommitted {
-		req.IsolationLevel = 1 // IsolationLevel.READ_COMMITTED
+	if a.took = time.Since(began); a.order.session {
+		s.answered(resp)
 	}
-	req.SessionEpoch = -1 // no fetch session: the set changes with every request
-	topics := make(map[[16]byte]int)
-	names := make(map[string]int) // where brokers give no topic ids
-	for i := range o.parts {
-		p := &o.parts[i]
-		at, ok := topics[p.id]
-		if p.id == [16]byte{} {
-			at, ok = names[p.topic]
-		}
-		if !ok {
-			at = len(req.Topics)
-			topics[p.id], names[p.topic] = at, at
-			t := kmsg.NewFetchRequestTopic()
-			t.Topic, t.TopicID = p.topic, p.id
-			req.Topics = append(req.Topics, t)
-		}
-		rp := kmsg.NewFetchRequestTopicPartition()
-		rp.Partition, rp.FetchOffset, rp.CurrentLeaderEpoch, rp.LastFetchedEpoch = p.num, p.from.offset, p.epoch, p.from.epoch
-		rp.PartitionMaxBytes = max(cfg.FetchPartitionBytes, req.MaxBytes/int32(len(o.parts)))
-		req.Topics[at].Partitions = append(req.Topics[at].Partitions, rp)
-	}
-	return req
-}
-
-// read takes a response apart.
-func (a *answer) read(resp *kmsg.FetchResponse, uncommitted bool) {
 	a.throttled = resp.ThrottleMillis > 0
-	type key struct {
-		id    [16]byte
-		topic string
-		num   int32
-	}
-	asked := make(map[key]*orderPart, len(a.order.parts))
-	byID := resp.Version >= 13
-	for i := range a.order.parts {
-		p := &a.order.parts[i]
-		k := key{topic: p.topic, num: p.num}
-		if byID {
-			k.id, k.topic = p.id, ""
-		}
-		asked[k] = p
-	}
-	a.parts = make([]partAnswer, 0, len(asked))
+	find := s.parts(a.order, resp)
 	for i := range resp.Topics {
 		t := &resp.Topics[i]
-		k := key{topic: t.Topic}
-		if byID {
-			k.id, k.topic = t.TopicID, ""
-		}
 		for j := range t.Partitions {
-			k.num = t.Partitions[j].Partition
-			p := asked[k]
-			if p == nil {
-				a.err = fmt.Errorf("broker %d answered for %s/%d, which it was not asked for", a.from.id, t.Topic, k.num)
-				return
+			rp := &t.Partitions[j]
+			p, err := find(t, rp.Partition)
+			if err != nil {
+				return err
 			}
-			part, records := readPart(p, &t.Partitions[j], uncommitted)
+			part, records := readPart(p, rp, cfg.Uncommitted)
 			a.parts = append(a.parts, part)
-			a.bytes += int64(len(t.Partitions[j].RecordBatches))
+			a.bytes += int64(len(rp.RecordBatches))
 			a.records += records
 		}
 	}
+	return nil
 }
 
 // readPart finds the whole batches of a partition that are wanted, and where they lead:

@@ -107,6 +107,18 @@ func judge(p *partition, a *partAnswer, wasAlone bool, now time.Time) verdict {
 	return verdict{do: inspect, why: errors.New("the broker answers without records")}
 }
 
+// nothingNew decides what it means that a broker has nothing to say of a partition: its
+// high watermark is the same as before.
+func nothingNew(p *partition) verdict {
+	switch {
+	case p.pos >= p.wanted():
+		return verdict{do: quiet}
+	case p.local > p.pos:
+		return verdict{do: again, why: remoteError(p.pos, p.local)}
+	}
+	return verdict{do: alone}
+}
+
 func remoteError(pos, local int64) error {
 	return fmt.Errorf("the broker answers without the records of offsets %d to %d, which are in remote storage", pos, local-1)
 }

@@ -27,7 +27,7 @@ func at(pos int64, change ...func(*partition)) *partition {
 
 func followed(p *partition)           { p.end = openEnd }
 func inTrouble(p *partition)          { p.why = errors.New("something") }
-func asked(n int) func(*partition)    { return func(p *partition) { p.empty = n } }
+func emptied(n int) func(*partition)  { return func(p *partition) { p.empty = n } }
 func target(n int64) func(*partition) { return func(p *partition) { p.target = n } }
 func local(n int64) func(*partition)  { return func(p *partition) { p.local = n } }
 func outOfRange(p *partition)         { p.why = kerr.OffsetOutOfRange }
@@ -76,12 +76,12 @@ func TestJudge(t *testing.T) {
 		"part of a batch":                    {p: at(50), a: partAnswer{next: 50, partial: true, stable: 100, high: 100}, want: verdict{do: again}},
 		"part of a batch, alone":             {p: at(50), a: partAnswer{next: 50, partial: true, stable: 100, high: 100}, alone: true, want: verdict{do: again}, why: "cut short"},
 		"nothing, and others were asked for": {p: at(50), a: nothing, want: verdict{do: alone}},
-		"nothing, though it was alone":       {p: at(50, asked(1)), a: nothing, alone: true, want: verdict{do: alone}},
-		"nothing, again and again":           {p: at(50, asked(confirmEmpty)), a: nothing, alone: true, want: verdict{do: inspect}, why: "without records"},
-		"nothing, again, but of many":        {p: at(50, asked(confirmEmpty)), a: nothing, want: verdict{do: alone}},
+		"nothing, though it was alone":       {p: at(50, emptied(1)), a: nothing, alone: true, want: verdict{do: alone}},
+		"nothing, again and again":           {p: at(50, emptied(confirmEmpty)), a: nothing, alone: true, want: verdict{do: inspect}, why: "without records"},
+		"nothing, again, but of many":        {p: at(50, emptied(confirmEmpty)), a: nothing, want: verdict{do: alone}},
 		"nothing of what is remote":          {p: at(50, local(80)), a: nothing, alone: true, want: verdict{do: again}, why: "offsets 50 to 79, which are in remote storage"},
 		"nothing of what is local":           {p: at(50, local(50)), a: nothing, want: verdict{do: alone}},
-		"nothing up to a point":              {p: at(50, followed, asked(confirmEmpty)), a: nothing, alone: true, want: verdict{do: inspect}, why: "without records"},
+		"nothing up to a point":              {p: at(50, followed, emptied(confirmEmpty)), a: nothing, alone: true, want: verdict{do: inspect}, why: "without records"},
 		"an open transaction came between":   {p: at(50), a: of(70, 100), want: verdict{do: again}},
 		"the leader is behind":               {p: at(50), a: of(70, 70), want: verdict{do: again}, why: "ended at offset 100 before and ends at 70 now"},
 		"the leader is behind for long":      {p: at(50, inTrouble), a: of(70, 70), want: verdict{do: inspect}, why: "ends at 70 now"},
@@ -127,12 +127,12 @@ func TestDiagnose(t *testing.T) {
 		want verdict
 		why  string
 	}{
-		"compacted":                         {p: at(50, asked(confirmEmpty)), f: sound(nil), want: verdict{do: skip, next: 100}},
-		"compacted up to a point":           {p: at(50, asked(confirmEmpty), followed, target(70)), f: sound(nil), want: verdict{do: skip, next: 70}},
-		"not asked often enough":            {p: at(50, asked(1)), f: sound(nil), want: verdict{do: again}},
-		"in remote storage":                 {p: at(50, asked(confirmEmpty)), f: sound(func(f *facts) { f.local = 51 }), want: verdict{do: again}, why: "remote storage"},
-		"in remote storage, perhaps":        {p: at(50, asked(confirmEmpty)), f: sound(func(f *facts) { f.local = -1 }), want: verdict{do: again}, why: "does not say"},
-		"an open transaction came between":  {p: at(50, asked(confirmEmpty)), f: sound(func(f *facts) { f.end = 70 }), want: verdict{do: again}},
+		"compacted":                         {p: at(50, emptied(confirmEmpty)), f: sound(nil), want: verdict{do: skip, next: 100}},
+		"compacted up to a point":           {p: at(50, emptied(confirmEmpty), followed, target(70)), f: sound(nil), want: verdict{do: skip, next: 70}},
+		"not asked often enough":            {p: at(50, emptied(1)), f: sound(nil), want: verdict{do: again}},
+		"in remote storage":                 {p: at(50, emptied(confirmEmpty)), f: sound(func(f *facts) { f.local = 51 }), want: verdict{do: again}, why: "remote storage"},
+		"in remote storage, perhaps":        {p: at(50, emptied(confirmEmpty)), f: sound(func(f *facts) { f.local = -1 }), want: verdict{do: again}, why: "does not say"},
+		"an open transaction came between":  {p: at(50, emptied(confirmEmpty)), f: sound(func(f *facts) { f.end = 70 }), want: verdict{do: again}},
 		"deleted":                           {p: at(50, outOfRange), f: sound(func(f *facts) { f.start = 60 }), want: verdict{do: lose, next: 60}},
 		"all deleted":                       {p: at(50, outOfRange), f: sound(func(f *facts) { f.start, f.end, f.high, f.current.End = 160, 170, 170, 170 }), want: verdict{do: lose, next: 100}},
 		"the leader is behind":              {p: at(50, read, outOfRange), f: sound(func(f *facts) { f.end, f.high, f.current = 40, 40, unasked }), want: verdict{do: lookUp}, why: "past the end"},

@@ -435,6 +435,7 @@ func TestTrouble(t *testing.T) {
 // that the partition ends at stable. It returns how many fetches there were.
 func (w *world) answerEmpty(stable int64, times int) (fetches *int) {
 	fetches = new(int)
+	id := w.fake.TopicInfo("t").TopicID
 	w.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		w.fake.KeepControl()
 		if *fetches++; *fetches > times {
@@ -443,7 +444,7 @@ func (w *world) answerEmpty(stable int64, times int) (fetches *int) {
 		fetch := req.(*kmsg.FetchRequest)
 		resp := fetch.ResponseKind().(*kmsg.FetchResponse)
 		rt := kmsg.NewFetchResponseTopic()
-		rt.Topic, rt.TopicID = fetch.Topics[0].Topic, fetch.Topics[0].TopicID
+		rt.Topic, rt.TopicID = "t", id
 		rp := kmsg.NewFetchResponseTopicPartition()
 		rp.HighWatermark, rp.LastStableOffset = stable, stable
 		rt.Partitions = append(rt.Partitions, rp)

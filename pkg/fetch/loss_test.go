@@ -76,18 +76,21 @@ func TestLeaderLost(t *testing.T) {
 		w.produce("t", 1, 4)
 		gone := new(atomic.Bool)
 		w.leaderless(gone)
+		id := w.fake.TopicInfo("t").TopicID
+		asked := false // for partition 0, in this request or earlier in its session
 		w.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
 			w.fake.KeepControl()
 			fetch := req.(*kmsg.FetchRequest)
-			if !gone.Load() {
+			asked = asked && fetch.SessionEpoch > 0 && len(fetch.ForgottenTopics) == 0
+			for _, t := range fetch.Topics {
+				asked = asked || slices.ContainsFunc(t.Partitions, func(p kmsg.FetchRequestTopicPartition) bool { return p.Partition == 0 })
+			}
+			if !gone.Load() || !asked {
 				return nil, nil, false
 			}
 			resp := fetch.ResponseKind().(*kmsg.FetchResponse)
 			rt := kmsg.NewFetchResponseTopic()
-			rt.Topic, rt.TopicID = fetch.Topics[0].Topic, fetch.Topics[0].TopicID
-			if !slices.ContainsFunc(fetch.Topics[0].Partitions, func(p kmsg.FetchRequestTopicPartition) bool { return p.Partition == 0 }) {
-				return nil, nil, false
-			}
+			rt.Topic, rt.TopicID = "t", id
 			rp := kmsg.NewFetchResponseTopicPartition() // the others have to ask again
 			rp.ErrorCode = kerr.NotLeaderForPartition.Code
 			rt.Partitions = append(rt.Partitions, rp)
@@ -180,11 +183,12 @@ func TestBranchWhileFollowing(t *testing.T) {
 
 // answerOnce answers the next fetch of partition 0 of topic t.
 func (w *world) answerOnce(fill func(*kmsg.FetchResponseTopicPartition)) {
+	id := w.fake.TopicInfo("t").TopicID
 	w.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		fetch := req.(*kmsg.FetchRequest)
 		resp := fetch.ResponseKind().(*kmsg.FetchResponse)
 		rt := kmsg.NewFetchResponseTopic()
-		rt.Topic, rt.TopicID = fetch.Topics[0].Topic, fetch.Topics[0].TopicID
+		rt.Topic, rt.TopicID = "t", id
 		rp := kmsg.NewFetchResponseTopicPartition()
 		rp.HighWatermark, rp.LastStableOffset = 10, 10
 		fill(&rp)

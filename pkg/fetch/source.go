@@ -25,6 +25,10 @@ const (
 	// soon is when to look again at what may be a change.
 	soon = time.Second
 
+	// heldLong is how long the stages downstream may hold a broker up before timeouts take
+	// note.
+	heldLong = 10 * time.Millisecond
+
 	// fetchPause is how long to leave a broker alone that answers at once and without
 	// records.
 	fetchPause = 100 * time.Millisecond
@@ -46,6 +50,7 @@ type source struct {
 	parts    []*partition
 	unplaced []unplaced   // while following: to be read once their offsets can be had
 	begun    int          // how many of them are, the first ones
+	ended    bool         // some of the active ones are done
 	active   []*partition // begun and not done
 	brokers  map[int32]*broker
 	ready    bool // there may be something to fetch
@@ -182,7 +187,10 @@ func (s *source) begin() error {
 	if s.cfg.Follow {
 		limit = math.MaxInt
 	}
-	s.active = slices.DeleteFunc(s.active, func(p *partition) bool { return p.state == done })
+	if s.ended { // there may be thousands, and this is after each message
+		s.active = slices.DeleteFunc(s.active, func(p *partition) bool { return p.state == done })
+		s.ended = false
+	}
 	for ; len(s.active) < limit && s.begun < len(s.parts); s.begun++ {
 		p := s.parts[s.begun]
 		if p.resumed.epoch >= 0 && !p.branch {
@@ -232,7 +240,7 @@ func (s *source) finish(p *partition, j *job, m *format.Mark) error {
 	if j.tail, err = m.AppendFrame(j.tail); err != nil {
 		return err
 	}
-	j.ends, p.state = true, done
+	j.ends, p.state, s.ended = true, done, true
 	s.queue.add(parcel{job: j})
 	return nil
 }
@@ -261,7 +269,8 @@ func (s *source) dispatch() {
 			p.state = fetching
 		}
 		b.busy = true
-		b.orders <- newOrder(parts, b.pause)
+		// A partition that goes alone is asked for all that the broker knows of it.
+		b.orders <- newOrder(parts, s.follower != nil && parts[0].empty == 0, b.pause)
 	}
 }
 
@@ -271,25 +280,30 @@ func (s *source) answered(a *answer) error {
 		return nil
 	}
 	now := time.Now()
-	for i := range a.order.parts {
-		p := a.order.parts[i].p
-		if p.state != fetching { // it was given up meanwhile
-			continue
-		}
-		if a.err != nil {
-			s.setStuck(p, a.err)
-		} else {
-			s.setIdle(p)
-		}
-	}
-	alone := len(a.parts) == 1 && len(a.order.parts) == 1 && !a.throttled
+	alone := len(a.order.parts) == 1 && !a.order.session && !a.throttled
 	for i := range a.parts {
 		part := &a.parts[i]
-		if part.p.state != idle {
+		if part.p.state != fetching || a.err != nil { // it was given up meanwhile
 			continue
 		}
+		s.setIdle(part.p)
 		if err := s.obey(part.p, judge(part.p, part, alone, now), part); err != nil {
 			return err
+		}
+	}
+	for i := range a.order.parts {
+		p := a.order.parts[i].p
+		switch {
+		case p.state != fetching:
+		case a.err != nil:
+			s.setStuck(p, a.err)
+		case a.order.session && !a.throttled:
+			s.setIdle(p)
+			if err := s.obey(p, nothingNew(p), nil); err != nil {
+				return err
+			}
+		default:
+			s.setIdle(p)
 		}
 	}
 	b := a.from
@@ -308,10 +322,11 @@ func (s *source) freed(b *broker) {
 		s.queue.putting = false
 		return
 	}
-	held := time.Since(b.held)
-	for _, p := range s.active {
-		if p.leader == b.id {
-			p.moved = p.moved.Add(held)
+	if held := time.Since(b.held); held > heldLong {
+		for _, p := range s.active {
+			if p.leader == b.id {
+				p.moved = p.moved.Add(held)
+			}
 		}
 	}
 	b.busy, b.held, s.ready = false, time.Time{}, true
