@@ -440,9 +440,6 @@ func (r *run) start() error {
 
 // read writes the records, and the marks that tell how far each partition was read.
 func (r *run) read(ctx context.Context) error {
-	watched, stop := command.WhileRead(ctx, r.out)
-	defer stop()
-	g, gctx := errgroup.WithContext(watched)
 	r.encoder = newEncoder(r.cfg, r.env.Stop, r.lost)
 	s := newSource(r.cl, r.cfg, r.env, r.plan, r.encoder)
 	r.source = s
@@ -466,16 +463,20 @@ func (r *run) read(ctx context.Context) error {
 	bar := r.env.NewProgress("reading", total, false)
 	defer bar.Close()
 	s.progress = bar.Set
-	g.Go(func() error {
-		defer r.encoder.Close()
-		err := s.run(gctx)
-		if r.member != nil {
-			close(r.member.over)
-		}
-		return err
+	err := command.WhileRead(ctx, r.out, func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error {
+			defer r.encoder.Close()
+			err := s.run(ctx)
+			if r.member != nil {
+				close(r.member.over)
+			}
+			return err
+		})
+		r.encoder.Start(ctx, g, write)
+		return g.Wait()
 	})
-	r.encoder.Start(gctx, g, write)
-	if err := g.Wait(); err != nil {
+	if err != nil {
 		return err
 	}
 	s.noteAbsent()

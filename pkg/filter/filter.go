@@ -76,9 +76,7 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := command.WhileRead(ctx, out)
-	defer stop()
-	return Run(ctx, cfg, env, in, out)
+	return command.WhileRead(ctx, out, func(ctx context.Context) error { return Run(ctx, cfg, env, in, out) })
 }
 
 // configure reads the flags.

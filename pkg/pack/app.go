@@ -97,10 +97,10 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // GOMEMLIMIT is not set
 		debug.SetMemoryLimit(cfg.Memory - cfg.Memory/8) // the program itself is not in it
 	}
-	ctx, stop := command.WhileRead(ctx, out)
-	defer stop()
-	if c.Bool("unpack") {
-		return Unpack(ctx, cfg, env, in, out)
-	}
-	return Pack(ctx, cfg, env, in, out)
+	return command.WhileRead(ctx, out, func(ctx context.Context) error {
+		if c.Bool("unpack") {
+			return Unpack(ctx, cfg, env, in, out)
+		}
+		return Pack(ctx, cfg, env, in, out)
+	})
 }

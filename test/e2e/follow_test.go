@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kbkio/kbk/pkg/cursor"
 )
 
 // logged counts what a backup's log lists: points, records of each topic, and the
@@ -190,34 +194,21 @@ func stableEnds(t *testing.T, topic string) map[int32]int64 {
 	return out
 }
 
-// marked tells whether the log covers the partitions of a topic up to these offsets.
+// marked tells whether a backup covers the partitions of a topic up to these offsets.
 func marked(t *testing.T, dir, topic string, want map[int32]int64) bool {
 	t.Helper()
-	entries, err := filepath.Glob(filepath.Join(dir, "log", "*.json"))
+	if files(filepath.Join(dir, "log", "*.json")) == 0 {
+		return false
+	}
+	out, err := exec.Command("kbk-catalog", "cursor", "-q", dir).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := make(map[int32]int64)
-	for _, name := range entries {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		type covered struct {
-			Topic     string
-			Partition int32
-			Next      int64
-		}
-		var e struct{ Segments, Marks []covered }
-		if err := json.Unmarshal(b, &e); err != nil {
-			t.Fatal(err)
-		}
-		for _, c := range append(e.Segments, e.Marks...) {
-			if c.Topic == topic {
-				got[c.Partition] = max(got[c.Partition], c.Next)
-			}
-		}
+	c, err := cursor.Read(bytes.NewReader(out))
+	if err != nil {
+		t.Fatal(err)
 	}
+	got := c.Topics[topic].Partitions
 	for n, next := range want {
 		if at, ok := got[n]; !ok || at != next {
 			return false
