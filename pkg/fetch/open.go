@@ -5,18 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/partitionlog"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
@@ -31,6 +29,10 @@ const normallyOpen = time.Minute
 
 // leadersAtOnce is how many partitions are looked at at once.
 const leadersAtOnce = 16
+
+// describePatience is for how long a leader is asked about a transaction. What it says is
+// good to know, and no more.
+const describePatience = 5 * time.Second
 
 // OnOpen is what to do about transactions that are open when a run begins.
 type OnOpen uint8
@@ -144,24 +146,17 @@ func (p *planner) describe(ctx context.Context, all []hidden) {
 
 // askLeaders sets what the first batches say of the transactions.
 func (p *planner) askLeaders(ctx context.Context, all []hidden) {
-	names := make(map[string]bool)
-	for i := range all {
-		names[all[i].topic] = true
-	}
-	meta, err := p.adm.Metadata(ctx, slices.Collect(maps.Keys(names))...)
-	if err != nil {
-		p.log.Debug("metadata: " + err.Error())
-		return
-	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	logs := partitionlog.New(ctx, p.cl, p.log, describePatience)
 	var g errgroup.Group
 	g.SetLimit(leadersAtOnce)
 	for i := range all {
 		h := &all[i]
 		g.Go(func() error {
-			t := meta.Topics[h.topic]
-			b, err := p.firstBatch(ctx, h, t.ID, t.Partitions[h.num])
+			b, err := firstBatch(ctx, logs, h)
 			if err != nil {
-				p.log.Debug(fmt.Sprintf("%s/%d: look at the open transaction at offset %d: %v", h.topic, h.num, h.stable, err))
+				p.log.Debug(fmt.Sprintf("look at the open transaction at offset %d: %v", h.stable, err))
 				return nil
 			}
 			h.producer, h.since = b.ProducerID, time.UnixMilli(b.MaxTimestamp)
@@ -204,35 +199,20 @@ func (p *planner) askCoordinators(ctx context.Context, all []hidden) map[int64]k
 }
 
 // firstBatch reads the batch with which a transaction begins.
-func (p *planner) firstBatch(ctx context.Context, h *hidden, id kadm.TopicID, d kadm.PartitionDetail) (recordbatch.Batch, error) {
-	var none recordbatch.Batch
-	req := kmsg.NewPtrFetchRequest()
-	req.ReplicaID, req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.SessionEpoch = -1, 500, 1, 1, -1 // one batch comes, whatever its size
-	t, rp := kmsg.NewFetchRequestTopic(), kmsg.NewFetchRequestTopicPartition()
-	t.Topic, t.TopicID = h.topic, id
-	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = h.num, h.stable, 1
-	t.Partitions = append(t.Partitions, rp)
-	req.Topics = append(req.Topics, t)
-	answer, err := p.cl.Broker(int(d.Leader)).RetriableRequest(ctx, req)
+func firstBatch(ctx context.Context, logs *partitionlog.Logs, h *hidden) (recordbatch.Batch, error) {
+	at := partitionlog.Partition{Topic: h.topic, Num: h.num}
+	got, err := logs.Read(ctx, at, h.stable, 1, partitionlog.Uncommitted) // one batch comes, whatever its size
 	if err != nil {
-		return none, err
-	}
-	resp := answer.(*kmsg.FetchResponse)
-	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return none, err
-	}
-	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		return none, errors.New("the broker did not answer for it")
-	}
-	got := resp.Topics[0].Partitions[0]
-	if err := kerr.ErrorForCode(got.ErrorCode); err != nil {
-		return none, err
+		return recordbatch.Batch{}, err
 	}
 	b, _, err := recordbatch.Cut(got.RecordBatches)
 	if err == nil && !b.Transactional() {
 		err = errors.New("no transaction begins there")
 	}
-	return b, err
+	if err != nil {
+		return recordbatch.Batch{}, fmt.Errorf("read %s from offset %d: %w", at, h.stable, err)
+	}
+	return b, nil
 }
 
 // awaitTransactions does what cfg wants of the transactions that are open when a run

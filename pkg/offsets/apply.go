@@ -477,7 +477,7 @@ func leaveOutReborn(ctx context.Context, cl *kgo.Client, was []*format.Group) ([
 			ids[topic] = true
 		}
 	}
-	r, err := newReader(ctx, cl, names(ids))
+	r, err := lookAtTopics(ctx, cl, names(ids))
 	if err != nil {
 		return nil, err
 	}

@@ -65,7 +65,7 @@ func Map(ctx context.Context, cfg MapConfig, env *command.Env, in io.Reader, out
 	if err := m.choose(cfg.Groups); err != nil {
 		return err
 	}
-	if err := m.look(ctx); err != nil {
+	if err := m.look(ctx, env.Log); err != nil {
 		return err
 	}
 	if err := m.tellNext(); err != nil {
@@ -110,7 +110,7 @@ func (m *mapping) tellNext() error {
 }
 
 // look reads the target and writes runs.
-func (m *mapping) look(ctx context.Context) error {
+func (m *mapping) look(ctx context.Context, log *slog.Logger) error {
 	cl, err := kafka.NewClient(ctx, m.cfg.Kafka)
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func (m *mapping) look(ctx context.Context) error {
 			topics[m.cfg.Topics.Name(topic)] = true
 		}
 	}
-	if m.reader, err = newReader(ctx, cl, names(topics)); err != nil {
+	if m.reader, err = newReader(ctx, cl, log, names(topics)); err != nil {
 		return err
 	}
 	if m.bounds, err = m.reader.committed(ctx); err != nil {

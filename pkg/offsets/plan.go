@@ -85,7 +85,7 @@ func settle(ctx context.Context, cl *kgo.Client, groups []*format.Group) (bounds
 			topics[topic] = true
 		}
 	}
-	r, err := newReader(ctx, cl, names(topics))
+	r, err := lookAtTopics(ctx, cl, names(topics))
 	if err != nil {
 		return nil, nil, err
 	}

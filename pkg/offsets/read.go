@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -13,81 +14,65 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/partitionlog"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
 const (
-	readers      = 8                // partitions that are read at once
-	scanBytes    = 1 << 20          // of one partition in one response, to read all of it
-	peekBytes    = 16 << 10         // or one record; a broker sends a whole batch in any case
-	readTimeout  = 30 * time.Second // without progress
-	fetchWait    = 500              // milliseconds
-	confirmEmpty = 3                // empty answers that mean that there is no more
+	readers     = 8                // partitions that are read at once
+	scanBytes   = 1 << 20          // of one partition in one response, to read all of it
+	peekBytes   = 16 << 10         // or one record; a broker sends a whole batch in any case
+	readTimeout = 30 * time.Second // without progress
 )
 
-// A reader reads committed records from known offsets on.
-type reader struct {
-	cl      *kgo.Client
-	adm     *kadm.Client
-	timeout time.Duration // without progress
-
-	mu     sync.Mutex
+// existing are topics as they are in a cluster, those that do not exist left out.
+type existing struct {
+	cl     *kgo.Client
+	adm    *kadm.Client
 	topics kadm.TopicDetails
 }
 
-// newReader returns a reader of topics, those that do not exist left out.
-func newReader(ctx context.Context, cl *kgo.Client, topics []string) (*reader, error) {
-	r := &reader{cl: cl, adm: kadm.NewClient(cl), timeout: readTimeout, topics: make(kadm.TopicDetails)}
-	return r, r.look(ctx, topics)
-}
-
-func (r *reader) look(ctx context.Context, topics []string) error {
+func lookAtTopics(ctx context.Context, cl *kgo.Client, topics []string) (*existing, error) {
+	e := &existing{cl: cl, adm: kadm.NewClient(cl), topics: make(kadm.TopicDetails)}
 	if len(topics) == 0 { // none would mean all
-		return nil
+		return e, nil
 	}
-	meta, err := r.adm.Metadata(ctx, topics...)
+	meta, err := e.adm.Metadata(ctx, topics...)
 	if err != nil {
-		return fmt.Errorf("look at the topics: %w", err)
+		return nil, fmt.Errorf("look at the topics: %w", err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for name, t := range meta.Topics {
 		if t.Err == nil {
-			r.topics[name] = t
+			e.topics[name] = t
 		}
 	}
-	return nil
+	return e, nil
 }
 
 // id returns the topic id of a topic, "" where there is none.
-func (r *reader) id(topic string) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return kafka.FormatTopicID(r.topics[topic].ID)
-}
+func (e *existing) id(topic string) string { return kafka.FormatTopicID(e.topics[topic].ID) }
 
 // committed returns where the partitions that exist begin, and where what is committed
 // in them ends.
-func (r *reader) committed(ctx context.Context) (map[place][2]int64, error) {
-	return r.every(ctx, true)
+func (e *existing) committed(ctx context.Context) (map[place][2]int64, error) {
+	return e.every(ctx, true)
 }
 
 // whole is committed with open transactions.
-func (r *reader) whole(ctx context.Context) (map[place][2]int64, error) {
-	return r.every(ctx, false)
+func (e *existing) whole(ctx context.Context) (map[place][2]int64, error) {
+	return e.every(ctx, false)
 }
 
 // every is for those who can do nothing with bounds of some partitions alone.
-func (r *reader) every(ctx context.Context, committed bool) (all map[place][2]int64, err error) {
-	err = kafka.Retry(ctx, r.adm, kafka.Patience, func() error {
-		bounds, unknown := r.bounds(ctx, committed)
+func (e *existing) every(ctx context.Context, committed bool) (all map[place][2]int64, err error) {
+	err = kafka.Retry(ctx, e.adm, kafka.Patience, func() error {
+		bounds, unknown := e.bounds(ctx, committed)
 		for p, err := range unknown {
 			return fmt.Errorf("list offsets of %s: %w", p, err)
 		}
@@ -99,15 +84,13 @@ func (r *reader) every(ctx context.Context, committed bool) (all map[place][2]in
 
 // bounds returns where the partitions that exist begin and end, and why that cannot be
 // had of some.
-func (r *reader) bounds(ctx context.Context, committed bool) (bounds map[place][2]int64, unknown map[place]error) {
-	r.mu.Lock()
+func (e *existing) bounds(ctx context.Context, committed bool) (bounds map[place][2]int64, unknown map[place]error) {
 	asked := make(map[string][]int32)
-	for name, t := range r.topics {
+	for name, t := range e.topics {
 		asked[name] = slices.Collect(maps.Keys(t.Partitions))
 	}
-	r.mu.Unlock()
-	starts := kafka.ListOffsets(ctx, r.cl, asked, kafka.StartOffset, false)
-	ends := kafka.ListOffsets(ctx, r.cl, asked, kafka.EndOffset, committed)
+	starts := kafka.ListOffsets(ctx, e.cl, asked, kafka.StartOffset, false)
+	ends := kafka.ListOffsets(ctx, e.cl, asked, kafka.EndOffset, committed)
 	bounds, unknown = make(map[place][2]int64), make(map[place]error)
 	for topic, nums := range asked {
 		for _, num := range nums {
@@ -122,36 +105,33 @@ func (r *reader) bounds(ctx context.Context, committed bool) (bounds map[place][
 	return bounds, unknown
 }
 
+// A reader reads committed records from known offsets on.
+type reader struct {
+	*existing
+	logs *partitionlog.Logs
+}
+
+// newReader returns a reader of topics. What keeps it waiting is said in log. It ends
+// with ctx.
+func newReader(ctx context.Context, cl *kgo.Client, log *slog.Logger, topics []string) (*reader, error) {
+	e, err := lookAtTopics(ctx, cl, topics)
+	if err != nil {
+		return nil, err
+	}
+	return &reader{e, partitionlog.New(ctx, cl, log, readTimeout)}, nil
+}
+
 // each calls do with each committed record of offsets [from, to), until it says that
 // this is enough. A record holds until do returns. to is at most the last stable offset.
 func (r *reader) each(ctx context.Context, p place, from, to int64, bytes int32, do func(*format.Record) (enough bool)) error {
 	d := recordbatch.NewDecoder()
-	var trouble error
-	for empty, moved := 0, time.Now(); from < to && empty < confirmEmpty; {
-		if trouble != nil {
-			if time.Since(moved) > r.timeout {
-				return fmt.Errorf("read %s at offset %d: %w", p, from, trouble)
-			}
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-			_ = r.look(ctx, []string{p.topic}) // if it fails, the timeout decides
-			trouble = nil
+	for from < to {
+		rp, err := r.logs.ReadBelow(ctx, partitionlog.Partition{Topic: p.topic, Num: p.num}, from, to, bytes)
+		if err != nil {
+			return err
 		}
-		rp, err := r.fetch(ctx, p, from, bytes)
-		if err == nil {
-			err = kerr.ErrorForCode(rp.ErrorCode)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case kafka.Transient(err):
-			trouble = err
-			continue
-		case err != nil:
-			return fmt.Errorf("read %s at offset %d: %w", p, from, err)
+		if len(rp.RecordBatches) == 0 {
+			return nil
 		}
 		next, enough, err := decode(d, rp, from, to, do)
 		if err != nil {
@@ -160,68 +140,9 @@ func (r *reader) each(ctx context.Context, p place, from, to int64, bytes int32,
 		if enough {
 			return nil
 		}
-		if next > from {
-			from, empty, moved = next, 0, time.Now()
-		} else if rp.LastStableOffset >= to {
-			// Compaction took the rest, where a broker keeps saying so, and has it not in
-			// remote storage.
-			if empty++; empty == confirmEmpty {
-				if trouble = r.remote(ctx, p, from); trouble != nil {
-					empty = 0
-				}
-			}
-		} else {
-			trouble = errors.New("the broker sends nothing")
-		}
+		from = next
 	}
 	return nil
-}
-
-// remote returns an error where a partition may have an offset in remote storage, from
-// which a broker answers empty while it waits.
-func (r *reader) remote(ctx context.Context, p place, offset int64) error {
-	local, err := kafka.LocalStart(ctx, r.cl, p.topic, p.num, offset)
-	switch {
-	case err != nil:
-		return err
-	case local < 0:
-		return errors.New("the broker answers without records, and does not say whether they are in remote storage")
-	case local > offset:
-		return errors.New("the broker answers without records, which are in remote storage")
-	}
-	return nil
-}
-
-func (r *reader) fetch(ctx context.Context, p place, from int64, bytes int32) (*kmsg.FetchResponseTopicPartition, error) {
-	r.mu.Lock()
-	t := r.topics[p.topic]
-	r.mu.Unlock()
-	part, ok := t.Partitions[p.num]
-	if !ok || part.Leader < 0 {
-		return nil, kerr.LeaderNotAvailable
-	}
-	req := kmsg.NewPtrFetchRequest()
-	req.ReplicaID, req.MaxWaitMillis, req.MinBytes, req.MaxBytes = -1, fetchWait, 1, bytes
-	req.IsolationLevel = 1 // read_committed
-	req.SessionEpoch = -1
-	rt := kmsg.NewFetchRequestTopic()
-	rt.Topic, rt.TopicID = p.topic, t.ID
-	rp := kmsg.NewFetchRequestTopicPartition()
-	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = p.num, from, bytes
-	rt.Partitions = append(rt.Partitions, rp)
-	req.Topics = append(req.Topics, rt)
-	answer, err := r.cl.Broker(int(part.Leader)).RetriableRequest(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	resp := answer.(*kmsg.FetchResponse)
-	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return nil, err
-	}
-	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		return nil, errors.New("a broker answered for what it was not asked for")
-	}
-	return &resp.Topics[0].Partitions[0], nil
 }
 
 // decode calls do with the committed records of a response, and returns what offset it

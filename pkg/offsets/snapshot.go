@@ -110,7 +110,7 @@ func addNext(ctx context.Context, cl *kgo.Client, next bool, all []format.Group,
 			n++
 		}
 	}
-	r, err := newReader(ctx, cl, names(topics))
+	r, err := newReader(ctx, cl, log, names(topics))
 	if err != nil {
 		return 0, nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/partitionlog"
 )
 
 // TestSnapshotLeaderless looks which records groups read next, of which one is in a
@@ -197,7 +198,7 @@ func TestSnapshotUnread(t *testing.T) {
 		return resp, nil, true
 	})
 	out, err := w.snapshot(func(c *SnapshotConfig) { c.Next = true })
-	fails(t, err, command.Loss, "t/1: what its groups read next cannot be told: read t/1 at offset 1: TOPIC_AUTHORIZATION_FAILED")
+	fails(t, err, command.Loss, "t/1: what its groups read next cannot be told: read t/1 from offset 1: TOPIC_AUTHORIZATION_FAILED")
 	all, _ := read(t, out)
 	if a := all[0].Offsets["t"]; a[0].Record == nil || a[1].Record != nil || a[1].End == nil || *a[1].End != 3 {
 		t.Errorf("%+v", all[0])
@@ -249,11 +250,11 @@ func TestRemoteIsNotTheEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r, err := newReader(t.Context(), cl, []string{"t"})
+	r, err := newReader(t.Context(), cl, slog.New(slog.DiscardHandler), []string{"t"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.timeout = 500 * time.Millisecond
+	r.logs = partitionlog.New(t.Context(), cl, slog.New(slog.DiscardHandler), 500*time.Millisecond)
 	fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		fake.KeepControl()
 		resp := req.ResponseKind().(*kmsg.FetchResponse)

@@ -49,7 +49,7 @@ func (t *translation) findTimes(ctx context.Context) (times, error) {
 	for p := range all {
 		topics[t.namesake(p).topic] = true
 	}
-	r, err := newReader(ctx, cl, names(topics))
+	r, err := lookAtTopics(ctx, cl, names(topics))
 	if err != nil {
 		return nil, err
 	}

@@ -86,7 +86,7 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 		slices.Sort(wanted[p])
 		wanted[p] = slices.Compact(wanted[p])
 	}
-	r, err := newReader(ctx, cl, names(topics))
+	r, err := newReader(ctx, cl, env.Log, names(topics))
 	if err != nil {
 		return err
 	}

@@ -161,51 +161,6 @@ func (g *Logs) request(ctx context.Context, p Partition, since time.Time, req fu
 
 var errNoAnswer = errors.New("the broker did not answer for the partition")
 
-// Isolation levels of Read.
-const (
-	Uncommitted = 0
-	Committed   = 1
-)
-
-// fetchWait is how long a broker may wait for records.
-const fetchWait = 500 * time.Millisecond
-
-// Read returns what one answer of the leader holds, from an offset on: size bytes, or
-// one batch if that is larger.
-func (g *Logs) Read(ctx context.Context, p Partition, from int64, size int32, isolation int8) (*kmsg.FetchResponseTopicPartition, error) {
-	var out *kmsg.FetchResponseTopicPartition
-	err := g.Retry(ctx, p, func(ctx context.Context, since time.Time) error {
-		answer, err := g.request(ctx, p, since, func(id [16]byte) kmsg.Request {
-			req := kmsg.NewPtrFetchRequest()
-			req.ReplicaID, req.SessionEpoch, req.IsolationLevel = -1, -1, isolation
-			req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(fetchWait.Milliseconds()), 1, size
-			t := kmsg.NewFetchRequestTopic()
-			t.Topic, t.TopicID = p.Topic, id
-			part := kmsg.NewFetchRequestTopicPartition()
-			part.Partition, part.FetchOffset, part.CurrentLeaderEpoch, part.PartitionMaxBytes = p.Num, from, -1, size
-			t.Partitions = append(t.Partitions, part)
-			req.Topics = append(req.Topics, t)
-			return req
-		})
-		if err != nil {
-			return err
-		}
-		resp := answer.(*kmsg.FetchResponse)
-		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-			return err
-		}
-		if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-			return errNoAnswer
-		}
-		out = &resp.Topics[0].Partitions[0]
-		return kerr.ErrorForCode(out.ErrorCode)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read %s from offset %d: %w", p, from, err)
-	}
-	return out, nil
-}
-
 // A Bounds is where a partition's log starts and ends.
 type Bounds struct{ Start, End int64 }
 

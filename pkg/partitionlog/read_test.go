@@ -193,3 +193,87 @@ func TestWaits(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestReadBelow has a broker answer without records, for reasons of each kind.
+func TestReadBelow(t *testing.T) {
+	for name, c := range map[string]struct {
+		empty  int   // answers
+		stable int64 // which they tell
+		local  int64 // where the leader's own log starts
+		broken bool  // they end inside a batch
+		want   string
+	}{
+		"records":                  {},
+		"for a moment":             {empty: 2, stable: 2},
+		"never":                    {empty: -1, stable: 2, want: "read t/0 from offset 1: the broker sends nothing (for 700ms)"},
+		"compacted away":           {empty: -1, stable: 9, local: 1},
+		"a part of a batch":        {empty: -1, stable: 9, local: 1, broken: true},
+		"chance":                   {empty: confirmEmpty - 1, stable: 9},
+		"in remote storage":        {empty: -1, stable: 9, local: 2, want: "which are in remote storage (for 700ms)"},
+		"where is not to be known": {empty: -1, stable: 9, local: -1, want: "does not say whether they are in remote storage (for 700ms)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 1, 700*time.Millisecond)
+			w.write(1, 3, 3)
+			whole, err := w.logs.Read(t.Context(), Partition{"t", 0}, 1, 1<<20, Committed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers := 0
+			w.fake.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				w.fake.KeepControl()
+				if answers++; c.empty >= 0 && answers > c.empty {
+					return nil, nil, false
+				}
+				resp := req.ResponseKind().(*kmsg.FetchResponse)
+				st, sp := kmsg.NewFetchResponseTopic(), kmsg.NewFetchResponseTopicPartition()
+				st.Topic, st.TopicID, sp.LastStableOffset = "t", req.(*kmsg.FetchRequest).Topics[0].TopicID, c.stable
+				if c.broken {
+					sp.RecordBatches = whole.RecordBatches[:30]
+				}
+				st.Partitions = append(st.Partitions, sp)
+				resp.Topics = append(resp.Topics, st)
+				return resp, nil, true
+			})
+			w.fake.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				w.fake.KeepControl()
+				resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+				st, sp := kmsg.NewListOffsetsResponseTopic(), kmsg.NewListOffsetsResponseTopicPartition()
+				st.Topic, sp.Offset = "t", c.local
+				st.Partitions = append(st.Partitions, sp)
+				resp.Topics = append(resp.Topics, st)
+				return resp, nil, true
+			})
+			got, err := w.logs.ReadBelow(t.Context(), Partition{"t", 0}, 1, 9, 1<<20)
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v; want %s", err, c.want)
+				}
+				return
+			}
+			if err != nil || (len(got.RecordBatches) > 0) != (c.empty >= 0) {
+				t.Errorf("%v, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestReaches(t *testing.T) {
+	w := newWorld(t, 1, 10*time.Second)
+	w.write(1, 2, 3) // offsets 0 to 5
+	got, err := w.logs.Read(t.Context(), Partition{"t", 0}, 0, 1<<20, Committed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := got.RecordBatches
+	for _, c := range []struct {
+		b      []byte
+		offset int64
+		want   bool
+	}{{nil, 0, false}, {b, 0, true}, {b, 5, true}, {b, 6, false}, {b[:len(b)-1], 5, false}, {b[:len(b)-1], 2, true}, {make([]byte, 100), 0, true}} {
+		if got := reaches(c.b, c.offset); got != c.want {
+			t.Errorf("%d bytes, offset %d: %t", len(c.b), c.offset, got)
+		}
+	}
+}
