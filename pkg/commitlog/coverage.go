@@ -54,7 +54,6 @@ func (c *coverage) scan(from, next int64, filters []string) {
 	}
 	i := slices.IndexFunc(c.partial, func(p partial) bool { return slices.Equal(p.Filters, filters) })
 	if i < 0 {
-		i = len(c.partial)
 		c.partial = append(c.partial, partial{Filters: filters})
 		slices.SortFunc(c.partial, func(a, b partial) int { return slices.Compare(a.Filters, b.Filters) })
 		i = slices.IndexFunc(c.partial, func(p partial) bool { return slices.Equal(p.Filters, filters) })

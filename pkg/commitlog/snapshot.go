@@ -261,9 +261,7 @@ func (s *State) AddSnapshot(n *Snapshot) {
 		}
 	}
 	s.untold = s.untold || !n.TellsFilters
-	for _, l := range n.GroupLists {
-		s.groups.lists = append(s.groups.lists, l)
-	}
+	s.groups.lists = append(s.groups.lists, n.GroupLists...)
 	for _, g := range n.Groups {
 		s.groups.add(g, s.currentID)
 	}

@@ -3,7 +3,6 @@ package fetch
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -181,7 +180,7 @@ func TestListOpen(t *testing.T) {
 			t.Errorf("listed %+v", l)
 		}
 	}
-	if !strings.Contains(said.String(), fmt.Sprintf("t/0: offsets 3 to 8 are hidden")) {
+	if !strings.Contains(said.String(), "t/0: offsets 3 to 8 are hidden") {
 		t.Errorf("said %s", &said)
 	}
 }

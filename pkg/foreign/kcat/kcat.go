@@ -24,15 +24,15 @@ const maxLine = 512 << 20
 
 // Detect tells whether a tree is files of such lines.
 func Detect(ctx context.Context, t *foreign.Tree) bool {
-	for _, o := range t.Objects {
-		head, err := t.Head(ctx, o.Path, 1<<16)
-		if err != nil {
-			return false
-		}
-		line, _, whole := bytes.Cut(head, []byte("\n"))
-		return whole && isLine(line) || !whole && bytes.HasPrefix(head, []byte(`{"topic":"`))
+	if len(t.Objects) == 0 {
+		return false
 	}
-	return false
+	head, err := t.Head(ctx, t.Objects[0].Path, 1<<16)
+	if err != nil {
+		return false
+	}
+	line, _, whole := bytes.Cut(head, []byte("\n"))
+	return whole && isLine(line) || !whole && bytes.HasPrefix(head, []byte(`{"topic":"`))
 }
 
 func isLine(line []byte) bool {
