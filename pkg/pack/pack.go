@@ -16,6 +16,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/segment"
 )
 
 // minMemory is the least memory that packing can be done in with some sense.
@@ -34,15 +35,6 @@ type partition struct {
 	markedAt int64    // at this offset
 }
 
-// position is the offset that no record and no mark may be below, and false where there
-// is none yet.
-func (p *partition) position() (int64, bool) {
-	if p.open != nil {
-		return p.open.meta.Next, true
-	}
-	return p.next, p.begun
-}
-
 type key struct {
 	topic string
 	num   int32
@@ -55,6 +47,7 @@ type packer struct {
 	cfg Config
 	out *output
 
+	order  segment.Order
 	parts  map[key]*partition
 	topics map[string][]byte // the topic frame of each topic, as it came
 	ids    map[string]string // and its topic id
@@ -192,21 +185,18 @@ func (p *packer) partition(topic string, num int32) *partition {
 
 // record appends a record, as it is, to its partition's open segment.
 func (p *packer) record(ctx context.Context, part *partition, f *format.Frame) error {
+	if err := p.order.Record(part.topic, part.num, f.Offset); err != nil {
+		return command.Input(err)
+	}
 	s := part.open
 	if s == nil {
 		if !part.begun {
 			part.next, part.begun = f.Offset, true
 		}
-		if f.Offset < part.next {
-			return outOfOrder(f, part.next)
-		}
 		var err error
 		if s, err = p.openSegment(part); err != nil {
 			return err
 		}
-	}
-	if f.Offset < s.meta.Next {
-		return outOfOrder(f, s.meta.Next)
 	}
 	part.mark = nil // the record is past it
 	if err := s.append(ctx, p.out, f); err != nil {
@@ -254,10 +244,6 @@ func (p *packer) makeRoom(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func outOfOrder(f *format.Frame, next int64) error {
-	return corrupt("%s/%d: record of offset %d where %d or above is due: records of a partition must come in order", f.Topic, f.Partition, f.Offset, next)
 }
 
 // corrupt is the error for an input that says what cannot be.
@@ -335,6 +321,7 @@ func (p *packer) topic(ctx context.Context, f *format.Frame) error {
 			}
 		}
 	}
+	p.order.Topic(t)
 	p.topics[t.Name], p.ids[t.Name] = slices.Clone(f.Raw), t.ID
 	return p.out.pass(ctx, f.Raw)
 }
@@ -346,8 +333,8 @@ func (p *packer) marked(ctx context.Context, f *format.Frame) error {
 		return command.Input(err)
 	}
 	part := p.partition(m.Topic, m.Partition)
-	if at, known := part.position(); known && m.Next < at && !m.Begins {
-		return corrupt("%s/%d: a mark at offset %d behind %d, which does not say that it begins anew", m.Topic, m.Partition, m.Next, at)
+	if err := p.order.Mark(m); err != nil {
+		return command.Input(err)
 	}
 	if m.TopicID != "" && part.topicID != "" && m.TopicID != part.topicID {
 		return corrupt("%s/%d: a mark of topic id %s where the topic's id is %s", m.Topic, m.Partition, m.TopicID, part.topicID)

@@ -538,6 +538,42 @@ func TestEnds(t *testing.T) {
 	r.produce(stream(t, &format.End{}, &format.Batch{Topic: "t", Data: []byte("x")}), nil).want(t, command.Corrupt, "a raw batch")
 }
 
+// TestDisorder refuses a stream that has offsets twice or goes back, with new offsets and
+// with exact ones. What came before it is there, and the map has no end.
+func TestDisorder(t *testing.T) {
+	mark := func(next int64) *format.Mark { return &format.Mark{Topic: "t", Next: next} }
+	for name, c := range map[string]struct {
+		frames frameList
+		want   string
+	}{
+		"a record twice":          {join(records("t", 0, 0, 5), records("t", 0, 4, 1)), "t/0: record of offset 4 where 5 or above is due"},
+		"records that go back":    {join(records("t", 0, 0, 5), records("t", 1, 0, 5), records("t", 0, 0, 5)), "t/0: record of offset 0 where 5 or above is due"},
+		"a record below a mark":   {join(records("t", 0, 0, 5), frameList{mark(9)}, records("t", 0, 7, 1)), "t/0: record of offset 7 where 9 or above is due"},
+		"a mark that goes back":   {join(records("t", 0, 0, 5), frameList{mark(4)}), "t/0: a mark at offset 4 behind 5"},
+		"marks before any record": {join(frameList{mark(9), mark(0)}, records("t", 0, 0, 5)), "t/0: a mark at offset 0 behind 9"},
+	} {
+		for _, exact := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/exact=%v", name, exact), func(t *testing.T) {
+				r := newRig(t)
+				in := stream(t, &format.End{}, join(frameList{topic("t", 2)}, c.frames)...)
+				for range 2 { // a second time the target has what came before
+					o := r.produce(in, func(cfg *Config) { cfg.Exact = exact })
+					o.want(t, command.Corrupt, "standard input: "+c.want)
+					if o.whole {
+						t.Error("the map has an end")
+					}
+				}
+			})
+		}
+	}
+	// Scanning that begins anew may go back.
+	r := newRig(t)
+	anew := &format.Mark{Topic: "t", Next: 0, MarkInfo: format.MarkInfo{Begins: true}}
+	in := stream(t, &format.End{}, join(frameList{topic("t", 1)}, records("t", 0, 5, 5), frameList{anew}, records("t", 0, 0, 5))...)
+	r.produce(in, nil).want(t, 0, "produced 10 records")
+	r.produce(in, func(c *Config) { c.Exact, c.Naming.prefix = true, "x." }).want(t, 1, "offset 0 cannot be had")
+}
+
 func TestRefusals(t *testing.T) {
 	r := newRig(t)
 	frames := append(frameList{topic("t", 1, "no.such=1", "retention.ms=soon"), topic("u", 1, "no.such=1")}, records("t", 0, 0, 9)...)

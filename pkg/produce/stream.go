@@ -16,6 +16,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/partitionlog"
 	"github.com/kbkio/kbk/pkg/recordbatch"
+	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/throttle"
 )
 
@@ -30,6 +31,7 @@ type producer struct {
 	fail    context.CancelCauseFunc
 
 	// Of the stream's side.
+	order   segment.Order
 	editor  editor
 	hasher  *hasher
 	filler  filler
@@ -114,6 +116,9 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 			if err := f.Record(&rec); err != nil {
 				return nil, command.Input(err)
 			}
+			if err := p.order.Record(rec.Topic, rec.Partition, rec.Offset); err != nil {
+				return nil, command.Input(err)
+			}
 			if last == nil || last.num != rec.Partition || last.source.name != rec.Topic {
 				if last, err = p.partition(ctx, rec.Topic, rec.Partition); err != nil {
 					return nil, err
@@ -159,6 +164,7 @@ func (p *producer) topic(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return command.Input(err)
 	}
+	p.order.Topic(about)
 	p.targets.describe(about)
 	s := p.targets.sources[about.Name]
 	if s.target == nil || !p.cfg.AddPartitions {
@@ -173,12 +179,15 @@ func (p *producer) topic(ctx context.Context, raw []byte) error {
 // mark takes a mark: the first of a partition says where its log is to start, the last
 // where it is to end.
 func (p *producer) mark(ctx context.Context, raw []byte) error {
-	if err := p.pass(raw); err != nil {
-		return err
-	}
 	m, err := format.DecodeMark(raw)
+	if err == nil {
+		err = p.order.Mark(m)
+	}
 	if err != nil {
 		return command.Input(err)
+	}
+	if err := p.pass(raw); err != nil {
+		return err
 	}
 	p.spoken.add(m.Topic, m.Partition)
 	if !p.began { // more topics may be named before the first record

@@ -19,6 +19,11 @@ func TestOrder(t *testing.T) {
 	begins := func(next int64) *format.Mark {
 		return &format.Mark{Topic: "t", Next: next, MarkInfo: format.MarkInfo{Begins: true}}
 	}
+	rec := func(offset int64) *format.Record { return &format.Record{Topic: "t", Offset: offset} }
+	of1 := func(r *format.Record) *format.Record { r.Partition = 1; return r }
+	named := func(next int64, id string) *format.Mark {
+		return &format.Mark{Topic: "t", Next: next, MarkInfo: format.MarkInfo{TopicID: id}}
+	}
 	topic := func(id string) *format.Topic { return &format.Topic{Name: "t", ID: id} }
 	window := &format.Window{Offsets: map[string]map[int32][2]int64{"t": {0: {5, 15}}}}
 	for name, c := range map[string]struct {
@@ -43,6 +48,16 @@ func TestOrder(t *testing.T) {
 		"a mark that goes back":  {nil, []any{topic("A"), mark(0), seg(0, 10), mark(5)}, "t/0: a mark at offset 5 behind 10"},
 		"a mark behind another":  {nil, []any{mark(12), mark(5)}, "t/0: a mark at offset 5 behind 12"},
 		"behind what was cut":    {nil, []any{topic("A"), cut(seg(0, 10), 6), seg(10, 20)}, "it begins at offset 10 where 6 is due"},
+		"records":                {nil, []any{rec(5), rec(6), rec(9), mark(9 + 1), rec(10), mark(12), rec(12)}, ""},
+		"records, mixed":         {nil, []any{topic("A"), mark(0), rec(0), of1(rec(7)), rec(1), of1(rec(8)), mark(2)}, ""},
+		"records, anew":          {nil, []any{topic("A"), mark(0), rec(0), rec(1), begins(1), rec(1)}, ""},
+		"records of another one": {nil, []any{topic("A"), mark(0), rec(0), topic("B"), mark(0), rec(0)}, ""},
+		"a record twice":         {nil, []any{rec(5), rec(5)}, "t/0: record of offset 5 where 6 or above is due"},
+		"a record too late":      {nil, []any{topic("A"), rec(5), of1(rec(0)), rec(4)}, "t/0: record of offset 4 where 6 or above is due"},
+		"a record below a mark":  {nil, []any{mark(5), rec(4)}, "t/0: record of offset 4 where 5 or above is due"},
+		"a mark below a record":  {nil, []any{rec(5), mark(5)}, "t/0: a mark at offset 5 behind 6"},
+		"a mark with an id":      {nil, []any{rec(5), named(5, "A")}, "t/0: a mark at offset 5 behind 6"},
+		"behind one with an id":  {nil, []any{rec(5), named(8, "A"), rec(7)}, "t/0: record of offset 7 where 8 or above is due"},
 		"below a window's bound": {window, []any{topic("A"), mark(5), seg(0, 10), mark(9)}, "a mark at offset 9 behind 10"},
 	} {
 		o := &Order{Window: c.window}
@@ -51,6 +66,8 @@ func TestOrder(t *testing.T) {
 			switch f := f.(type) {
 			case *format.Topic:
 				o.Topic(f)
+			case *format.Record:
+				err = o.Record(f.Topic, f.Partition, f.Offset)
 			case *format.Mark:
 				err = o.Mark(f)
 			case *format.Segment:
