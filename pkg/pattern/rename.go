@@ -57,6 +57,9 @@ func (r *Renames) Name(name string) string {
 // Lookup is [Renames.Name], and tells whether there is a rule for the name: the name
 // itself, or else the first expression that matches it.
 func (r *Renames) Lookup(name string) (to string, ok bool) {
+	if r == nil {
+		return name, false
+	}
 	if to, ok := r.names[name]; ok {
 		return to, true
 	}

@@ -465,7 +465,7 @@ func writeSegment(w *format.Writer, seg commitlog.Chosen, data []byte) error {
 	if seg.DropBelow > seg.From {
 		m.DropBelow = seg.DropBelow
 	}
-	if seg.DropFrom <= seg.Last {
+	if seg.DropFrom < seg.Next { // also where it drops no record: it says where the segment ends in this stream
 		m.DropFrom = seg.DropFrom
 	}
 	return w.WriteSegment(m, data)

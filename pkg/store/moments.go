@@ -85,8 +85,12 @@ func (s *Store) follows(ctx context.Context, o fs.Object, name string, m *commit
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	e, _, err := commitlog.Decode(name, data)
-	if err == nil && e.Seq != m.Seq+1 {
+	if err == nil && e.Seq != m.Seq+1 && !joinsOnly(e) {
 		err = fmt.Errorf("%w: entry %d of run %s is missing", commitlog.ErrCorrupt, m.Seq+1, e.Run)
 	}
 	return e, err
 }
+
+// joinsOnly tells whether an entry says nothing but which ids are of one backup: it comes
+// behind the one that ended its run, and has no part in what belongs to a point.
+func joinsOnly(e *commitlog.Entry) bool { return e.Final && len(e.Joins) > 0 }

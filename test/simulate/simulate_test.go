@@ -1,0 +1,191 @@
+// Package simulate plays random histories: a cluster in memory is written to, backed up,
+// pruned, copied and restored by the commands' own code, while stores fail and processes are
+// killed. A model beside it knows what must be there.
+package simulate
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kbkio/kbk/pkg/store"
+)
+
+var (
+	seeds   = flag.Int("seeds", 20, "how many histories are played")
+	seed    = flag.Uint64("seed", 0, "the first seed; 0: by the time")
+	crashes = flag.Int("crashes", 2, "of how many histories all crash points are looked at")
+	steps   = flag.Int("steps", 14, "how long a history is")
+)
+
+// A step is one thing that happens, in a way that its own seed decides: so a history can be
+// shortened without changing what is left of it.
+type step struct {
+	kind string
+	seed uint64
+}
+
+var kinds = []struct {
+	name   string
+	weight int
+	do     func(w *world)
+}{
+	{"produce", 8, (*world).produce},
+	{"back up", 8, (*world).backUp},
+	{"two at once", 3, (*world).twoAtOnce},
+	{"maintain", 3, (*world).maintain},
+	{"restore", 2, func(w *world) { w.check("backup", w.vaults[0]) }},
+	{"restore point", 2, (*world).restorePoint},
+	{"recover", 1, (*world).recovery},
+	{"copy", 2, (*world).copyOver},
+	{"damage", 2, (*world).damage},
+	{"recreate", 1, (*world).recreate},
+	{"expire", 1, (*world).expire},
+	{"commit", 2, (*world).commit},
+	{"lead", 1, (*world).lead},
+}
+
+// history is what happens, from a seed.
+func history(seed uint64, n int) (h []step) {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	var deck []string
+	for _, k := range kinds {
+		for range k.weight {
+			deck = append(deck, k.name)
+		}
+	}
+	for range n {
+		h = append(h, step{deck[rng.IntN(len(deck))], rng.Uint64()})
+	}
+	return append(h, step{"restore", rng.Uint64()})
+}
+
+// play plays a history, and returns what went wrong.
+func play(t *testing.T, seed uint64, h []step) (w *world, err error) {
+	return played(t, seed, func(w *world) {
+		for _, s := range h {
+			w.rng = rand.New(rand.NewPCG(s.seed, 3))
+			for _, k := range kinds {
+				if k.name == s.kind {
+					k.do(w)
+				}
+			}
+		}
+	})
+}
+
+// played makes a world, and returns what went wrong in it.
+func played(t *testing.T, seed uint64, do func(w *world)) (w *world, err error) {
+	w = newWorld(t, rand.New(rand.NewPCG(seed, 2)))
+	defer func() {
+		switch x := recover().(type) {
+		case nil:
+		case broken:
+			err = x.error
+		case trouble:
+			err = fmt.Errorf("of the simulation: %w", x.error)
+		default:
+			all := make([]byte, 1<<20)
+			err = fmt.Errorf("panic: %v\n%s", x, all[:runtime.Stack(all, true)])
+		}
+		w.close()
+	}()
+	w.begin()
+	do(w)
+	return w, nil
+}
+
+// shorten drops steps for as long as what is left still fails.
+func shorten(t *testing.T, seed uint64, h []step, until time.Time) []step {
+	fails := func(h []step) bool {
+		for range 2 { // goroutines run as they like
+			if _, err := play(t, seed, h); err != nil {
+				return true
+			}
+		}
+		return false
+	}
+	for size := len(h) / 2; size > 0; size /= 2 {
+		for at := 0; at+size <= len(h) && time.Now().Before(until); {
+			if shorter := slices.Delete(slices.Clone(h), at, at+size); fails(shorter) {
+				h = shorter
+			} else {
+				at += size
+			}
+		}
+	}
+	return h
+}
+
+// TestMain starts what lives as long as the process does, rclone above all: it must not begin
+// in a bubble of virtual time.
+func TestMain(m *testing.M) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGUSR2) // starts the goroutine that deals signals out
+	at, _ := newStorage(false).attach(faults{}, nil)
+	st, err := store.Open(context.Background(), at)
+	if err != nil {
+		panic(err)
+	}
+	if err := st.List(context.Background(), "", func(string, int64) error { return nil }); err != nil {
+		panic(err)
+	}
+	status := m.Run()
+	_ = st.Close()
+	os.Exit(status)
+}
+
+func firstSeed() uint64 {
+	if *seed == 0 {
+		return uint64(time.Now().UnixNano()) % 1_000_000
+	}
+	return *seed
+}
+
+// TestHistories plays histories. A failing one says how to play it again.
+func TestHistories(t *testing.T) {
+	first := firstSeed()
+	began := time.Now()
+	var compared int64
+	failed := 0
+	for i := range uint64(*seeds) {
+		w, err := play(t, first+i, history(first+i, *steps))
+		compared += w.compared
+		if err == nil {
+			continue
+		}
+		failed++
+		short := shorten(t, first+i, history(first+i, *steps), time.Now().Add(time.Minute))
+		again, shortErr := play(t, first+i, short)
+		if shortErr == nil {
+			again, shortErr = w, err
+		}
+		commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
+		t.Errorf("seed %d at commit %s: %v\nthe shortest history that fails, of %d steps: %v\n%s\nagain: make simulate SEEDS=1 SEED=%d",
+			first+i, strings.TrimSpace(string(commit)), err, len(short), shortErr, strings.Join(again.log, "\n"), first+i)
+		if testing.Verbose() {
+			t.Log(again.texts.b.String())
+			for i, v := range again.vaults {
+				for _, name := range v.names() {
+					t.Logf("store %d: %s, %d bytes", i, name, len(v.objects[name].data))
+					if strings.HasSuffix(name, ".json") {
+						t.Logf("%s", v.objects[name].data)
+					}
+				}
+			}
+		}
+		if failed == 5 {
+			break
+		}
+	}
+	t.Logf("%d seeds from %d: %d records compared, %d failed, in %s", *seeds, first, compared, failed, time.Since(began).Round(time.Millisecond))
+}

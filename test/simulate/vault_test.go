@@ -1,0 +1,654 @@
+package simulate
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kbkio/kbk/pkg/catalog"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/cursor"
+	"github.com/kbkio/kbk/pkg/pack"
+	"github.com/kbkio/kbk/pkg/partitions"
+	"github.com/kbkio/kbk/pkg/pull"
+	"github.com/kbkio/kbk/pkg/push"
+	"github.com/kbkio/kbk/pkg/receipt"
+	"github.com/kbkio/kbk/pkg/store"
+)
+
+// A vault is a backup's storage, and what must be in it.
+type vault struct {
+	*storage
+	promised map[part]map[int64]bool
+	points   []*point // in the order of the log
+	holes    bool     // windows and the like may have left some
+	begun    bool     // an entry was written, perhaps
+}
+
+// A point is a restore point.
+type point struct {
+	time   int64
+	at     map[part][2]int64 // where Kafka's log began, and the first offset that is not part of it
+	groups map[string]map[string]map[int32]int64
+}
+
+func newVault(renames bool) *vault {
+	return &vault{storage: newStorage(renames), promised: make(map[part]map[int64]bool)}
+}
+
+func (v *vault) promise(p part, offset int64) {
+	if v.promised[p] == nil {
+		v.promised[p] = make(map[int64]bool)
+	}
+	v.promised[p][offset] = true
+}
+
+// bubble runs do with a clock of its own, which goes on when nothing else can: what is
+// waited for in it takes no time.
+func (w *world) bubble(do func()) {
+	days := time.Duration(9800+w.rng.IntN(60)) * 24 * time.Hour // since 2000
+	var failed any
+	synctest.Test(w.t, func(*testing.T) {
+		time.Sleep(days)
+		defer func() { failed = recover() }()
+		do()
+	})
+	if failed != nil {
+		panic(failed)
+	}
+}
+
+// faults draws what happens to the calls of a process.
+func (w *world) faults() faults {
+	var f faults
+	if w.calm {
+		return f
+	}
+	switch w.rng.IntN(10) {
+	case 0, 1, 2:
+		f.Kill = 1 + w.rng.IntN(60)
+	case 3:
+		f.Fail = 0.15
+	}
+	return f
+}
+
+func (w *world) seedOf() *rand.Rand { return rand.New(rand.NewPCG(w.rng.Uint64(), 1)) }
+
+func status(err error) int { return command.StatusOf(err) }
+
+// open opens a vault as a process without faults, and closes it.
+func (w *world) openVault(remote string, do func(st *store.Store) error) error {
+	st, err := store.Open(w.ctx, remote)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(st), st.Close())
+}
+
+func (w *world) cursor(v *vault) (c *cursor.Cursor) {
+	at, _ := v.attach(faults{}, nil)
+	w.bubble(func() {
+		var out bytes.Buffer
+		err := w.openVault(at, func(st *store.Store) error {
+			return catalog.Cursor(context.Background(), st, store.LogOptions{}, false, w.env("kbk-catalog"), &out)
+		})
+		if err != nil {
+			w.breaks("cursor: %v", err)
+		}
+		c, err = cursor.Read(&out)
+		w.must(err)
+	})
+	return c
+}
+
+// A pushing is a push that is to be done.
+type pushing struct {
+	v        *vault
+	f        *fetched
+	cut      bool
+	input    []byte
+	faults   faults
+	cfg      push.Config
+	process  *process
+	receipts bytes.Buffer
+	err      error
+}
+
+func (w *world) newPushing(v *vault, f *fetched) *pushing {
+	p := &pushing{v: v, f: f, input: f.packed, faults: w.faults()}
+	if !w.calm && w.rng.IntN(10) == 0 {
+		p.cut, p.input = true, p.input[:w.rng.IntN(len(p.input))]
+	}
+	p.cfg = push.Config{
+		Transfers: 1 + w.rng.IntN(3), Checkpoint: time.Duration(20+w.rng.IntN(200)) * time.Millisecond, CheckpointSegments: 1 + w.rng.IntN(4),
+		RetryFor: 5 * time.Minute, MaxFrame: 1 << 20, NoManifest: w.rng.IntN(2) == 0,
+	}
+	if !p.cfg.NoManifest && w.rng.IntN(2) == 0 {
+		p.cfg.CompactAfter = 2 + w.rng.IntN(5)
+	}
+	return p
+}
+
+// run is done in a bubble.
+func (p *pushing) run(w *world, pauses bool) {
+	p.faults.Pauses = pauses
+	p.cfg.Remote, p.process = p.v.attach(p.faults, w.seedOf())
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	p.err = push.Run(ctx, p.cfg, w.env("kbk-push"), bytes.NewReader(p.input), &p.receipts)
+}
+
+// book takes in what the receipts and the status promise.
+func (p *pushing) book(w *world) {
+	v, s, got := p.v, p.f.stream, status(p.err)
+	final, n := false, 0
+	lines := json.NewDecoder(&p.receipts)
+	for {
+		var r receipt.Receipt
+		if err := lines.Decode(&r); err == io.EOF {
+			break
+		} else if err != nil {
+			w.breaks("push: receipts: %v", err)
+		}
+		n++
+		final = final || r.Final
+		for _, at := range r.Partitions {
+			key := part{at.Topic, at.TopicID, at.Partition}
+			for offset := range s.records[key] {
+				if offset < at.Next {
+					v.promise(key, offset)
+				}
+			}
+		}
+	}
+	done := got == command.OK || got == command.Loss
+	w.say("pushed (%+v, cut %v, compact after %d): status %d, %d receipts: %v", p.faults, p.cut, p.cfg.CompactAfter, got, n, p.err)
+	if n > 0 || p.process.hurt > 0 {
+		v.begun = v.begun || n > 0
+	}
+	if p.f.holes || p.cut {
+		v.holes = true
+	}
+	switch {
+	case done && !final:
+		w.breaks("push: status %d without a final receipt", got)
+	case p.cut && done:
+		w.breaks("push: status %d of a stream that is cut short", got)
+	case !p.cut && p.process.hurt == 0 && got != p.f.status:
+		w.breaks("push: status %d, and the source's was %d: %v", got, p.f.status, p.err)
+	case !done && !p.cut && p.faults.Kill == 0 && p.faults.Fail == 0:
+		w.breaks("push: %v", p.err)
+	}
+	if !done && !final {
+		if s.point != nil { // its entry may be there, and its receipt not
+			v.points = append(v.points, p.point(true))
+		}
+		return
+	}
+	for key, rs := range s.records {
+		for offset := range rs {
+			v.promise(key, offset)
+		}
+	}
+	if s.point != nil {
+		v.points = append(v.points, p.point(false))
+	}
+}
+
+func (p *pushing) point(perhaps bool) *point {
+	pt := &point{time: p.f.stream.point.Time, at: make(map[part][2]int64), groups: p.f.groups}
+	for key, next := range p.f.stream.next {
+		pt.at[key] = [2]int64{p.f.stream.start[key], next}
+	}
+	if perhaps {
+		pt.time = -pt.time
+	}
+	return pt
+}
+
+func clone(g map[string]map[string]map[int32]int64) map[string]map[string]map[int32]int64 {
+	c := make(map[string]map[string]map[int32]int64)
+	for id, topics := range g {
+		c[id] = make(map[string]map[int32]int64)
+		for t, ps := range topics {
+			c[id][t] = maps.Clone(ps)
+		}
+	}
+	return c
+}
+
+// backUp is a run of fetch | pack | push.
+func (w *world) backUp() {
+	v := w.vaults[0]
+	p := w.newPushing(v, w.fetch(v))
+	w.bubble(func() { p.run(w, false) })
+	p.book(w)
+}
+
+// twoAtOnce has two commands work on a vault at the same time.
+func (w *world) twoAtOnce() {
+	v := w.vaults[0]
+	first := w.newPushing(v, w.fetch(v))
+	var second *pushing
+	var beside *chore
+	if w.rng.IntN(2) == 0 {
+		w.say("at once with a push:")
+		beside = w.newChore(v)
+	} else {
+		w.say("at once with a push, a push:")
+		second = w.newPushing(v, w.fetch(v))
+	}
+	w.bubble(func() {
+		var all sync.WaitGroup
+		all.Go(func() { first.run(w, true) })
+		all.Go(func() {
+			if second != nil {
+				second.run(w, true)
+			} else {
+				beside.run(w, true)
+			}
+		})
+		all.Wait()
+	})
+	first.book(w)
+	if second != nil {
+		second.book(w)
+		v.sortPoints(w.listed(v))
+	} else {
+		beside.book(w)
+	}
+}
+
+// sortPoints puts the points in the order of the log, which listed has: of two writers at once
+// nobody else knows who was first.
+func (v *vault) sortPoints(listed []catalog.ReportPoint) {
+	place := make(map[int64]int)
+	for i, p := range listed {
+		place[p.Time] = i + 1
+	}
+	slices.SortStableFunc(v.points, func(a, b *point) int {
+		at, bt := place[max(a.time, -a.time)], place[max(b.time, -b.time)]
+		if at == 0 || bt == 0 {
+			return 0
+		}
+		return at - bt
+	})
+}
+
+// maintain compacts or prunes.
+func (w *world) maintain() {
+	c := w.newChore(w.vaults[w.rng.IntN(2)])
+	if c.v != w.vaults[0] { // the points of a copy are not followed
+		c.keep = 0
+	}
+	w.bubble(func() { c.run(w, false) })
+	c.book(w)
+}
+
+// A chore is to compact a vault, or to prune it.
+type chore struct {
+	v       *vault
+	keep    int // restore points; 0: compact
+	faults  faults
+	rng     *rand.Rand
+	process *process
+	err     error
+}
+
+func (w *world) newChore(v *vault) *chore {
+	c := &chore{v: v, faults: w.faults(), rng: w.seedOf()}
+	if w.rng.IntN(2) == 0 {
+		c.keep = 1 + w.rng.IntN(3)
+	}
+	return c
+}
+
+// run is done in a bubble.
+func (c *chore) run(w *world, pauses bool) {
+	c.faults.Pauses = pauses
+	at, p := c.v.attach(c.faults, c.rng)
+	c.process = p
+	c.err = w.openVault(at, func(st *store.Store) error {
+		if c.keep == 0 {
+			return catalog.Compact(context.Background(), st, catalog.Signing{}, w.env("kbk-catalog"))
+		}
+		keep := commitlog.Retention{Policy: commitlog.Policy{Last: c.keep}}
+		return catalog.Prune(context.Background(), st, catalog.PruneConfig{Retention: keep, Really: true}, w.env("kbk-catalog"), io.Discard)
+	})
+}
+
+func (c *chore) book(w *world) {
+	w.say("compacted, or pruned to %d points (%+v): %v", c.keep, c.faults, c.err)
+	if c.keep > 0 {
+		c.v.pruned(c.keep)
+	}
+	if c.err != nil && c.process.hurt == 0 && c.v.begun && !c.faults.Pauses {
+		w.breaks("compact, or prune to %d points: %v", c.keep, c.err)
+	}
+}
+
+// pruned takes back what pruning to the last points of each partition may have deleted.
+func (v *vault) pruned(keep int) {
+	left := make(map[part]int)
+	start := make(map[part]int64)
+	for _, pt := range slices.Backward(v.points) {
+		for key, at := range pt.at {
+			if left[key] == keep {
+				delete(pt.at, key)
+				continue
+			}
+			// One that is perhaps not there counts for what it may have pushed out only.
+			if left[key]++; left[key] == 1 || at[0] < start[key] {
+				start[key] = at[0]
+			}
+		}
+	}
+	// A point that is perhaps there hides none: count again without it, for what is deleted
+	// at most the higher of both starts holds, which is that with it, since logs only move on.
+	for key, from := range start {
+		maps.DeleteFunc(v.promised[key], func(offset int64, _ bool) bool { return offset < from })
+	}
+}
+
+// pull reads a vault and unpacks it.
+func (w *world) pull(v *vault, cfg pull.Config) (packed, records []byte, err error) {
+	cfg.Remote, _ = v.attach(faults{}, nil)
+	cfg.Transfers, cfg.Memory = 1+w.rng.IntN(4), 64<<20
+	var out, unpacked bytes.Buffer
+	w.bubble(func() { err = pull.Run(context.Background(), cfg, w.env("kbk-pull"), &out) })
+	packed = bytes.Clone(out.Bytes())
+	if got := status(err); got != command.OK && got != command.Loss {
+		return packed, nil, err
+	}
+	unpackErr := pack.Unpack(w.ctx, pack.Config{Memory: 64 << 20, MaxFrame: 1 << 20}, w.env("kbk-pack"), &out, &unpacked)
+	if status(unpackErr) != status(err) {
+		w.breaks("pull: %v; unpack: %v", err, unpackErr)
+	}
+	return packed, unpacked.Bytes(), err
+}
+
+// check restores the newest state of a vault, and each older incarnation, and holds it
+// against what was promised.
+func (w *world) check(name string, v *vault) {
+	_, records, err := w.pull(v, pull.Config{Newest: true})
+	if !v.begun && len(v.promised) == 0 {
+		return
+	}
+	if err != nil && status(err) != command.Loss {
+		w.breaks("%s: pull: %v", name, err)
+	}
+	s := w.read(name+": restore", records)
+	seen := make(map[part]bool)
+	w.compare(name+": restore", v, s, seen)
+	for _, p := range sortedParts(v.promised) {
+		if seen[part{p.topic, p.id, 0}] || len(v.promised[p]) == 0 {
+			continue
+		}
+		_, records, err := w.pull(v, pull.Config{Newest: true, TopicIDs: []string{p.id}, Selection: partitions.Selection{Topics: []string{p.topic}}})
+		if err != nil && status(err) != command.Loss {
+			w.breaks("%s: pull --topic-id %s: %v", name, p.id, err)
+		}
+		what := fmt.Sprintf("%s: restore of %s", name, p.id)
+		w.compare(what, v, w.read(what, records), seen)
+		if !seen[part{p.topic, p.id, 0}] {
+			w.breaks("%s: nothing of %s, %s", name, p.topic, p.id)
+		}
+	}
+	w.verify(name, v)
+}
+
+func sortedParts[V any](m map[part]V) []part {
+	return slices.SortedFunc(maps.Keys(m), func(a, b part) int { return strings.Compare(a.String(), b.String()) })
+}
+
+// compare looks for each record that was promised of the incarnations in s.
+func (w *world) compare(what string, v *vault, s *stream, seen map[part]bool) {
+	for topic, id := range s.ids {
+		seen[part{topic, id, 0}] = true
+		for n := range int32(partitionCount) {
+			p := part{topic, id, n}
+			for offset := range v.promised[p] {
+				if _, ok := s.records[p][offset]; !ok {
+					w.breaks("%s: %s: record %d is not there", what, p, offset)
+				}
+			}
+		}
+	}
+}
+
+// problem is one of verify's.
+type problem struct{ Kind, What, Why string }
+
+func (w *world) verified(v *vault) (found []problem, err error) {
+	at, _ := v.attach(faults{}, nil)
+	var out bytes.Buffer
+	w.bubble(func() {
+		err = w.openVault(at, func(st *store.Store) error {
+			return catalog.Verify(context.Background(), st, catalog.VerifyConfig{Deep: true, Transfers: 4, Memory: 64 << 20, JSON: true}, w.env("kbk-catalog"), &out)
+		})
+	})
+	lines := json.NewDecoder(&out)
+	for {
+		var p problem
+		if lines.Decode(&p) != nil {
+			return found, err
+		}
+		found = append(found, p)
+	}
+}
+
+// verify is to find nothing.
+func (w *world) verify(name string, v *vault) {
+	found, err := w.verified(v)
+	for _, p := range found {
+		if strings.HasPrefix(p.Why, "it lists no segment") { // what a killed run left cannot be told from a log that is gone
+			continue
+		}
+		if p.Kind != "hole" || !v.holes {
+			w.breaks("%s: verify finds %v in a whole store", name, p)
+		}
+	}
+	if err != nil && len(found) == 0 {
+		w.breaks("%s: verify: %v", name, err)
+	}
+}
+
+// listed are the restore points as kbk-catalog show lists them.
+func (w *world) listed(v *vault) (points []catalog.ReportPoint) {
+	at, _ := v.attach(faults{}, nil)
+	var out bytes.Buffer
+	var err error
+	w.bubble(func() {
+		all, compileErr := partitions.Selection{}.Compile()
+		w.must(compileErr)
+		err = w.openVault(at, func(st *store.Store) error {
+			return catalog.Show(context.Background(), st, store.LogOptions{}, all, false, true, w.env("kbk-catalog"), &out)
+		})
+	})
+	if err != nil {
+		if v.begun {
+			w.breaks("show: %v", err)
+		}
+		return nil
+	}
+	var r catalog.Report
+	w.must(json.Unmarshal(out.Bytes(), &r))
+	return r.Points
+}
+
+// restorePoint restores a vault as of one of its points.
+func (w *world) restorePoint() {
+	v := w.vaults[0]
+	ids := make(map[int64]string)
+	for _, p := range w.listed(v) {
+		ids[p.Time] = p.ID
+	}
+	var sure []*point
+	for _, p := range v.points {
+		if p.time > 0 && len(p.at) > 0 {
+			sure = append(sure, p)
+		}
+	}
+	if len(sure) == 0 {
+		return
+	}
+	p := sure[w.rng.IntN(len(sure))]
+	id := ids[p.time]
+	if id == "" {
+		w.breaks("show lists no point of %d", p.time)
+	}
+	cfg, what := pull.Config{Point: id, Newest: true}, "restore of point "+id
+	byTime := w.rng.IntN(2) == 0
+	if byTime {
+		at := time.UnixMilli(p.time)
+		cfg, what = pull.Config{At: &at, Newest: true}, "restore at the time of point "+id
+	}
+	_, records, err := w.pull(v, cfg)
+	if err != nil && status(err) != command.Loss {
+		w.breaks("%s: %v", what, err)
+	}
+	s := w.read(what, records)
+	for _, key := range sortedParts(p.at) {
+		if byTime && v.lastAt(key, p.time) != p {
+			continue
+		}
+		next := p.at[key][1]
+		for offset := range v.promised[key] {
+			if _, ok := s.records[key][offset]; !ok && offset < next {
+				w.breaks("%s: %s: record %d is not there, and %d is its end", what, key, offset, next)
+			}
+		}
+		for offset := range s.records[key] {
+			if offset >= next {
+				w.breaks("%s: %s: record %d is there, and %d is its end", what, key, offset, next)
+			}
+		}
+	}
+	if err := w.sameGroups(s, p.groups); err != nil && !byTime {
+		w.breaks("%s: %v", what, err)
+	}
+	w.say("%s", what)
+}
+
+// lastAt is the last point up to a time that speaks of the topic's partition, in whichever
+// incarnation.
+func (v *vault) lastAt(key part, time int64) (last *point) {
+	for _, p := range v.points {
+		for k := range p.at {
+			if k.topic == key.topic && k.n == key.n && max(p.time, -p.time) <= time {
+				last = p
+			}
+		}
+	}
+	return last
+}
+
+// sameGroups holds the groups of a restore against what was committed.
+func (w *world) sameGroups(s *stream, want map[string]map[string]map[int32]int64) error {
+	for id, topics := range want {
+		for topic, offsets := range topics {
+			if s.ids[topic] == "" {
+				continue
+			}
+			for n, at := range offsets {
+				if _, ok := s.next[part{topic, s.ids[topic], n}]; !ok {
+					continue
+				}
+				g := s.groups[id]
+				if g == nil {
+					return fmt.Errorf("no group %s, which has committed in %s", id, topic)
+				}
+				if got, ok := g.Offsets[topic][n]; !ok || got.Offset != at {
+					return fmt.Errorf("group %s: %s/%d at %v instead of %d", id, topic, n, got, at)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// recovery restores the newest state of the first vault into a cluster.
+func (w *world) recovery() {
+	_, records, err := w.pull(w.vaults[0], pull.Config{Newest: true})
+	if records != nil {
+		w.recover("recovery", records, status(err))
+	}
+}
+
+// copyOver copies the first vault into the second one.
+func (w *world) copyOver() {
+	from, to := w.vaults[0], w.vaults[1]
+	packed, records, err := w.pull(from, pull.Config{Newest: true})
+	if records == nil {
+		if from.begun {
+			w.breaks("copy: pull: %v", err)
+		}
+		return
+	}
+	f := &fetched{packed: packed, stream: w.read("copy", records), status: status(err), holes: true}
+	f.stream.point = nil
+	p := w.newPushing(to, f)
+	w.bubble(func() { p.run(w, false) })
+	p.book(w)
+	w.check("copy", to)
+}
+
+// damage harms a copy of a vault, and looks who notices.
+func (w *world) damage() {
+	v := *w.vaults[0]
+	v.storage = v.storage.copied()
+	var names []string
+	compacted := false
+	for _, name := range v.names() {
+		if !strings.HasSuffix(name, ".tmp") && name != commitlog.ManifestName {
+			names = append(names, name)
+		}
+		compacted = compacted || strings.HasSuffix(name, ".snapshot.json")
+	}
+	if len(names) == 0 {
+		return
+	}
+	before, _ := w.verified(&v)
+	name := names[w.rng.IntN(len(names))]
+	o := v.objects[name]
+	how := "removed"
+	inLog := strings.HasPrefix(name, commitlog.LogDir+"/")
+	switch n := w.rng.IntN(4); {
+	case n == 0 && !inLog: // nothing names the entry that was written last
+		delete(v.objects, name)
+	case n == 1:
+		how = "cut"
+		v.objects[name] = &stored{o.data[:w.rng.IntN(len(o.data))], o.at}
+	default:
+		how = "a byte changed in"
+		data := bytes.Clone(o.data)
+		at := w.rng.IntN(len(data))
+		data[at] ^= byte(1 + w.rng.IntN(255))
+		v.objects[name] = &stored{data, o.at}
+	}
+	after, _ := w.verified(&v)
+	if inLog && !compacted && len(after) == 0 {
+		w.breaks("damage: %s %s, and verify finds nothing", how, name)
+	}
+	_, records, err := w.pull(&v, pull.Config{Newest: true})
+	w.say("damage: %s %s: %d problems, pull: %v", how, name, len(after)-len(before), err)
+	if status(err) == command.OK {
+		s := w.read("restore after damage", records)
+		w.compare(fmt.Sprintf("restore with status 0 after damage: %s %s", how, name), &v, s, make(map[part]bool))
+	} else if len(after) == 0 {
+		w.breaks("damage: %s %s: pull says %v, and verify nothing", how, name, err)
+	}
+}

@@ -1,0 +1,390 @@
+package simulate
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka"
+)
+
+// A part is a partition of one incarnation of a topic.
+type part struct {
+	topic, id string
+	n         int32
+}
+
+func (p part) String() string { return fmt.Sprintf("%s/%d (%s)", p.topic, p.n, p.id) }
+
+// A content is what a record has beside its place.
+type content struct {
+	key, value string
+	time       int64
+}
+
+// truth is every record that was committed, by offset.
+type truth map[part]map[int64]content
+
+// A world is what a history happens to: a cluster, two stores, and the model of what must
+// be in them.
+type world struct {
+	t      *testing.T
+	ctx    context.Context
+	cancel context.CancelFunc
+	rng    *rand.Rand // of the step that is going on
+	fake   *kfake.Cluster
+	cl     *kgo.Client
+	adm    *kadm.Client
+
+	topics   map[string]string // the current topic id of each topic
+	truth    truth
+	open     *transaction
+	groups   map[string]map[string]map[int32]int64 // committed offsets: group, topic, partition
+	number   int                                   // of the record produced last
+	vaults   []*vault
+	log      []string // what the steps did
+	compared int64
+	texts    messages
+	calm     bool // stores and processes do not fail
+}
+
+// messages are what the commands said.
+type messages struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (m *messages) Write(b []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.b.Write(b)
+}
+
+// A transaction is one that is open.
+type transaction struct {
+	cl      *kgo.Client
+	records map[part]map[int64]content
+}
+
+// A broken invariant ends a history.
+type broken struct{ error }
+
+// A fault of the simulation itself, or of its cluster.
+type trouble struct{ error }
+
+func (w *world) breaks(f string, args ...any) { panic(broken{fmt.Errorf(f, args...)}) }
+
+func (w *world) must(err error) {
+	if err != nil {
+		panic(trouble{err})
+	}
+}
+
+func (w *world) say(f string, args ...any) { w.log = append(w.log, fmt.Sprintf(f, args...)) }
+
+const partitionCount = 3
+
+var topicNames = []string{"orders", "audit", "users"}
+
+func newWorld(t *testing.T, rng *rand.Rand) *world {
+	return &world{t: t, rng: rng, topics: make(map[string]string), truth: make(truth), groups: make(map[string]map[string]map[int32]int64)}
+}
+
+// begin makes the cluster, its topics, and two stores.
+func (w *world) begin() {
+	rng := w.rng
+	w.ctx, w.cancel = context.WithTimeout(context.Background(), 2*time.Minute)
+	var err error
+	w.fake, err = kfake.NewCluster(kfake.NumBrokers(2))
+	w.must(err)
+	w.cl = w.client()
+	w.adm = kadm.NewClient(w.cl)
+	w.vaults = []*vault{newVault(rng.IntN(2) == 0), newVault(rng.IntN(2) == 0)}
+	for _, name := range topicNames[:1+rng.IntN(len(topicNames))] {
+		w.create(name)
+	}
+}
+
+func (w *world) close() {
+	if w.open != nil {
+		w.open.cl.Close()
+	}
+	if w.cl != nil {
+		w.cl.Close()
+	}
+	if w.fake != nil {
+		w.fake.Close()
+	}
+	if w.cancel != nil {
+		w.cancel()
+	}
+}
+
+func (w *world) client(opts ...kgo.Opt) *kgo.Client {
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(w.fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.MetadataMinAge(10*time.Millisecond), kgo.ProducerLinger(0))...)
+	w.must(err)
+	return cl
+}
+
+func (w *world) env(name string) *command.Env {
+	return &command.Env{Name: name, Log: slog.New(slog.NewTextHandler(&w.texts, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+}
+
+func (w *world) create(name string) {
+	w.must(w.fake.CreateTopic(name, partitionCount, nil))
+	w.topics[name] = kafka.FormatTopicID(w.fake.TopicInfo(name).TopicID)
+	w.say("created %s as %s", name, w.topics[name])
+}
+
+// anyTopic is one of the topics that there are.
+func (w *world) anyTopic() string {
+	names := slices.Sorted(maps.Keys(w.topics))
+	return names[w.rng.IntN(len(names))]
+}
+
+// produce writes some records to one or more partitions of a topic.
+func (w *world) produce() {
+	topic := w.anyTopic()
+	n := 1 + w.rng.IntN(12)
+	kind := w.rng.IntN(10)
+	switch {
+	case kind < 6:
+		w.into(w.truth, w.send(w.cl, topic, n))
+		w.say("produced %d to %s", n, topic)
+	case kind == 6 && w.open == nil:
+		cl := w.client(kgo.TransactionalID(fmt.Sprintf("tx%d", w.number)))
+		w.must(cl.BeginTransaction())
+		w.open = &transaction{cl, w.send(cl, topic, n)}
+		w.say("began a transaction with %d records in %s", n, topic)
+	case kind == 6:
+		w.endTransaction()
+	default:
+		cl := w.client(kgo.TransactionalID(fmt.Sprintf("tx%d", w.number)))
+		defer cl.Close()
+		w.must(cl.BeginTransaction())
+		sent := w.send(cl, topic, n)
+		commit := kind < 9
+		w.must(cl.EndTransaction(w.ctx, kgo.TransactionEndTry(commit)))
+		if commit {
+			w.into(w.truth, sent)
+		}
+		w.say("a transaction with %d records in %s, committed: %v", n, topic, commit)
+	}
+}
+
+func (w *world) endTransaction() {
+	commit := w.rng.IntN(2) == 0
+	if err := w.open.cl.EndTransaction(w.ctx, kgo.TransactionEndTry(commit)); err == nil && commit {
+		w.into(w.truth, w.open.records)
+	} else {
+		w.must(err)
+	}
+	w.open.cl.Close()
+	w.open = nil
+	w.say("ended the open transaction, committed: %v", commit)
+}
+
+func (w *world) into(t truth, records map[part]map[int64]content) {
+	for p, rs := range records {
+		if t[p] == nil {
+			t[p] = make(map[int64]content)
+		}
+		maps.Copy(t[p], rs)
+	}
+}
+
+func (w *world) send(cl *kgo.Client, topic string, n int, to ...int32) map[part]map[int64]content {
+	sent := make(map[part]map[int64]content)
+	var rs []*kgo.Record
+	for range n {
+		w.number++
+		at := time.Now().Add(time.Duration(w.rng.IntN(2000)-1000) * time.Minute).Truncate(time.Millisecond)
+		partition := int32(w.rng.IntN(partitionCount))
+		if len(to) > 0 {
+			partition = to[0]
+		}
+		rs = append(rs, &kgo.Record{
+			Topic: topic, Partition: partition, Timestamp: at,
+			Key: fmt.Appendf(nil, "k%d", w.number%5), Value: fmt.Appendf(nil, "record %d %s", w.number, strings.Repeat("x", w.rng.IntN(300))),
+		})
+	}
+	w.must(cl.ProduceSync(w.ctx, rs...).FirstErr())
+	for _, r := range rs {
+		p := part{topic, w.topics[topic], r.Partition}
+		if sent[p] == nil {
+			sent[p] = make(map[int64]content)
+		}
+		sent[p][r.Offset] = content{string(r.Key), string(r.Value), r.Timestamp.UnixMilli()}
+	}
+	return sent
+}
+
+// recreate deletes a topic, and mostly makes it again.
+func (w *world) recreate() {
+	topic := w.anyTopic()
+	if w.open != nil { // its topic may be this one
+		w.endTransaction()
+	}
+	if len(w.topics) == 1 && w.rng.IntN(2) == 0 {
+		return
+	}
+	w.must(w.fake.DeleteTopic(topic))
+	delete(w.topics, topic)
+	for _, offsets := range w.groups { // Kafka does it too
+		delete(offsets, topic)
+	}
+	w.say("deleted %s", topic)
+	if len(w.topics) == 0 || w.rng.IntN(3) > 0 {
+		w.create(topic)
+	}
+	w.cl.Close()
+	w.cl = w.client() // does not know the old one
+	w.adm = kadm.NewClient(w.cl)
+}
+
+// expire deletes the oldest records of a partition.
+func (w *world) expire() {
+	topic, n := w.anyTopic(), int32(w.rng.IntN(partitionCount))
+	info := w.fake.PartitionInfo(topic, n)
+	if info.LastStableOffset <= info.LogStartOffset {
+		return
+	}
+	to := info.LogStartOffset + 1 + w.rng.Int64N(info.LastStableOffset-info.LogStartOffset)
+	w.must(w.fake.DeleteRecords(topic, n, to))
+	w.say("retention: %s/%d begins at %d", topic, n, to)
+}
+
+func (w *world) lead() {
+	w.fake.ShufflePartitionLeaders()
+	w.say("leaders moved")
+	// The fake cluster does not know where a leader's epoch begins before there is a batch of it.
+	for topic := range w.topics {
+		for n := range int32(partitionCount) {
+			w.into(w.truth, w.send(w.cl, topic, 1, n))
+		}
+	}
+}
+
+// commit sets offsets of a consumer group.
+func (w *world) commit() {
+	group, topic := []string{"billing", "search"}[w.rng.IntN(2)], w.anyTopic()
+	offsets := make(kadm.Offsets)
+	for n := range int32(partitionCount) {
+		info := w.fake.PartitionInfo(topic, n)
+		if w.rng.IntN(3) == 0 {
+			continue
+		}
+		at := info.LogStartOffset + w.rng.Int64N(info.HighWatermark-info.LogStartOffset+1)
+		offsets.AddOffset(topic, n, at, -1)
+		if w.groups[group] == nil {
+			w.groups[group] = make(map[string]map[int32]int64)
+		}
+		if w.groups[group][topic] == nil {
+			w.groups[group][topic] = make(map[int32]int64)
+		}
+		w.groups[group][topic][n] = at
+	}
+	if len(offsets) == 0 {
+		return
+	}
+	rs, err := w.adm.CommitOffsets(w.ctx, group, offsets)
+	w.must(errors.Join(err, rs.Error()))
+	w.say("group %s: %s at %v", group, topic, w.groups[group][topic])
+}
+
+// A stream is what a stream of records holds.
+type stream struct {
+	records map[part]map[int64]content
+	next    map[part]int64 // of the last mark
+	start   map[part]int64 // where Kafka's log began
+	ids     map[string]string
+	groups  map[string]*format.Group
+	point   *format.Point
+	end     *format.End
+	moments int
+}
+
+// read takes a stream of records apart, and checks that each comes once, in order, and is
+// what was produced.
+func (w *world) read(what string, b []byte) *stream {
+	s := &stream{records: make(map[part]map[int64]content), next: make(map[part]int64), start: make(map[part]int64), ids: make(map[string]string), groups: make(map[string]*format.Group)}
+	r := format.NewReader(bytes.NewReader(b), 0)
+	if _, err := r.Header(); err != nil {
+		w.breaks("%s: %v", what, err)
+	}
+	last := make(map[part]int64)
+	for {
+		f, err := r.Next()
+		if err == io.EOF {
+			return s
+		}
+		if err != nil {
+			w.breaks("%s: %v", what, err)
+		}
+		switch f.Kind {
+		case format.KindTopic:
+			t, err := format.DecodeTopic(f.Raw)
+			w.must(err)
+			s.ids[t.Name] = t.ID
+		case format.KindMark:
+			m, err := format.DecodeMark(f.Raw)
+			w.must(err)
+			p := part{m.Topic, s.ids[m.Topic], m.Partition}
+			s.next[p] = m.Next
+			if m.LogStart != nil {
+				s.start[p] = *m.LogStart
+			}
+		case format.KindRec:
+			var rec format.Record
+			w.must(f.Record(&rec))
+			p := part{f.Topic, s.ids[f.Topic], f.Partition}
+			if before, ok := last[p]; ok && f.Offset <= before {
+				w.breaks("%s: %s: record %d behind %d", what, p, f.Offset, before)
+			}
+			last[p] = f.Offset
+			got := content{string(rec.Key), string(rec.Value), rec.Timestamp}
+			want, ok := w.truth[p][f.Offset]
+			if !ok {
+				w.breaks("%s: %s: record %d was never committed: %v", what, p, f.Offset, got)
+			}
+			if got != want {
+				w.breaks("%s: %s: record %d is %v instead of %v", what, p, f.Offset, got, want)
+			}
+			if s.records[p] == nil {
+				s.records[p] = make(map[int64]content)
+			}
+			s.records[p][f.Offset] = got
+			w.compared++
+		case format.KindGroup:
+			g, err := format.DecodeGroup(f.Raw)
+			w.must(err)
+			s.groups[g.ID] = g
+		case format.KindPoint:
+			s.point, err = format.DecodePoint(f.Raw)
+			w.must(err)
+		case format.KindMoment:
+			s.moments++
+		case format.KindEnd:
+			s.end, err = format.DecodeEnd(f.Raw)
+			w.must(err)
+		}
+	}
+}
