@@ -26,6 +26,14 @@ test: build
 soak:
 	cd test/e2e && go test -count=1 -v -timeout 30m -run TestResumeUnderQuota . -quota-kills=50
 
+# make simulate SEEDS=1000           random histories, from a seed that is printed
+# make simulate SEEDS=1 SEED=2181    one of them again
+SEEDS ?= 1000
+SEED  ?= 0
+
+simulate:
+	go test -count=1 -timeout 2h -v ./test/simulate -seeds $(SEEDS) -seed $(SEED)
+
 bench: build
 	go test -run '^$$' -bench . -benchmem ./format ./pkg/...
 	go run ./test/bench -pack
