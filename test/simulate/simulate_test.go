@@ -23,7 +23,7 @@ import (
 
 var (
 	seeds   = flag.Int("seeds", 120, "how many histories are played")
-	seed    = flag.Uint64("seed", 0, "the first seed; 0: by the time")
+	seed    = flag.Uint64("seed", 1, "the first seed; 0: by the time")
 	crashes = flag.Int("crashes", 2, "of how many histories all crash points are looked at")
 	steps   = flag.Int("steps", 14, "how long a history is")
 )
