@@ -46,7 +46,7 @@ func (c *coverage) scan(from, next int64, filters []string) {
 	}
 	if len(filters) == 0 {
 		c.whole.add(from, next)
-		c.reach = max(c.reach, next)
+		c.reachTo(next)
 		return
 	}
 	if from >= next {
@@ -69,7 +69,15 @@ func (c *coverage) lose(from, next int64, filters []string) {
 	c.from, c.next = min(c.from, from), max(c.next, next)
 	c.lost.add(from, next)
 	if len(filters) == 0 {
-		c.reach = max(c.reach, next)
+		c.reachTo(next)
+	}
+}
+
+// reachTo notes that offsets up to next were scanned or lost. The epoch of the last batch
+// below is not that of the one before: whoever knows it sets it behind this.
+func (c *coverage) reachTo(next int64) {
+	if next > c.reach {
+		c.reach, c.epoch = next, nil
 	}
 }
 
