@@ -197,7 +197,8 @@ type Group struct {
 // GroupInfo is the part of a [Group] that may be missing.
 type GroupInfo struct {
 	// Topics are the topics that the frame speaks for, and their topic ids, "" where
-	// one is not known: a partition of theirs without an offset has no commit.
+	// one is not known: a partition of theirs without an offset has no commit. The frame
+	// speaks for the topics of the [Groups] before it, too, if that lists the group.
 	Topics map[string]string `cbor:"topics,omitempty" json:"topics,omitempty"`
 
 	// Of a group whose offsets have been translated to another cluster:
@@ -264,7 +265,8 @@ type Unplaced struct {
 
 // Groups says which consumer groups a source was asked for, and which it found: a
 // group that Include and Exclude select, and that IDs does not list, has no offset in
-// Topics.
+// Topics. One that it lists has those offsets there that its own frame behind this one
+// has, and no others.
 type Groups struct {
 	IDs []string
 	GroupsInfo

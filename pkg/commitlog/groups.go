@@ -13,7 +13,7 @@ type Group struct {
 	Offsets map[string]map[int32]GroupOffset `json:"offsets,omitempty"`
 	// Topics are those that it speaks for, with their topic ids, "" where one is not
 	// known: a partition of theirs without an offset has no commit. Nil: those that it has
-	// offsets in.
+	// offsets in. In an entry it speaks for the topics of the lists that name it, too.
 	Topics map[string]string `json:"topics,omitempty"`
 	Frame  []byte            `json:"frame,omitempty"`
 }
@@ -75,7 +75,29 @@ func topicIDs(said map[string]string, offsets map[string]map[int32]GroupOffset, 
 	return topics
 }
 
-// add puts a group into the set. id knows the current topic ids of the run.
+// fold takes what one entry, or one moment, says. id knows the current topic ids of the
+// run.
+func (s *groupSet) fold(lists []GroupList, groups []Group, id func(topic string) string) {
+	here := make(map[string]bool) // a group without a frame here keeps what it has: its run was killed before it came
+	for i := range groups {
+		here[groups[i].ID] = true
+	}
+	for _, l := range lists {
+		s.list(l, id)
+		listed := make(map[string]bool)
+		for _, group := range l.IDs {
+			listed[group] = here[group]
+		}
+		if topics := topicIDs(l.Topics, nil, id); len(topics) > 0 {
+			s.forget(func(known string) bool { return listed[known] }, topics)
+		}
+	}
+	for _, g := range groups {
+		s.add(g, id)
+	}
+}
+
+// add puts a group into the set.
 func (s *groupSet) add(g Group, id func(topic string) string) {
 	g.Topics = topicIDs(g.Topics, g.Offsets, id)
 	s.forget(func(known string) bool { return known == g.ID }, g.Topics)
@@ -146,8 +168,13 @@ func (s *groupSet) count() int {
 }
 
 // merged returns every group once, by id. Where a group has offsets in two incarnations of a
-// topic they are those in the one that id names.
+// topic they are those in the one that id names; where a run that asked for the group has
+// looked at that one, offsets in others are left out.
 func (s *groupSet) merged(id func(topic string) string) []Group {
+	asks := make([]func(string) bool, len(s.lists))
+	for i := range s.lists {
+		asks[i] = s.lists[i].asksFor()
+	}
 	byID := make(map[string][]Group)
 	var ids []string
 	for _, g := range s.groups {
@@ -159,16 +186,29 @@ func (s *groupSet) merged(id func(topic string) string) []Group {
 	slices.Sort(ids)
 	out := make([]Group, 0, len(ids))
 	for _, group := range ids {
-		out = append(out, merge(byID[group], id))
+		old := func(name, topicID string) bool {
+			now := id(name)
+			if now == "" || now == topicID {
+				return false
+			}
+			for i := range s.lists {
+				if s.lists[i].Topics[name] == now && asks[i](group) {
+					return true
+				}
+			}
+			return false
+		}
+		out = append(out, merge(byID[group], id, old))
 	}
 	return out
 }
 
-// merge makes one group of what several frames say of it, the newest last. A single one is
-// given back as it came, unless something newer has taken topics out of it.
-func merge(frames []Group, id func(topic string) string) Group {
+// merge makes one group of what several frames say of it, the newest last, but for old
+// topics. A single one is given back as it came, unless something newer has taken topics
+// out of it.
+func merge(frames []Group, id func(topic string) string, old func(name, topicID string) bool) Group {
 	g := frames[len(frames)-1]
-	if len(frames) == 1 && speaksForAll(g) {
+	if len(frames) == 1 && speaksForAll(g, old) {
 		return g
 	}
 	merged := Group{ID: g.ID, Offsets: make(map[string]map[int32]GroupOffset), Topics: make(map[string]string)}
@@ -176,7 +216,7 @@ func merge(frames []Group, id func(topic string) string) Group {
 	for _, g := range frames {
 		frame, err := format.DecodeGroup(g.Frame)
 		for name, topicID := range g.Topics {
-			if had, ok := merged.Topics[name]; ok && had == id(name) && topicID != had {
+			if had, ok := merged.Topics[name]; old(name, topicID) || ok && had == id(name) && topicID != had {
 				continue
 			}
 			merged.Topics[name] = topicID
@@ -200,8 +240,14 @@ func merge(frames []Group, id func(topic string) string) Group {
 	return merged
 }
 
-// speaksForAll tells whether a group still has all the topics that its frame has.
-func speaksForAll(g Group) bool {
+// speaksForAll tells whether a group still has all the topics that its frame has, and
+// none of them is old.
+func speaksForAll(g Group, old func(name, topicID string) bool) bool {
+	for name, id := range g.Topics {
+		if old(name, id) {
+			return false
+		}
+	}
 	for name := range g.Offsets {
 		if _, ok := g.Topics[name]; !ok {
 			return false

@@ -62,12 +62,7 @@ func (m *Moment) Add(e *Entry) {
 		m.reach(k.Topic, k.TopicID, k.Partition, k.Next, k.LogStart)
 	}
 	set := groupSet{m.Groups, m.GroupLists}
-	for _, l := range e.GroupLists {
-		set.list(l, m.currentID)
-	}
-	for _, g := range e.Groups {
-		set.add(g, m.currentID)
-	}
+	set.fold(e.GroupLists, e.Groups, m.currentID)
 	m.Groups, m.GroupLists = set.groups, set.lists
 	m.Others = append(m.Others, e.Others...)
 }
@@ -129,12 +124,7 @@ func (m *Moment) Forget(forgotten func(topic, id string) bool) {
 func MergeMoments(moments []*Moment, id func(topic string) string) (groups []Group, lists []GroupList, others [][]byte) {
 	var set groupSet
 	for _, m := range moments {
-		for _, l := range m.GroupLists {
-			set.list(l, id)
-		}
-		for _, g := range m.Groups {
-			set.add(g, id)
-		}
+		set.fold(m.GroupLists, m.Groups, id)
 		others = append(others, m.Others...)
 	}
 	return set.merged(id), set.lists, others

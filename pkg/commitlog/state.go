@@ -189,12 +189,7 @@ func (s *State) Fold(e *Entry, sha string) {
 		m := &e.Marks[i]
 		s.parts[partitionKey{m.Topic, m.TopicID, m.Partition}].run = e.Run
 	}
-	for i := range e.GroupLists {
-		s.groups.list(e.GroupLists[i], s.currentID)
-	}
-	for i := range e.Groups {
-		s.groups.add(e.Groups[i], s.currentID)
-	}
+	s.groups.fold(e.GroupLists, e.Groups, s.currentID)
 	for _, p := range e.Points {
 		r := RestorePoint{Point: p, Entry: e.ID, Run: e.Run, Seq: e.Seq, In: e.ID, Topics: spoken, file: -1}
 		if m := p.Moment; m != nil {

@@ -278,8 +278,12 @@ func (s *Snapshot) add(id string, g kadm.FetchOffsetsResponse) error {
 		}
 	}
 	if len(out) > 0 {
+		topics := make(map[string]string, len(out)) // of the others, Asked says that they were looked at
+		for topic := range out {
+			topics[topic] = s.Asked.Topics[topic]
+		}
 		s.Asked.IDs = append(s.Asked.IDs, id)
-		s.Groups = append(s.Groups, format.Group{ID: id, Offsets: out, GroupInfo: format.GroupInfo{Topics: s.Asked.Topics}})
+		s.Groups = append(s.Groups, format.Group{ID: id, Offsets: out, GroupInfo: format.GroupInfo{Topics: topics}})
 	} else if isOwn {
 		s.own = append(s.own, id)
 	}

@@ -77,7 +77,7 @@ func (m *mapping) scanContent(ctx context.Context) error {
 // searches returns one for each partition that a group has an offset in.
 func (m *mapping) searches() map[place]*search {
 	all := make(map[place]*search)
-	for _, g := range m.groups {
+	for _, g := range m.groups.byID {
 		for p, o := range each(g) {
 			if all[p] == nil {
 				all[p] = &search{looked: make(map[int64][]format.NextRecord), tallies: make(map[digest]*tally)}
@@ -238,7 +238,7 @@ func (m *mapping) writeFound(p place, s *search) error {
 
 // leaveOut says in the groups that stand at an offset that it has no place.
 func (m *mapping) leaveOut(p place, offset int64, why string) {
-	for _, g := range m.groups {
+	for _, g := range m.groups.byID {
 		if o, ok := g.Offsets[p.topic][p.num]; ok && o.Offset == offset {
 			delete(g.Offsets[p.topic], p.num)
 			plannedGroup{g}.leaveOut(p, offset, why)

@@ -50,7 +50,7 @@ func original(g *format.Group) string { return cmp.Or(g.Source, g.ID) }
 // readGroups reads a stream of groups to its end.
 func readGroups(ctx context.Context, in io.Reader, maxFrame int64) ([]*format.Group, *format.End, error) {
 	r := format.NewReader(command.Interruptible(ctx, in), int(maxFrame))
-	found := make(merged)
+	found := newMerged()
 	for {
 		f, err := r.Next()
 		if err != nil {

@@ -18,7 +18,7 @@ import (
 // the map and the records that they are translated by, so these wait in temporary files:
 // of both there may be more than fit in memory.
 type input struct {
-	groups   merged
+	groups   *merged
 	coverage coverage
 	targets  map[place]*format.Target   // what partitions became, where a map says so
 	ids      map[string]map[string]bool // topic ids of what was backed up, by topic
@@ -61,7 +61,7 @@ func (in *input) close() {
 
 func newInput() *input {
 	return &input{
-		groups: make(merged), coverage: make(coverage), numbers: make(map[place]uint32),
+		groups: newMerged(), coverage: make(coverage), numbers: make(map[place]uint32),
 		targets: make(map[place]*format.Target), ids: make(map[string]map[string]bool),
 		pass: func(*format.Frame) error { return nil },
 	}
@@ -116,6 +116,7 @@ func (in *input) read(ctx context.Context, src io.Reader, name string, maxFrame 
 	if h.Content != format.ContentRecords {
 		return command.WithHint(command.Usagef("%s is a stream of segments", name), "put kbk-pack -d before this command")
 	}
+	in.groups.begin()
 	t := &taking{input: in, name: name, withGroups: withGroups, marks: in.coverage.marker(), buffered: make([]byte, 0, 1<<18)}
 	for {
 		f, err := r.Next()

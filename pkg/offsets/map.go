@@ -89,7 +89,7 @@ func Map(ctx context.Context, cfg MapConfig, env *command.Env, in io.Reader, out
 // kbk-offsets verify.
 func (m *mapping) tellNext() error {
 	wanted := make(map[place][]int64)
-	for _, g := range m.groups {
+	for _, g := range m.groups.byID {
 		for p, o := range each(g) {
 			wanted[p] = append(wanted[p], o.Offset)
 		}
@@ -98,7 +98,7 @@ func (m *mapping) tellNext() error {
 	if err != nil {
 		return err
 	}
-	for _, g := range m.groups {
+	for _, g := range m.groups.byID {
 		for p, o := range each(g) {
 			if r, ok := found[p][o.Offset]; ok {
 				o.Record = &r
@@ -117,7 +117,7 @@ func (m *mapping) look(ctx context.Context, log *slog.Logger) error {
 	}
 	defer cl.Close()
 	topics := make(map[string]bool)
-	for _, g := range m.groups {
+	for _, g := range m.groups.byID {
 		for topic := range g.Offsets {
 			topics[m.cfg.Topics.Name(topic)] = true
 		}
@@ -151,7 +151,7 @@ func (m *mapping) add(run *format.Map) error {
 // partition. offsets are those that the map was made for, nil: all.
 func (m *mapping) writeTargets(offsets func(place) []int64, moved map[string]bool) error {
 	all := make(map[place]bool)
-	for _, g := range m.groups {
+	for _, g := range m.groups.byID {
 		for p := range each(g) {
 			all[p] = m.found[p.topic]
 		}

@@ -9,23 +9,42 @@ import (
 	"github.com/kbkio/kbk/pkg/pattern"
 )
 
-// merged are consumer groups as the frames of one or more streams have them, by id. A
-// frame speaks for some topics; of these it replaces what earlier frames say, and of
-// others it does not.
-type merged map[string]*format.Group
+// merged are consumer groups as the frames of one or more streams have them. A frame
+// speaks for some topics; of these it replaces what earlier frames say, and of others it
+// does not.
+type merged struct {
+	byID map[string]*format.Group
+
+	lists  []list // those that the group frames that come belong to
+	listed bool   // the first of these has come
+}
+
+// A list is a groups frame.
+type list struct {
+	ids    map[string]bool
+	topics map[string]string
+}
+
+func newMerged() *merged { return &merged{byID: make(map[string]*format.Group)} }
+
+// begin says that another stream begins.
+func (m *merged) begin() { m.lists, m.listed = nil, false }
 
 // add takes the next group frame.
-func (m merged) add(g *format.Group) {
-	had := m[g.ID]
+func (m *merged) add(g *format.Group) {
+	m.listed = true
+	had := m.byID[g.ID]
 	if had == nil {
 		had = &format.Group{ID: g.ID, Offsets: make(map[string]map[int32]format.GroupOffset), GroupInfo: g.GroupInfo}
 		had.Topics, had.Unplaced = make(map[string]string), nil
-		m[g.ID] = had
+		m.byID[g.ID] = had
 	}
-	for topic := range g.Topics {
-		delete(had.Offsets, topic)
-		had.Unplaced = slices.DeleteFunc(had.Unplaced, func(u format.Unplaced) bool { return u.Topic == topic })
+	for _, l := range m.lists {
+		if l.ids[g.ID] {
+			clearTopics(had, l.topics)
+		}
 	}
+	clearTopics(had, g.Topics)
 	maps.Copy(had.Topics, g.Topics)
 	for topic, offsets := range g.Offsets {
 		had.Offsets[topic] = offsets
@@ -36,9 +55,17 @@ func (m merged) add(g *format.Group) {
 	had.Unplaced = append(had.Unplaced, g.Unplaced...)
 }
 
+// clearTopics takes out what was said of topics.
+func clearTopics(g *format.Group, topics map[string]string) {
+	for topic := range topics {
+		delete(g.Offsets, topic)
+	}
+	g.Unplaced = slices.DeleteFunc(g.Unplaced, func(u format.Unplaced) bool { _, ok := topics[u.Topic]; return ok })
+}
+
 // asked takes the next groups frame: groups that its run was asked for, and did not
 // find, have no offsets in its topics any more.
-func (m merged) asked(f *format.Groups) error {
+func (m *merged) asked(f *format.Groups) error {
 	include, err := pattern.Compile(f.Include)
 	if err != nil {
 		return fmt.Errorf("groups: %w", err)
@@ -47,25 +74,33 @@ func (m merged) asked(f *format.Groups) error {
 	if err != nil {
 		return fmt.Errorf("groups: %w", err)
 	}
-	for id, g := range m {
-		if !include(id) || exclude(id) || slices.Contains(f.IDs, id) {
+	if m.listed {
+		m.begin()
+	}
+	l := list{make(map[string]bool), f.Topics}
+	for _, id := range f.IDs {
+		l.ids[id] = true
+	}
+	m.lists = append(m.lists, l)
+	for id, g := range m.byID {
+		if !include(id) || exclude(id) || l.ids[id] {
 			continue
 		}
 		for topic := range f.Topics {
 			delete(g.Offsets, topic)
 		}
 		if len(g.Offsets) == 0 && len(g.Unplaced) == 0 {
-			delete(m, id)
+			delete(m.byID, id)
 		}
 	}
 	return nil
 }
 
 // sorted returns the groups by id.
-func (m merged) sorted() []*format.Group {
+func (m *merged) sorted() []*format.Group {
 	var out []*format.Group
-	for _, id := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, m[id])
+	for _, id := range slices.Sorted(maps.Keys(m.byID)) {
+		out = append(out, m.byID[id])
 	}
 	return out
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/kbkio/kbk/pkg/groups"
 )
 
-func offsetsOf(m merged) map[string]map[string]map[int32]int64 {
+func offsetsOf(m *merged) map[string]map[string]map[int32]int64 {
 	out := make(map[string]map[string]map[int32]int64)
-	for id, g := range m {
+	for id, g := range m.byID {
 		out[id] = make(map[string]map[int32]int64)
 		for p, o := range each(g) {
 			if out[id][p.topic] == nil {
@@ -34,6 +34,9 @@ func TestMerge(t *testing.T) {
 			}
 		}
 		return g
+	}
+	list := func(ids []string, topics map[string]string) *format.Groups {
+		return &format.Groups{IDs: ids, GroupsInfo: format.GroupsInfo{Include: []string{"^"}, Exclude: []string{"^."}, Topics: topics}}
 	}
 	type offsets = map[string]map[int32]int64
 	for _, c := range []struct {
@@ -63,10 +66,29 @@ func TestMerge(t *testing.T) {
 			&format.Groups{GroupsInfo: format.GroupsInfo{Include: []string{"^"}, Exclude: []string{"g"}, Topics: map[string]string{"b": "2"}}},
 			&format.Groups{IDs: []string{"g"}, GroupsInfo: format.GroupsInfo{Include: []string{"^"}, Topics: map[string]string{"b": "2"}}},
 		}, map[string]map[string]map[int32]int64{"g": {"b": {0: 7}}}},
+		{"a commit is gone of which the run's list speaks alone", []format.Encoder{
+			group(map[string]string{"a": "1", "b": "2", "c": "3"}, offsets{"a": {0: 5}, "b": {0: 7}, "c": {0: 9}}),
+			list([]string{"x", "g"}, map[string]string{"a": "1"}), list([]string{"g"}, map[string]string{"b": "2"}), list([]string{"x"}, map[string]string{"c": "3"}),
+			group(map[string]string{"a": "1"}, offsets{"a": {1: 6}}),
+		}, map[string]map[string]map[int32]int64{"g": {"a": {1: 6}, "c": {0: 9}}}},
+		{"a list without the group's frame behind it takes nothing", []format.Encoder{
+			group(map[string]string{"a": "1"}, offsets{"a": {0: 5}}), list([]string{"g"}, map[string]string{"a": "1"}),
+		}, map[string]map[string]map[int32]int64{"g": {"a": {0: 5}}}},
+		{"a list is of the frames up to the next", []format.Encoder{
+			group(map[string]string{"a": "1", "b": "2"}, offsets{"a": {0: 5}, "b": {0: 7}}),
+			list([]string{"g"}, map[string]string{"b": "2"}), &format.Group{ID: "x", Offsets: map[string]map[int32]format.GroupOffset{}},
+			list([]string{"g"}, map[string]string{"a": "1"}), group(nil, nil),
+		}, map[string]map[string]map[int32]int64{"g": {"b": {0: 7}}, "x": {}}},
+		{"a list is of its own stream", []format.Encoder{
+			group(map[string]string{"a": "1"}, offsets{"a": {0: 5}}), list([]string{"g"}, map[string]string{"a": "1"}),
+			nil, group(map[string]string{"b": "2"}, offsets{"b": {0: 7}}),
+		}, map[string]map[string]map[int32]int64{"g": {"a": {0: 5}, "b": {0: 7}}}},
 	} {
-		m := make(merged)
+		m := newMerged()
 		for _, f := range c.frames {
 			switch f := f.(type) {
+			case nil:
+				m.begin()
 			case *format.Group:
 				m.add(f)
 			case *format.Groups:
@@ -79,7 +101,7 @@ func TestMerge(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
-	if err := (merged{}).asked(&format.Groups{GroupsInfo: format.GroupsInfo{Include: []string{"^("}}}); err == nil {
+	if err := newMerged().asked(&format.Groups{GroupsInfo: format.GroupsInfo{Include: []string{"^("}}}); err == nil {
 		t.Error("an expression that is none was taken")
 	}
 }

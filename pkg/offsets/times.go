@@ -79,7 +79,7 @@ func (t *translation) findTimes(ctx context.Context) (times, error) {
 func (t *translation) oldest() (times, error) {
 	all := make(times)
 	wanted := make(map[place][]int64) // ascending
-	for _, g := range t.groups {
+	for _, g := range t.groups.byID {
 		for p, o := range each(g) {
 			if all[p] == nil {
 				all[p] = make(map[int64]*timed)
@@ -115,7 +115,7 @@ func (t *translation) oldest() (times, error) {
 			o.time, o.none = min(o.time, behind.time), o.none && behind.none
 		}
 	}
-	for _, g := range t.groups {
+	for _, g := range t.groups.byID {
 		for p, o := range each(g) {
 			if !read[p] {
 				all[p][o.Offset].withoutRecords(&o, t.coverage[p])

@@ -90,15 +90,15 @@ func Translate(ctx context.Context, cfg TranslateConfig, env *command.Env, in io
 
 // choose leaves the groups that are wanted.
 func (in *input) choose(wanted func(id string) bool) error {
-	maps.DeleteFunc(in.groups, func(id string, _ *format.Group) bool { return !wanted(id) })
-	if len(in.groups) == 0 {
+	maps.DeleteFunc(in.groups.byID, func(id string, _ *format.Group) bool { return !wanted(id) })
+	if len(in.groups.byID) == 0 {
 		return command.WithHint(errors.New("no consumer group to translate"), "is there one in what was read? kbk-fetch --groups puts them into a backup, kbk-offsets snapshot reads them from a cluster")
 	}
 	return nil
 }
 
 // askFor tells the rule which offsets it is going to place.
-func (r *rule) askFor(groups merged) {
+func (r *rule) askFor(groups map[string]*format.Group) {
 	for _, g := range groups {
 		for p, o := range each(g) {
 			r.ask(p, o.Offset)
@@ -114,7 +114,7 @@ func (t *translation) find(ctx context.Context) error {
 		if t.maps.f == nil && len(t.targets) == 0 && (len(t.coverage) == 0 || t.records.n > 0) { // marks alone are the map of empty topics
 			return command.WithHint(command.Usagef("there is no map to translate by"), "give what kbk-produce or kbk-offsets map wrote with --map FILE, or choose another way with --by")
 		}
-		t.rule.askFor(t.groups)
+		t.rule.askFor(t.groups.byID)
 		if err := t.eachMap(t.rule.add); err != nil {
 			return err
 		}

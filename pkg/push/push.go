@@ -175,7 +175,9 @@ type pusher struct {
 	branched map[key]int64     // where a branch began that the log may not know of yet
 	sending  *errgroup.Group   // uploads, at most cfg.Transfers at once
 	current  *checkpoint
-	atPoint  *time.Timer // ends the entry of a restore point
+	lists    []commitlog.GroupList // those that the group frames that come belong to
+	listed   bool                  // the first of these has come
+	atPoint  *time.Timer           // ends the entry of a restore point
 	commits  chan *checkpoint
 	failed   chan error    // the first upload that did
 	room     chan struct{} // filled by segments in memory: those on their way, and one that is read
@@ -478,12 +480,26 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 		if err != nil {
 			return command.Input(err)
 		}
+		if len(e.GroupLists) == 0 { // the entry with them has ended, and each has to tell by itself
+			e.GroupLists = slices.Clone(p.lists)
+		}
 		e.Groups = append(e.Groups, g)
+		p.listed = true
 	case format.KindGroups:
 		l, err := commitlog.GroupListOf(f.raw)
 		if err != nil {
 			return command.Input(err)
 		}
+		if p.listed {
+			p.lists, p.listed = nil, false
+		}
+		if len(e.Groups) > 0 { // an entry's lists are of all its groups
+			if err := p.checkpoint(ctx); err != nil {
+				return err
+			}
+			e = &p.current.entry
+		}
+		p.lists = append(p.lists, l)
 		e.GroupLists = append(e.GroupLists, l)
 	case format.KindPoint:
 		t, err := format.DecodePoint(f.raw)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -187,5 +188,52 @@ func TestBadOrder(t *testing.T) {
 		if n := logged(t, dir); n != 0 {
 			t.Errorf("%s: %d log entries were written", name, n)
 		}
+	}
+}
+
+// TestGroupsTellByThemselves cuts entries between a list of groups and the frames of
+// these: each entry with groups has the lists that they belong to, and no others.
+func TestGroupsTellByThemselves(t *testing.T) {
+	dir := t.TempDir()
+	list := func(w *format.Writer, topic string, ids ...string) {
+		ok(t, w.Write(&format.Groups{IDs: ids, GroupsInfo: format.GroupsInfo{Include: []string{"^"}, Topics: map[string]string{topic: "id"}}}))
+	}
+	group := func(w *format.Writer, id string) {
+		ok(t, w.Write(&format.Group{ID: id, Offsets: map[string]map[int32]format.GroupOffset{"t": {0: {Offset: 1}}}}))
+	}
+	data := []byte("a segment")
+	input := stream(t, &format.End{Records: 10, Segments: 1}, func(w *format.Writer) {
+		mark(t, w, 0, format.MarkInfo{})
+		list(w, "t", "g", "h")
+		list(w, "u", "g")
+		ok(t, w.WriteSegment(segmentOf(0, 10, data), data)) // the entry is full
+		mark(t, w, 10, format.MarkInfo{})
+		group(w, "g")
+		group(w, "h")
+		list(w, "v", "x")
+		group(w, "x")
+	})
+	cfg := testConfig(dir)
+	cfg.CheckpointSegments = 1
+	ok(t, Run(t.Context(), cfg, testEnv(io.Discard), bytes.NewReader(input), io.Discard))
+	files, err := filepath.Glob(filepath.Join(dir, "log", "*.json"))
+	ok(t, err)
+	var got []string
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		ok(t, err)
+		e, _, err := commitlog.Decode(name, data)
+		ok(t, err)
+		var has []string
+		for _, l := range e.GroupLists {
+			has = slices.AppendSeq(has, maps.Keys(l.Topics))
+		}
+		for _, g := range e.Groups {
+			has = append(has, g.ID)
+		}
+		got = append(got, strings.Join(has, " "))
+	}
+	if want := []string{"t u", "t u g h", "v x"}; !slices.Equal(got, want) {
+		t.Errorf("entries have %q, want %q", got, want)
 	}
 }
