@@ -17,20 +17,23 @@ import (
 //
 // The first entry says what the run saw of the log when it began, and settles which backup
 // it is: where the log has no id yet, the run gives it one. Several runs may do so at
-// once, and a store cannot tell who was first. So whoever has given an id looks once more:
-// of any two the one that was later finds the other's id, and writes that both are one.
+// once, and a store cannot tell who was first. So whoever has given an id looks once more
+// behind its first entry: of any two the one that was later finds the other's id, and writes
+// that both are one. It looks again behind its last entry, in case that one was killed
+// before it could.
 type appender struct {
 	store   *store.Store
 	run     *commitlog.Run
 	began   *store.Log // as it was when the run began
 	backup  string     // its id
 	founded bool       // by this run
-	written int        // entries
+	joined  []string   // other ids that it has written to be of the same backup
+	own     []string   // files of the entries that it has written
 }
 
 // append writes e as the run's next entry, not before now, and returns its hash.
 func (a *appender) append(ctx context.Context, e *commitlog.Entry, now time.Time) (sha string, err error) {
-	if a.written == 0 {
+	if len(a.own) == 0 {
 		if err := a.identify(ctx); err != nil {
 			return "", err
 		}
@@ -42,7 +45,7 @@ func (a *appender) append(ctx context.Context, e *commitlog.Entry, now time.Time
 		return "", err
 	}
 	a.run.Advance(sha)
-	a.written++
+	a.own = append(a.own, commitlog.EntryPath(e.ID))
 	return sha, nil
 }
 
@@ -63,14 +66,17 @@ func (a *appender) identify(ctx context.Context) error {
 	return nil
 }
 
-// joins returns, behind the first entry of a run that gave the backup its id, what the next
-// entry has to say: which ids other runs gave it at the same time.
-func (a *appender) joins(ctx context.Context) ([]string, error) {
-	if a.written != 1 || !a.founded {
+// joins returns, behind the first and the last entry of a run that gave the backup its id,
+// what the next entry has to say: which ids other runs gave it at the same time.
+func (a *appender) joins(ctx context.Context, last bool) ([]string, error) {
+	if !a.founded || len(a.own) > 1 && !last {
 		return nil, nil
 	}
-	others, err := a.store.BackupIDs(ctx, a.began.Files)
-	return slices.DeleteFunc(others, func(id string) bool { return id == a.backup }), err
+	known := commitlog.Files{Entries: slices.Concat(a.began.Files.Entries, a.own), Snapshots: a.began.Files.Snapshots}
+	others, err := a.store.BackupIDs(ctx, known)
+	others = slices.DeleteFunc(others, func(id string) bool { return id == a.backup || slices.Contains(a.joined, id) })
+	a.joined = append(a.joined, others...)
+	return others, err
 }
 
 // compactBytes is how large the entries of a log may be together before it is compacted:

@@ -312,13 +312,13 @@ func (e storeError) Unwrap() error { return e.error }
 // explain says of a failure what it left behind, and how to go on.
 func (p *pusher) explain(err error) error {
 	left := "nothing was committed"
-	if n := p.appender.written; n > 0 {
+	if n := len(p.appender.own); n > 0 {
 		left = "what was committed until now, in " + entries(n) + ", stays valid"
 	}
 	if _, ok := errors.AsType[storeError](err); ok {
 		return command.WithHint(err, left+"; when the cause is mended, run the same line again to go on")
 	}
-	if p.appender.written > 0 {
+	if len(p.appender.own) > 0 {
 		p.log.Warn("not finished; " + left + ", and the same line goes on from there")
 	}
 	return err
@@ -708,7 +708,7 @@ func (p *pusher) commit(ctx context.Context) error {
 		if err := p.receipt(c, sha); err != nil {
 			return err
 		}
-		joins, err := p.appender.joins(ctx)
+		joins, err := p.appender.joins(ctx, e.Final)
 		if err != nil {
 			return storeError{err}
 		}
