@@ -122,7 +122,7 @@ func (g *Logs) Retry(ctx context.Context, p Partition, do func(ctx context.Conte
 	limited, cancel := context.WithDeadline(ctx, began.Add(g.timeout))
 	defer cancel()
 	wait := g.waits.begin(p, began)
-	defer wait.end()
+	defer wait.End()
 	var last error
 	for n, since := 0, (time.Time{}); ; n++ {
 		err := do(limited, since)
@@ -140,7 +140,7 @@ func (g *Logs) Retry(ctx context.Context, p Partition, do func(ctx context.Conte
 			return err
 		}
 		last, since = err, time.Now()
-		wait.because(err)
+		wait.Because(err)
 		select {
 		case <-time.After(backoff(n)):
 		case <-limited.Done():
@@ -171,7 +171,7 @@ func (g *Logs) Bounds(ctx context.Context, topics []string) (map[Partition]Bound
 	if len(topics) == 0 { // no names would mean all topics
 		return at, nil
 	}
-	err := g.Retry(ctx, Partition{topics[0], 0}, func(ctx context.Context, _ time.Time) error {
+	err := g.Retry(ctx, Partition{"offsets of the target", -1}, func(ctx context.Context, _ time.Time) error {
 		var err error
 		at, err = g.look(ctx, topics)
 		return err
@@ -199,9 +199,14 @@ func (g *Logs) look(ctx context.Context, topics []string) (map[Partition]Bounds,
 	var listed [2]kadm.ListedOffsets
 	for i, list := range []func(context.Context, ...string) (kadm.ListedOffsets, error){g.adm.ListStartOffsets, g.adm.ListEndOffsets} {
 		var err error
-		if listed[i], err = list(ctx, topics...); err == nil {
-			err = listed[i].Error()
+		if listed[i], err = list(ctx, topics...); err != nil {
+			return nil, err
 		}
+		listed[i].Each(func(o kadm.ListedOffset) {
+			if o.Err != nil && err == nil {
+				err = fmt.Errorf("%s: %w", Partition{o.Topic, o.Partition}, o.Err)
+			}
+		})
 		if err != nil {
 			return nil, err
 		}

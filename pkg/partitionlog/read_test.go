@@ -173,18 +173,21 @@ func TestWaits(t *testing.T) {
 		t.Error(got)
 	}
 	b := w.begin(Partition{"a", 2}, now)
-	b.because(kerr.NotLeaderForPartition)
+	again := w.begin(Partition{"a", 2}, now) // two that wait for the same one
+	b.Because(kerr.NotLeaderForPartition)
 	if got := w.line(now.Add(6 * time.Second)); !strings.HasPrefix(got, "waiting for a/2 and 1 more, for 6s: NOT_LEADER_FOR_PARTITION") {
 		t.Error(got)
 	}
 	if got := w.line(now.Add(35 * time.Second)); got != "" {
 		t.Error(got)
 	}
-	b.end()
+	b.End()
+	again.Moved()
+	again.End()
 	if got := w.line(now.Add(37 * time.Second)); got != "waiting for b/1, for 37s: no answer" {
 		t.Error(got)
 	}
-	a.end()
+	a.End()
 	if got := w.line(now.Add(80 * time.Second)); got != "" || !w.said.IsZero() {
 		t.Error(got)
 	}

@@ -21,34 +21,47 @@ type waits struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
-	open map[*wait]struct{}
+	open map[*Wait]struct{}
 	said time.Time // when it was last said; zero while nothing takes long
 }
 
-type wait struct {
+// A Wait is a partition that is waited for.
+type Wait struct {
 	all    *waits
 	p      Partition
 	since  time.Time
 	reason error
 }
 
-func newWaits(log *slog.Logger) *waits { return &waits{log: log, open: make(map[*wait]struct{})} }
+func newWaits(log *slog.Logger) *waits { return &waits{log: log, open: make(map[*Wait]struct{})} }
 
-func (w *waits) begin(p Partition, since time.Time) *wait {
-	one := &wait{all: w, p: p, since: since}
+// Wait begins to wait for a partition: if it takes long, that is said until End.
+func (g *Logs) Wait(p Partition) *Wait { return g.waits.begin(p, time.Now()) }
+
+func (w *waits) begin(p Partition, since time.Time) *Wait {
+	one := &Wait{all: w, p: p, since: since}
 	w.mu.Lock()
 	w.open[one] = struct{}{}
 	w.mu.Unlock()
 	return one
 }
 
-func (one *wait) because(reason error) {
+// Because says what is waited for.
+func (one *Wait) Because(reason error) {
 	one.all.mu.Lock()
 	one.reason = reason
 	one.all.mu.Unlock()
 }
 
-func (one *wait) end() {
+// Moved says that something has come, and that the next is waited for.
+func (one *Wait) Moved() {
+	one.all.mu.Lock()
+	one.since, one.reason = time.Now(), nil
+	one.all.mu.Unlock()
+}
+
+// End says that it is not waited for any more.
+func (one *Wait) End() {
 	one.all.mu.Lock()
 	delete(one.all.open, one)
 	one.all.mu.Unlock()
@@ -74,13 +87,13 @@ func (w *waits) watch(ctx context.Context) {
 func (w *waits) line(now time.Time) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var oldest *wait
-	n := 0
+	var oldest *Wait
+	late := make(map[Partition]bool)
 	for one := range w.open {
 		if now.Sub(one.since) < quietWait {
 			continue
 		}
-		n++
+		late[one.p] = true
 		if oldest == nil || one.since.Before(oldest.since) || one.since.Equal(oldest.since) && one.p.String() < oldest.p.String() {
 			oldest = one
 		}
@@ -101,7 +114,7 @@ func (w *waits) line(now time.Time) string {
 	if oldest.p.Num < 0 {
 		who = oldest.p.Topic
 	}
-	if n > 1 {
+	if n := len(late); n > 1 {
 		who = fmt.Sprintf("%s and %d more", who, n-1)
 	}
 	return fmt.Sprintf("waiting for %s, for %s: %v", who, now.Sub(oldest.since).Round(time.Second), reason)

@@ -72,7 +72,7 @@ type Log struct {
 	trouble error     // with an answer; cleared when the batches go out again
 	retries int       // since the last success
 	moved   time.Time // when there was progress
-	wait    *wait     // while it takes long
+	wait    *Wait     // while it takes long
 	failed  error
 }
 
@@ -484,18 +484,21 @@ func (l *Log) check(now time.Time) {
 		return
 	}
 	since := l.moved
-	if s := l.w.senders[l.leader]; s != nil && s.throttled.After(since) {
-		since = s.throttled
-	}
-	stuck := now.Sub(since)
 	reason := l.trouble
+	s := l.w.senders[l.leader]
 	switch {
+	case s != nil && s.throttled.After(now):
+		reason = fmt.Errorf("a quota: broker %d lets this client wait", l.leader)
 	case reason == nil && l.leader >= 0:
 		reason = fmt.Errorf("no answer from broker %d", l.leader)
 	case reason == nil:
 		reason = errors.New("its leader is not known")
 	}
-	if stuck > l.w.logs.timeout {
+	stuck, counted := now.Sub(since), now.Sub(since)
+	if s != nil && s.throttled.After(since) { // that is no fault
+		counted = now.Sub(s.throttled)
+	}
+	if counted > l.w.logs.timeout {
 		l.fail(fmt.Errorf("%w (for %s)", reason, l.w.logs.timeout))
 		return
 	}
@@ -506,13 +509,13 @@ func (l *Log) check(now time.Time) {
 	if l.wait == nil {
 		l.wait = l.w.logs.waits.begin(l.p, since)
 	}
-	l.wait.because(reason)
+	l.wait.Because(reason)
 }
 
 // settle takes back that the log is waited for.
 func (l *Log) settle() {
 	if l.wait != nil {
-		l.wait.end()
+		l.wait.End()
 		l.wait = nil
 	}
 }

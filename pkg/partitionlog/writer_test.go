@@ -328,3 +328,37 @@ func TestWriterEnds(t *testing.T) {
 		t.Errorf("afterwards: %v", err)
 	}
 }
+
+// TestThrottled lets a quota make the client wait for longer than the timeout is: it is
+// named, and is no reason to give up.
+func TestThrottled(t *testing.T) {
+	w := newWorld(t, 1, 2*time.Second)
+	done := make(chan error, 1)
+	l := w.writer.Open(Partition{"t", 0})
+	l.Append(Batch{Raw: w.batchOf(1, 0, 0, 1), Done: func(_, _ int64, err error) { done <- err }})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	w.writer.do(func() { // a quota, and a batch that is not answered
+		l.queue, l.moved, l.proven = []item{{Batch: Batch{Raw: w.batchOf(1, 1, 1, 1), Done: func(_, _ int64, err error) { done <- err }}}}, began, true
+		l.flying, l.next = 1, 1
+		w.writer.senders[l.leader].throttled = began.Add(time.Minute)
+		l.check(began.Add(4 * time.Second))
+		if l.wait != nil || l.failed != nil {
+			t.Errorf("after 4 s: %v", l.failed)
+		}
+		l.check(began.Add(30 * time.Second))
+		if l.failed != nil || l.wait == nil || l.wait.reason == nil || !strings.HasPrefix(l.wait.reason.Error(), "a quota: broker ") {
+			t.Errorf("after 30 s: %v, %+v", l.failed, l.wait)
+		}
+		l.check(began.Add(61 * time.Second))
+		if l.failed != nil {
+			t.Errorf("after 61 s: %v", l.failed)
+		}
+		l.check(began.Add(63 * time.Second))
+	})
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "no answer from broker") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,6 +1,7 @@
 package produce
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -261,6 +262,8 @@ func (p *producer) fill(ctx context.Context, l *lane, at *place, to int64) error
 // mind writes markers up to an offset. Nothing but markers may have come in between.
 func (p *producer) mind(ctx context.Context, l *lane, at *place, to int64) error {
 	began := time.Now()
+	wait := p.logs.Wait(l.at)
+	defer wait.End()
 	if at.untouched { // markers of a run that was killed may be on their way, where it had come to the same gap
 		end, err := p.settledEnd(ctx, l.at)
 		if err != nil {
@@ -284,6 +287,7 @@ func (p *producer) mind(ctx context.Context, l *lane, at *place, to int64) error
 		}
 		look := p.logs.End
 		if err != nil { // they may still come
+			wait.Because(fmt.Errorf("write transaction markers: %w", err))
 			known = time.Now()
 			look = p.settledEnd
 		}
@@ -295,8 +299,9 @@ func (p *producer) mind(ctx context.Context, l *lane, at *place, to int64) error
 			return fmt.Errorf("the log's end is %d where markers from %d to %d were written: somebody else writes to it", end, at.offset, to-1)
 		case end > at.offset:
 			began, tries = time.Now(), 0
-		case err != nil && time.Since(began) > p.cfg.Timeout:
-			return refusedMarkers(fmt.Errorf("%w (for %s)", err, p.cfg.Timeout))
+			wait.Moved()
+		case time.Since(began) > p.cfg.Timeout:
+			return refusedMarkers(fmt.Errorf("%w (for %s)", cmp.Or(err, errNoMarkers), p.cfg.Timeout))
 		case tries == 0 && err != nil:
 			p.env.Log.Debug(fmt.Sprintf("topic %s, partition %d: write transaction markers: %v", l.target.name, l.num, err))
 		}
@@ -305,6 +310,8 @@ func (p *producer) mind(ctx context.Context, l *lane, at *place, to int64) error
 	}
 	return nil
 }
+
+var errNoMarkers = errors.New("the broker says that they are written, and the log does not grow")
 
 // settled is how long an end must not have moved after an answer that did not come.
 const settled = 500 * time.Millisecond

@@ -378,6 +378,56 @@ func settingOf(c *kadm.Config) setting {
 	return s
 }
 
+// ids are the ids of topics, as they are at this moment: kadm answers with what was known
+// a moment ago. Topics that are not there are missing.
+func (k *keeper) ids(ctx context.Context, names []string) (map[string]string, error) {
+	out := make(map[string]string)
+	if len(names) == 0 { // no names would mean all topics
+		return out, nil
+	}
+	req := kmsg.NewPtrMetadataRequest()
+	for _, name := range names {
+		rt := kmsg.NewMetadataRequestTopic()
+		rt.Topic = &name
+		req.Topics = append(req.Topics, rt)
+	}
+	resp, err := req.RequestWith(ctx, k.cl)
+	if err != nil {
+		return nil, err
+	}
+	for _, rt := range resp.Topics {
+		if rt.Topic != nil && kerr.ErrorForCode(rt.ErrorCode) != kerr.UnknownTopicOrPartition {
+			out[*rt.Topic] = kafka.FormatTopicID(rt.TopicID)
+		}
+	}
+	return out, nil
+}
+
+// still are those topics that are what they were when their configs were held off; had
+// are their ids then. Configs of another topic that has the name by now are not this run's
+// business.
+func (k *keeper) still(ctx context.Context, had map[string]string) ([]string, error) {
+	names := sortedNames(had)
+	var ids map[string]string
+	err := k.retry(ctx, func() (err error) {
+		ids, err = k.ids(ctx, names)
+		return err
+	})
+	if err != nil {
+		return names, fmt.Errorf("look at the topics whose configs are held off: %w", err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return ids[name] != had[name] }), nil
+}
+
+// had are the ids of the topics whose configs are held off. The lock is held.
+func (k *keeper) had() map[string]string {
+	out := make(map[string]string)
+	for name, h := range k.topics {
+		out[name] = h.id
+	}
+	return out
+}
+
 // original are the configs of a topic that are held off, as they were.
 func (k *keeper) original(topic string) map[string]*string {
 	k.mu.Lock()
@@ -411,8 +461,12 @@ func (k *keeper) watch(ctx context.Context) {
 // off again.
 func (k *keeper) check(ctx context.Context) error {
 	k.mu.Lock()
-	names := slices.Sorted(maps.Keys(k.topics))
+	had := k.had()
 	k.mu.Unlock()
+	names, err := k.still(ctx, had)
+	if err != nil {
+		return err
+	}
 	have, err := settingsOf(ctx, k.adm, k.log, names)
 	if err != nil {
 		return err
@@ -459,6 +513,13 @@ func (k *keeper) noteChange(name, key string, s setting) {
 
 // renew writes the notes again, with this run in them.
 func (k *keeper) renew(ctx context.Context) error {
+	k.mu.Lock()
+	had := k.had()
+	k.mu.Unlock()
+	names, err := k.still(ctx, had)
+	if err != nil {
+		return err
+	}
 	metas, err := k.notes(ctx)
 	if err != nil {
 		return err
@@ -466,7 +527,8 @@ func (k *keeper) renew(ctx context.Context) error {
 	w := k.witness()
 	notes := make(map[string]note)
 	k.mu.Lock()
-	for name, h := range k.topics {
+	for _, name := range names {
+		h := k.topics[name]
 		n, ours := parseNote(metas[name], k.cluster, h.id)
 		if !ours {
 			n = note{Version: noteVersion, Cluster: k.cluster, TopicID: h.id}
@@ -512,12 +574,22 @@ func (k *keeper) putBack(ctx context.Context, keep map[string][]string, unfinish
 	if err != nil {
 		k.log.Warn(fmt.Sprintf("%v; no other run is taken into account", err))
 	}
+	still, err := k.still(ctx, k.had())
+	if err != nil {
+		k.log.Warn(err.Error())
+	}
 	w := k.witness()
 	set, unset := make(map[string]map[string]string), make(map[string][]string)
 	var mine []string
 	shared := make(map[string]note)
-	for _, name := range slices.Sorted(maps.Keys(k.topics)) {
+	for _, name := range sortedNames(k.topics) {
 		h := k.topics[name]
+		if !slices.Contains(still, name) {
+			if _, ours := parseNote(metas[name], k.cluster, h.id); ours {
+				mine = append(mine, name) // the note goes
+			}
+			continue
+		}
 		if n, ours := parseNote(metas[name], k.cluster, h.id); ours {
 			if others := n.leave(w); len(others) > 0 {
 				n.Holders = others

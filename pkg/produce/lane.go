@@ -291,8 +291,8 @@ type place struct {
 	producer sequence
 	offset   int64 // of the next batch, where others do not write
 	markers  markers
-	// untouched says that the lane has been written to by an earlier run and not yet by
-	// this one.
+	// untouched says that an earlier run has written to the lane, or may have something on
+	// its way there, and that this one has not written yet.
 	untouched bool
 }
 
@@ -302,7 +302,8 @@ func (p *producer) work(ctx context.Context, l *lane) error {
 	if err != nil {
 		return fmt.Errorf("topic %s, partition %d: %w", l.target.name, l.num, err)
 	}
-	at := &place{log: p.writer.Open(l.at), producer: first, offset: l.bounds.End, markers: markers{last: l.came.marker}, untouched: l.bounds.End > 0}
+	at := &place{log: p.writer.Open(l.at), producer: first, offset: l.bounds.End, markers: markers{last: l.came.marker}}
+	at.untouched = l.bounds.End > 0 || p.targets.keeper.inherited(l.target.name) != nil
 	var items []item
 	for {
 		if items, err = l.queue.take(ctx, items); err != nil || len(items) == 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -71,6 +72,19 @@ func TestLateRequests(t *testing.T) {
 // that sends the request for the next one.
 func (r *rig) killAndCatch(n int, in []byte, flags ...string) (late func() error) {
 	r.Helper()
+	req := r.catch(kmsg.Produce, n, in, flags...)
+	return func() error {
+		resp, err := req.(*kmsg.ProduceRequest).RequestWith(r.Context(), r.cl)
+		if err != nil {
+			return err
+		}
+		return kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+	}
+}
+
+// catch kills the command at its request of a kind behind the nth, and returns that one.
+func (r *rig) catch(kind kmsg.Key, n int, in []byte, flags ...string) kmsg.Request {
+	r.Helper()
 	cmd, said := r.command(in, flags...)
 	caught := make(chan kmsg.Request, 1)
 	killed, count := false, 0
@@ -78,7 +92,7 @@ func (r *rig) killAndCatch(n int, in []byte, flags ...string) (late func() error
 		if killed {
 			return nil, errors.New("killed"), true
 		}
-		if req.Key() != int16(kmsg.Produce) {
+		if req.Key() != int16(kind) {
 			return nil, nil, false
 		}
 		if count++; count <= n {
@@ -98,13 +112,70 @@ func (r *rig) killAndCatch(n int, in []byte, flags ...string) (late func() error
 		r.Fatalf("it was not killed: %v\n%s", err, said)
 	}
 	r.free()
-	req := <-caught
-	return func() error {
-		resp, err := req.(*kmsg.ProduceRequest).RequestWith(r.Context(), r.cl)
-		if err != nil {
-			return err
+	return <-caught
+}
+
+// TestLateMarkers has the markers of a run that was killed come late: before the next one
+// looks, while it waits, and behind its own. The embedded broker lets all markers in, a
+// real one refuses those of a lower epoch: of the last case what is wanted here is that.
+func TestLateMarkers(t *testing.T) {
+	for name, c := range map[string]struct {
+		frames frameList
+		before int // requests with markers that have landed
+	}{
+		"the first of the log": {join(frameList{&format.Mark{Topic: "t", Next: 0}}, records("t", 0, 3, 5)), 0},
+		"behind records":       {join(records("t", 0, 0, 5), records("t", 0, 8, 5)), 0},
+		"behind other markers": {join(records("t", 0, 0, 5), records("t", 0, 8, 5), records("t", 0, 15, 5)), 1},
+		"the last of the log":  {join(records("t", 0, 0, 5), frameList{&format.Mark{Topic: "t", Next: 9}}), 0},
+	} {
+		for _, when := range []string{"before", "while it waits", "behind"} {
+			t.Run(name+"/"+when, func(t *testing.T) {
+				r := newRig(t)
+				frames := join(frameList{topic("t", 1)}, c.frames)
+				in := stream(t, &format.End{}, frames...)
+				late := r.catch(kmsg.WriteTxnMarkers, c.before, in, "--offsets", "exact").(*kmsg.WriteTxnMarkersRequest)
+				send := func() {
+					if _, err := late.RequestWith(t.Context(), r.cl); err != nil {
+						t.Error(err)
+					}
+				}
+				var own []*kmsg.WriteTxnMarkersRequest
+				var looked time.Time
+				sent := false
+				r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
+					switch req := req.(type) {
+					case *kmsg.WriteTxnMarkersRequest:
+						own = append(own, req)
+					case *kmsg.ListOffsetsRequest:
+						if req.ReplicaID != -2 {
+							break
+						}
+						if when == "while it waits" && !sent && !looked.IsZero() && time.Since(looked) > settled*4/5 {
+							sent = true
+							r.fake.SleepControl(send)
+						}
+						looked = time.Now()
+					}
+					return nil, nil, false
+				})
+				if when == "before" {
+					send()
+					own = nil
+				}
+				r.produce(in, func(cfg *Config) { cfg.Exact = true }).want(t, 0)
+				r.same("t", 1, wanted(true, frames, 1))
+				if when == "while it waits" && !sent {
+					t.Error("it did not wait")
+				}
+				if when != "behind" {
+					return
+				}
+				last := late.Markers[len(late.Markers)-1]
+				if len(own) == 0 || own[0].Markers[0].ProducerID != last.ProducerID || own[0].Markers[0].ProducerEpoch <= last.ProducerEpoch {
+					t.Errorf("a broker would take the late markers %d, epoch %d, behind %+v", last.ProducerID, last.ProducerEpoch, own[0].Markers[0])
+				}
+			})
 		}
-		return kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
 	}
 }
 

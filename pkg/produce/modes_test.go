@@ -191,11 +191,18 @@ func TestStamped(t *testing.T) {
 	r := newRig(t)
 	in := stream(t, &format.End{}, append(frameList{topic("t", 1)}, records("t", 0, 0, 20)...)...)
 	r.create("t", 1)
+	wrote := false
 	r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
 		p, ok := req.(*kmsg.ProduceRequest)
-		if !ok {
+		if !ok || wrote {
 			return nil, nil, false
 		}
+		wrote = true
+		r.fake.SleepControl(func() {
+			if _, err := p.RequestWith(t.Context(), r.cl); err != nil {
+				t.Error(err)
+			}
+		})
 		resp := p.ResponseKind().(*kmsg.ProduceResponse)
 		for _, rt := range p.Topics {
 			st := kmsg.NewProduceResponseTopic()
@@ -219,6 +226,75 @@ func TestDeletedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	finish().want(t, command.Loss, "topic t, partition 0: offsets 0 to 6 have been deleted while records were restored")
+}
+
+// TestGoneMeanwhile has somebody delete the topic and create it again when all records are
+// acknowledged: the run must not say that they are there.
+func TestGoneMeanwhile(t *testing.T) {
+	frames := append(frameList{topic("t", 2)}, records("t", 0, 0, 40)...)
+	all, end := stream(t, &format.End{}, frames...), len(stream(t, nil, frames...))
+	for name, change := range map[string]func(*Config){
+		"resume": nil,
+		"exact":  func(c *Config) { c.Exact = true },
+		"append": func(c *Config) { c.IfNotEmpty = appending },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			slow := &slowInput{bytes.NewReader(all[:end]), bytes.NewReader(all[end:]), make(chan struct{})}
+			done := make(chan *outcome, 1)
+			go func() { done <- r.produceFrom(r.Context(), slow, change) }()
+			r.until("the records", func() bool { return r.end("t", 0) == 40 })
+			if _, err := r.adm.DeleteTopic(t.Context(), "t"); err != nil {
+				t.Fatal(err)
+			}
+			r.create("t", 2, "retention.ms=1000", "cleanup.policy=compact")
+			close(slow.go_)
+			o := <-done
+			o.want(t, 1, "topic t was deleted and created again while records were restored")
+			if now := r.own("t"); now != "cleanup.policy=compact retention.ms=1000" {
+				t.Errorf("the new topic has %s", now)
+			}
+			if n := r.noted(); len(n) > 0 {
+				t.Errorf("notes are left: %v", n)
+			}
+			if o.whole {
+				t.Error("the map has an end")
+			}
+		})
+	}
+}
+
+// TestCutMeanwhile has the log cut off below what was acknowledged, as an unclean leader
+// election does.
+func TestCutMeanwhile(t *testing.T) {
+	r := newRig(t)
+	frames := append(frameList{topic("t", 1)}, records("t", 0, 0, 40)...)
+	all, end := stream(t, &format.End{}, frames...), len(stream(t, nil, frames...))
+	slow := &slowInput{bytes.NewReader(all[:end]), bytes.NewReader(all[end:]), make(chan struct{})}
+	done := make(chan *outcome, 1)
+	go func() { done <- r.produceFrom(r.Context(), slow, nil) }()
+	r.until("the records", func() bool { return r.end("t", 0) == 40 })
+	cut := int64(30)
+	r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
+		list, ok := req.(*kmsg.ListOffsetsRequest)
+		if !ok || len(list.Topics) == 0 || list.Topics[0].Partitions[0].Timestamp != -1 {
+			return nil, nil, false
+		}
+		resp := list.ResponseKind().(*kmsg.ListOffsetsResponse)
+		for _, rt := range list.Topics {
+			st := kmsg.NewListOffsetsResponseTopic()
+			st.Topic = rt.Topic
+			for _, rp := range rt.Partitions {
+				sp := kmsg.NewListOffsetsResponseTopicPartition()
+				sp.Partition, sp.Offset = rp.Partition, cut
+				st.Partitions = append(st.Partitions, sp)
+			}
+			resp.Topics = append(resp.Topics, st)
+		}
+		return resp, nil, true
+	})
+	close(slow.go_)
+	(<-done).want(t, 1, "topic t, partition 0: the log ends at offset 30, and this run has written up to 40")
 }
 
 func TestRetention(t *testing.T) {
@@ -599,6 +675,39 @@ func TestTimeout(t *testing.T) {
 	r.produce(in, func(c *Config) { c.Timeout = 7 * time.Second }).want(t, 1, "waiting for t/0", "NOT_ENOUGH_REPLICAS", "(for 7s)")
 	if now := r.own("t"); now != "retention.ms=86400000" {
 		t.Errorf("the topic has %s", now)
+	}
+}
+
+// TestMarkersTimeout wants the same of markers.
+func TestMarkersTimeout(t *testing.T) {
+	r := newRig(t)
+	r.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.WriteTxnMarkers}, Err: kerr.NotEnoughReplicas, Count: -1})
+	in := stream(t, &format.End{}, join(frameList{topic("t", 2)}, records("t", 1, 0, 3), records("t", 1, 5, 3))...)
+	r.produce(in, func(c *Config) { c.Exact, c.Timeout = true, 7*time.Second }).want(t, 1,
+		"waiting for t/1, for", "write transaction markers: NOT_ENOUGH_REPLICAS", "(for 7s)")
+}
+
+// TestReady says what a topic lacks.
+func TestReady(t *testing.T) {
+	with := func(leaders ...int32) kadm.TopicDetail {
+		d := kadm.TopicDetail{Partitions: make(kadm.PartitionDetails)}
+		for num, leader := range leaders {
+			d.Partitions[int32(num)] = kadm.PartitionDetail{Partition: int32(num), Leader: leader}
+		}
+		return d
+	}
+	for _, c := range []struct {
+		have kadm.TopicDetail
+		want string
+	}{
+		{with(0, 1, 0), ""},
+		{with(0, -1, 0), "partition 1 has no leader"},
+		{with(0, 1), "it has 2 of 3 partitions"},
+		{kadm.TopicDetail{Err: kerr.UnknownTopicOrPartition}, "UNKNOWN_TOPIC_OR_PARTITION"},
+	} {
+		if err := ready(c.have, 3); (err == nil) != (c.want == "") || err != nil && !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
 	}
 }
 

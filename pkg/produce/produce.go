@@ -117,6 +117,12 @@ func (p *producer) run(ctx context.Context, cancel context.CancelCauseFunc, r *f
 
 // prove looks whether the target holds what it should, and notes in end what it does not.
 func (p *producer) prove(ctx context.Context, end *format.End) error {
+	if err := p.targets.same(ctx); err != nil {
+		return err
+	}
+	if err := p.targets.keeper.check(ctx); err != nil { // before the logs' bounds, which tell what has come of it
+		return err
+	}
 	names := sortedNames(p.targets.topics)
 	if p.cfg.IfNotEmpty == appending { // others may write: their replicas are not waited for
 		names = nil
@@ -131,19 +137,32 @@ func (p *producer) prove(ctx context.Context, end *format.End) error {
 		}
 	}
 	for _, l := range p.lanes {
-		at, ok := ends[l.at]
-		first := l.bounds.Start
-		if l.exact != nil {
-			first = max(first, l.exact.first)
+		if at, ok := ends[l.at]; ok {
+			if err := p.proveBounds(l, at, end); err != nil {
+				return err
+			}
 		}
-		if ok && at.Start > first {
-			end.Lose(fmt.Sprintf("topic %s, partition %d: offsets %d to %d have been deleted while records were restored", l.target.name, l.num, first, at.Start-1))
-		}
-	}
-	if err := p.targets.keeper.check(ctx); err != nil {
-		return err
 	}
 	p.loseChanged(end)
+	return nil
+}
+
+// proveBounds wants a log to begin where it did, and to have all that was acknowledged.
+func (p *producer) proveBounds(l *lane, at partitionlog.Bounds, end *format.End) error {
+	p.mu.Lock()
+	due := l.due
+	p.mu.Unlock()
+	if at.End < due {
+		return command.WithHint(fmt.Errorf("topic %s, partition %d: the log ends at offset %d, and this run has written up to %d: records that the broker had acknowledged are gone", l.target.name, l.num, at.End, due),
+			"a log is cut off by an unclean leader election; the same line again writes them anew")
+	}
+	first := l.bounds.Start
+	if l.exact != nil {
+		first = max(first, l.exact.first)
+	}
+	if at.Start > first {
+		end.Lose(fmt.Sprintf("topic %s, partition %d: offsets %d to %d have been deleted while records were restored", l.target.name, l.num, first, at.Start-1))
+	}
 	return nil
 }
 

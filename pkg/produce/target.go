@@ -22,10 +22,7 @@ import (
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
-const (
-	defaultBatch   = 1<<20 + 12 // Kafka's default of max.message.bytes
-	createdTimeout = 30 * time.Second
-)
+const defaultBatch = 1<<20 + 12 // Kafka's default of max.message.bytes
 
 // A source is a topic of the stream.
 type source struct {
@@ -322,38 +319,69 @@ func (t *targets) purge(ctx context.Context, p plan, have map[string]topicState)
 
 // await waits until topics have all their partitions, with leaders.
 func (t *targets) await(ctx context.Context, partitions map[string]int) error {
-	ctx, cancel := context.WithTimeout(ctx, createdTimeout)
-	defer cancel()
-	var names []string
-	for name := range partitions {
-		names = append(names, name)
+	names := sortedNames(partitions)
+	if len(names) == 0 {
+		return nil
 	}
-	for {
+	err := t.logs.Retry(ctx, partitionlog.Partition{Topic: "the target topics", Num: -1}, func(ctx context.Context, _ time.Time) error {
 		meta, err := t.adm.Metadata(ctx, names...)
 		if err != nil {
-			return fmt.Errorf("look at the target topics: %w", err)
+			return err
 		}
-		waiting := ""
-		for name, n := range partitions {
-			d := meta.Topics[name]
-			if d.Err != nil || len(d.Partitions) < n {
-				waiting = name
-			}
-			for _, part := range d.Partitions {
-				if part.Leader < 0 {
-					waiting = name
-				}
+		for _, name := range names {
+			if err := ready(meta.Topics[name], partitions[name]); err != nil {
+				return fmt.Errorf("topic %s: %w", name, err)
 			}
 		}
-		if waiting == "" {
-			return nil
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("topic %s has partitions without a leader: %w", waiting, ctx.Err())
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the target topics: %w", err)
+	}
+	return nil
+}
+
+// ready wants a topic to have n partitions, all with leaders.
+func ready(d kadm.TopicDetail, n int) error {
+	if d.Err != nil {
+		return d.Err
+	}
+	if len(d.Partitions) < n {
+		return fmt.Errorf("it has %d of %d partitions", len(d.Partitions), n)
+	}
+	for _, part := range d.Partitions.Sorted() {
+		if part.Leader < 0 {
+			return fmt.Errorf("partition %d has no leader", part.Partition)
 		}
 	}
+	return nil
+}
+
+// same wants the topics to be those that they were when they were prepared: what was
+// written to a topic that was deleted since is gone, whatever there is of its name now.
+func (t *targets) same(ctx context.Context) error {
+	names := sortedNames(t.topics)
+	if len(names) == 0 { // no names would mean all topics
+		return nil
+	}
+	var ids map[string]string
+	err := t.logs.Retry(ctx, partitionlog.Partition{Topic: "the target topics", Num: -1}, func(ctx context.Context, _ time.Time) (err error) {
+		ids, err = t.keeper.ids(ctx, names)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("look at the target topics: %w", err)
+	}
+	for _, name := range names {
+		has, ok := ids[name]
+		switch {
+		case !ok:
+			return fmt.Errorf("topic %s was deleted while records were restored", name)
+		case has != t.topics[name].id:
+			return command.WithHint(fmt.Errorf("topic %s was deleted and created again while records were restored", name), "run the same line again")
+		}
+	}
+	return nil
 }
 
 // target is a topic that is ready.
