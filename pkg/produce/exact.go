@@ -296,7 +296,8 @@ func (p *producer) mind(ctx context.Context, l *lane, at *place, to int64) error
 		case lookErr != nil:
 			return lookErr
 		case end > to || end < at.offset:
-			return fmt.Errorf("the log's end is %d where markers from %d to %d were written: somebody else writes to it", end, at.offset, to-1)
+			return command.WithHint(fmt.Errorf("the log's end is %d where markers from %d to %d were written: somebody else writes to it", end, at.offset, to-1),
+				"or markers of a run that was killed have come late: delete the topic, and run the same line again")
 		case end > at.offset:
 			began, tries = time.Now(), 0
 			wait.Moved()

@@ -116,7 +116,7 @@ func (r *rig) catch(kind kmsg.Key, n int, in []byte, flags ...string) kmsg.Reque
 }
 
 // TestLateMarkers has the markers of a run that was killed come late: before the next one
-// looks, while it waits, and behind its own. The embedded broker lets all markers in, a
+// looks, while it waits, right before its own markers, and behind them. The embedded broker lets all markers in, a
 // real one refuses those of a lower epoch: of the last case what is wanted here is that.
 func TestLateMarkers(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -128,7 +128,7 @@ func TestLateMarkers(t *testing.T) {
 		"behind other markers": {join(records("t", 0, 0, 5), records("t", 0, 8, 5), records("t", 0, 15, 5)), 1},
 		"the last of the log":  {join(records("t", 0, 0, 5), frameList{&format.Mark{Topic: "t", Next: 9}}), 0},
 	} {
-		for _, when := range []string{"before", "while it waits", "behind"} {
+		for _, when := range []string{"before", "while it waits", "right before its own", "behind"} {
 			t.Run(name+"/"+when, func(t *testing.T) {
 				r := newRig(t)
 				frames := join(frameList{topic("t", 1)}, c.frames)
@@ -145,7 +145,9 @@ func TestLateMarkers(t *testing.T) {
 				r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
 					switch req := req.(type) {
 					case *kmsg.WriteTxnMarkersRequest:
-						own = append(own, req)
+						if own = append(own, req); len(own) == 1 && when == "right before its own" {
+							r.fake.SleepControl(send)
+						}
 					case *kmsg.ListOffsetsRequest:
 						if req.ReplicaID != -2 {
 							break
@@ -162,7 +164,15 @@ func TestLateMarkers(t *testing.T) {
 					send()
 					own = nil
 				}
-				r.produce(in, func(cfg *Config) { cfg.Exact = true }).want(t, 0)
+				o := r.produce(in, func(cfg *Config) { cfg.Exact = true })
+				if when == "right before its own" { // nothing can be done any more
+					o.want(t, 1, "somebody else writes to it")
+					if o.whole || command.HintOf(o.err) == "" {
+						t.Errorf("the map has an end, or there is no hint: %v", o.err)
+					}
+					return
+				}
+				o.want(t, 0)
 				r.same("t", 1, wanted(true, frames, 1))
 				if when == "while it waits" && !sent {
 					t.Error("it did not wait")
