@@ -416,8 +416,12 @@ func (k *keeper) still(ctx context.Context, had map[string]string) ([]string, er
 	if err != nil {
 		return names, fmt.Errorf("look at the topics whose configs are held off: %w", err)
 	}
-	return slices.DeleteFunc(names, func(name string) bool { return ids[name] != had[name] }), nil
+	return slices.DeleteFunc(names, func(name string) bool { return another(had[name], ids[name]) }), nil
 }
+
+// another says by their ids whether a topic is another one than it was. Brokers before 2.8
+// know no ids, and they are not told to whoever may not see the topic.
+func another(had, has string) bool { return had != "" && has != "" && had != has }
 
 // had are the ids of the topics whose configs are held off. The lock is held.
 func (k *keeper) had() map[string]string {

@@ -264,6 +264,36 @@ func TestGoneMeanwhile(t *testing.T) {
 	}
 }
 
+// TestAnother tells topics by their ids, where there are any.
+func TestAnother(t *testing.T) {
+	for _, c := range []struct {
+		had, has string
+		want     bool
+	}{{"A", "A", false}, {"A", "B", true}, {"", "", false}, {"A", "", false}, {"", "A", false}} {
+		if got := another(c.had, c.has); got != c.want {
+			t.Errorf("%q, then %q: %v", c.had, c.has, got)
+		}
+	}
+}
+
+// TestDeletedTopic has somebody delete the topic, for good.
+func TestDeletedTopic(t *testing.T) {
+	r := newRig(t)
+	frames := append(frameList{topic("t", 1)}, records("t", 0, 0, 40)...)
+	all, end := stream(t, &format.End{}, frames...), len(stream(t, nil, frames...))
+	slow := &slowInput{bytes.NewReader(all[:end]), bytes.NewReader(all[end:]), make(chan struct{})}
+	done := make(chan *outcome, 1)
+	go func() {
+		done <- r.produceFrom(r.Context(), slow, func(c *Config) { c.Timeout, c.IfNotEmpty = 2*time.Second, appending })
+	}()
+	r.until("the records", func() bool { return r.end("t", 0) == 40 })
+	if _, err := r.adm.DeleteTopic(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	close(slow.go_)
+	(<-done).want(t, 1, "topic t is gone")
+}
+
 // TestCutMeanwhile has the log cut off below what was acknowledged, as an unclean leader
 // election does.
 func TestCutMeanwhile(t *testing.T) {

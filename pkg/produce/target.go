@@ -366,18 +366,21 @@ func (t *targets) same(ctx context.Context) error {
 	}
 	var ids map[string]string
 	err := t.logs.Retry(ctx, partitionlog.Partition{Topic: "the target topics", Num: -1}, func(ctx context.Context, _ time.Time) (err error) {
-		ids, err = t.keeper.ids(ctx, names)
-		return err
+		if ids, err = t.keeper.ids(ctx, names); err != nil {
+			return err
+		}
+		for _, name := range names {
+			if _, ok := ids[name]; !ok { // or a broker has just begun to serve
+				return fmt.Errorf("topic %s is gone: %w", name, kerr.UnknownTopicOrPartition)
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("look at the target topics: %w", err)
 	}
 	for _, name := range names {
-		has, ok := ids[name]
-		switch {
-		case !ok:
-			return fmt.Errorf("topic %s was deleted while records were restored", name)
-		case has != t.topics[name].id:
+		if another(t.topics[name].id, ids[name]) {
 			return command.WithHint(fmt.Errorf("topic %s was deleted and created again while records were restored", name), "run the same line again")
 		}
 	}
