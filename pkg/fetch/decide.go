@@ -63,6 +63,7 @@ const (
 	branch              // from next on the leader has other records than were read
 	shrink              // the partition ends at next now, before its end of before
 	forget              // the leader does not know the leader epoch of what was read
+	refuse              // the user has no right to read it
 	fail
 )
 
@@ -129,6 +130,8 @@ func judgeError(err error) verdict {
 		return verdict{do: inspect, why: err}
 	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InconsistentTopicID), kerr.IsRetriable(err):
 		return verdict{do: lookUp, why: err}
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return verdict{do: refuse, why: err}
 	}
 	return verdict{do: fail, why: err}
 }

@@ -91,7 +91,7 @@ func TestJudge(t *testing.T) {
 		"an old epoch":                       {p: at(50), a: failed(kerr.FencedLeaderEpoch), want: verdict{do: lookUp}, why: "FENCED_LEADER_EPOCH"},
 		"no such offset":                     {p: at(50), a: failed(kerr.OffsetOutOfRange), want: verdict{do: inspect}, why: "OFFSET_OUT_OF_RANGE"},
 		"another log":                        {p: at(50), a: failed(errDiverging), want: verdict{do: inspect}, why: "not the one that was read"},
-		"no right":                           {p: at(50), a: failed(kerr.TopicAuthorizationFailed), want: verdict{do: fail}, why: "TOPIC_AUTHORIZATION_FAILED"},
+		"no right":                           {p: at(50), a: failed(kerr.TopicAuthorizationFailed), want: verdict{do: refuse}, why: "TOPIC_AUTHORIZATION_FAILED"},
 		"a batch that cannot be read":        {p: at(50), a: failed(recordbatch.ErrPartial), want: verdict{do: fail}, why: "partial"},
 	} {
 		got := judge(c.p, &c.a, c.alone, noon.Add(2*soon))

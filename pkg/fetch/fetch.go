@@ -400,6 +400,9 @@ func (r *run) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := readable(ctx, adm, r.cfg, selected); err != nil {
+		return err
+	}
 	limitMemory(r.cfg, len(meta.Brokers))
 	if r.cfg.Group != "" {
 		r.topics = slices.Collect(maps.Keys(selected))
@@ -567,7 +570,9 @@ func settleReceipts(out io.Writer, storing *errgroup.Group, timeout time.Duratio
 func (s *source) topics() int {
 	names := make(map[string]bool)
 	for _, p := range s.parts {
-		names[p.topic] = true
+		if p.left != unreadable || len(p.seen) > 0 {
+			names[p.topic] = true
+		}
 	}
 	return len(names)
 }

@@ -301,7 +301,7 @@ func (p *planner) hiddenLong(ctx context.Context, asked map[string][]int32) []hi
 func (p *planner) stillHidden(ctx context.Context, plan *plan) []hidden {
 	asked, high := make(map[string][]int32), make(kafka.Offsets)
 	for _, part := range plan.parts {
-		if part.high > part.stable {
+		if part.left == whole && part.high > part.stable {
 			asked[part.topic] = append(asked[part.topic], part.num)
 			high.Set(part.topic, part.num, kafka.Offset{Offset: part.high})
 		}

@@ -75,6 +75,7 @@ const (
 	whole leftOut = iota
 	topicDeleted
 	leaderless
+	unreadable
 )
 
 func (p *partition) String() string { return fmt.Sprintf("%s/%d", p.topic, p.num) }

@@ -202,7 +202,35 @@ func unlisted(ctx context.Context, adm *kadm.Client, cfg Config, listed kadm.Top
 			err = meta.Topics[name].Err
 		}
 		if errors.Is(err, kerr.TopicAuthorizationFailed) {
-			return command.WithHint(fmt.Errorf("topic %q: not authorized", name), "the user needs READ and DESCRIBE on it")
+			return command.WithHint(fmt.Errorf("topic %q: not authorized", name), needsRead)
+		}
+	}
+	return nil
+}
+
+const needsRead = "the user needs READ and DESCRIBE on it"
+
+// readable looks whether the user may read the topics that are selected by name. Those of
+// an expression are left out where he may not, once a leader says so.
+func readable(ctx context.Context, adm *kadm.Client, cfg Config, selected selection) error {
+	var names []string
+	for name := range named(cfg) {
+		if selected[name] != nil {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 { // none would mean all
+		return nil
+	}
+	meta, err := adm.Metadata(kadm.WithAuthorizedOps(ctx), names...)
+	if err != nil {
+		return fmt.Errorf("look at the topics: %w", err)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		// Brokers before Kafka 2.3 do not tell.
+		if ops := meta.Topics[name].AuthorizedOperations; len(ops) > 0 && !slices.Contains(ops, kadm.OpRead) {
+			return command.WithHint(fmt.Errorf("topic %q: not authorized", name), needsRead)
 		}
 	}
 	return nil

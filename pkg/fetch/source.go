@@ -367,6 +367,8 @@ func (s *source) obey(p *partition, v verdict, a *partAnswer) error {
 		return s.shrink(p, v.next)
 	case forget:
 		p.seen = nil
+	case refuse:
+		return s.refuse(p, v.why)
 	case fail:
 		return fmt.Errorf("fetch %s: %w", p, v.why)
 	}
@@ -572,6 +574,35 @@ func (s *source) giveUp(p *partition) error {
 		return err
 	}
 	return s.retire(p, nil)
+}
+
+// refuse leaves out a partition that the user has no right to read. Whoever names its topic
+// wants that one and no other run.
+func (s *source) refuse(p *partition, why error) error {
+	if named(s.cfg)[p.topic] {
+		return command.WithHint(fmt.Errorf("fetch %s: %w", p, why), needsRead)
+	}
+	p.left = unreadable
+	if what := refused(p, s.parts); what != "" {
+		if err := s.loss(what); err != nil {
+			return err
+		}
+	}
+	return s.retire(p, nil)
+}
+
+// refused says what is not read of a partition, of all parts. Of a topic of which nothing
+// was read it is said once, and is empty from then on.
+func refused(p *partition, parts []*partition) string {
+	if len(p.seen) > 0 {
+		return fmt.Sprintf("%s: the user has no right to READ it any more: what comes from offset %d on was not read", p, p.pos)
+	}
+	for _, other := range parts {
+		if other != p && other.topic == p.topic && other.id == p.id && other.left == unreadable && len(other.seen) == 0 {
+			return ""
+		}
+	}
+	return fmt.Sprintf("topic %s is left out: the user has no right to READ it", p.topic)
 }
 
 // found does what the metadata call for, of the partitions that they are about.

@@ -14,7 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TestRights reads as a user that has the right to READ one topic, and no other right.
+// TestRights reads as a user that has the right to READ one topic, and to DESCRIBE another,
+// and no other right.
 func TestRights(t *testing.T) {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(cluster.Bootstrap(), ",")...), kgo.TransactionalID("tx"))
 	if err != nil {
@@ -23,22 +24,26 @@ func TestRights(t *testing.T) {
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
 	compact := "compact"
-	for topic, configs := range map[string]map[string]*string{"readable": {"cleanup.policy": &compact}, "unseen": nil} {
+	for topic, configs := range map[string]map[string]*string{"readable": {"cleanup.policy": &compact}, "seen": nil, "unseen": nil} {
 		if _, err := adm.CreateTopic(t.Context(), 1, 1, configs, topic); err != nil {
 			t.Fatal(err)
 		}
 	}
-	acl := kadm.NewACLs().Topics("readable").ResourcePatternType(kadm.ACLPatternLiteral).Allow("User:reader").AllowHosts().Operations(kadm.OpRead)
-	if created, err := adm.CreateACLs(t.Context(), acl); err != nil || created[0].Err != nil {
-		t.Fatal(err, created)
+	for topic, op := range map[string]kadm.ACLOperation{"readable": kadm.OpRead, "seen": kadm.OpDescribe} {
+		acl := kadm.NewACLs().Topics(topic).ResourcePatternType(kadm.ACLPatternLiteral).Allow("User:reader").AllowHosts().Operations(op)
+		if created, err := adm.CreateACLs(t.Context(), acl); err != nil || created[0].Err != nil {
+			t.Fatal(err, created)
+		}
 	}
 	// One record is committed, and one is in a transaction that stays open.
 	for range 2 {
 		if err := cl.BeginTransaction(); err != nil {
 			t.Fatal(err)
 		}
-		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "readable", Key: []byte("k"), Value: []byte("v"), Timestamp: time.Now().Add(-time.Hour)}).FirstErr(); err != nil {
-			t.Fatal(err)
+		for _, topic := range []string{"readable", "seen"} {
+			if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte("v"), Timestamp: time.Now().Add(-time.Hour)}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if list, err := adm.ListCommittedOffsets(t.Context(), "readable"); err != nil || list["readable"][0].Offset > 0 {
 			break
@@ -72,25 +77,33 @@ func TestRights(t *testing.T) {
 	var said string
 	var status int
 	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		if said, status = fetch("-t", "^", "-t", "^unseen"); !strings.Contains(said, "no topic matches \"^\"") || time.Now().After(end) {
+		if said, status = fetch("-t", "^", "-t", "^unseen"); strings.Contains(said, "readable") && strings.Contains(said, "seen is left out") || time.Now().After(end) {
 			break
 		}
 	}
 	// The transaction's coordinator tells this user nothing, and by its records the
 	// transaction is old.
 	wants(said, "topic configs are not in the stream, of readable", "DESCRIBE_CONFIGS", `no topic matches "^unseen"`, "read 1 record of 1 topic",
-		"readable/0: offsets 2 to 2 are hidden behind a transaction that is open since", "of producer ", "--start-offset 2")
-	if status != 4 || strings.Contains(said, `"tx"`) {
+		"topic seen is left out: the user has no right to READ it", "readable/0: offsets 2 to 2 are hidden behind a transaction that is open since", "of producer ", "--start-offset 2")
+	if status != 4 || strings.Contains(said, `"tx"`) || strings.Contains(said, "seen/0") {
 		t.Errorf("status %d\n%s", status, said)
 	}
 	if said, status = fetch("-t", "unseen"); status != 1 {
 		t.Errorf("status %d\n%s", status, said)
 	}
 	wants(said, `topic "unseen": not authorized`, "READ and DESCRIBE")
+	if said, status = fetch("-t", "^", "-t", "seen"); status != 1 {
+		t.Errorf("status %d\n%s", status, said)
+	}
+	wants(said, `topic "seen": not authorized`, "READ and DESCRIBE")
+	if said, status = fetch("-t", "^", "--on-loss", "fail"); status != 4 {
+		t.Errorf("status %d\n%s", status, said)
+	}
+	wants(said, "error: topic seen is left out")
 	if said, status = fetch("--list"); status != 0 {
 		t.Errorf("status %d\n%s", status, said)
 	}
-	wants(said, "readable")
+	wants(said, "readable", "seen")
 	// The command that the message names ends it.
 	abort := cluster.Tool(t.Context(), "org.apache.kafka.tools.TransactionsCommand", "--bootstrap-server", cluster.Bootstrap(),
 		"abort", "--topic", "readable", "--partition", "0", "--start-offset", "2")
