@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,7 +21,6 @@ import (
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pattern"
 	"github.com/kbkio/kbk/pkg/store"
-	"github.com/kbkio/kbk/pkg/timespec"
 )
 
 // A known format, in the order in which detect tries them.
@@ -136,28 +134,11 @@ func bounds(cfg *Config, c *cli.Context, now time.Time) error {
 			return command.Usagef("--partitions: %w", err)
 		}
 	}
-	for name, to := range map[string]*int64{"from": &cfg.From, "to": &cfg.To} {
-		if !c.IsSet(name) {
-			continue
-		}
-		if *to, err = strconv.ParseInt(c.String(name), 10, 64); err != nil || *to < 0 {
-			return command.WithHint(command.Usagef("--%s %q is not an offset", name, c.String(name)), "for times there are --since and --until")
-		}
+	if cfg.From, cfg.To, err = command.OffsetsFromFlags(c); err != nil {
+		return err
 	}
-	if c.IsSet("to") && cfg.To <= cfg.From {
-		return command.Usagef("--to %d is not above --from %d", cfg.To, cfg.From)
-	}
-	for name, to := range map[string]**time.Time{"since": &cfg.Since, "until": &cfg.Until} {
-		if !c.IsSet(name) {
-			continue
-		}
-		t, err := timespec.Parse(c.String(name), now)
-		if err != nil {
-			return command.Usagef("--%s: %w", name, err)
-		}
-		*to = &t
-	}
-	return nil
+	cfg.Since, cfg.Until, err = command.TimesFromFlags(c, now)
+	return err
 }
 
 // readKeys reads files of one key each; a newline behind it does not count.

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -21,7 +20,6 @@ import (
 	"github.com/kbkio/kbk/pkg/pattern"
 	"github.com/kbkio/kbk/pkg/sign"
 	"github.com/kbkio/kbk/pkg/store"
-	"github.com/kbkio/kbk/pkg/timespec"
 )
 
 // Config says what to read.
@@ -134,31 +132,14 @@ func bounds(cfg *Config, c *cli.Context, now time.Time) error {
 			return command.Usagef("--shard: %w", err)
 		}
 	}
-	for name, to := range map[string]*int64{"from": &cfg.From, "to": &cfg.To} {
-		if !c.IsSet(name) {
-			continue
-		}
-		if *to, err = strconv.ParseInt(c.String(name), 10, 64); err != nil || *to < 0 {
-			return command.WithHint(command.Usagef("--%s %q is not an offset", name, c.String(name)), "for times there are --since and --until")
-		}
+	if cfg.From, cfg.To, err = command.OffsetsFromFlags(c); err != nil {
+		return err
 	}
-	if c.IsSet("to") && cfg.To <= cfg.From {
-		return command.Usagef("--to %d is not above --from %d", cfg.To, cfg.From)
+	if cfg.Since, cfg.Until, err = command.TimesFromFlags(c, now); err != nil {
+		return err
 	}
-	for name, to := range map[string]**time.Time{"since": &cfg.Since, "until": &cfg.Until, "at": &cfg.At} {
-		if !c.IsSet(name) {
-			continue
-		}
-		t, err := timespec.Parse(c.String(name), now)
-		if err != nil {
-			return command.Usagef("--%s: %w", name, err)
-		}
-		*to = &t
-	}
-	if cfg.Since != nil && cfg.Until != nil && cfg.Until.Before(*cfg.Since) {
-		return command.Usagef("--until is before --since")
-	}
-	return nil
+	cfg.At, err = command.TimeFromFlag(c, "at", now)
+	return err
 }
 
 // Run writes what cfg selects of a backup to out. It returns an error of status
