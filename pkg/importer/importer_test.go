@@ -426,7 +426,7 @@ func TestConnectS3(t *testing.T) {
 		t.Errorf("detected as %q", got)
 	}
 	r := run(t, Config{Format: connects3.Format{}, Tree: tree})
-	if command.StatusOf(r.err) != command.Loss || !strings.Contains(r.log, "1 files that end in .avro") {
+	if command.StatusOf(r.err) != command.Loss || !strings.Contains(r.log, "files that end in .avro: 1; only those of JsonFormat can be read") {
 		t.Fatalf("%v\n%s", r.err, r.log)
 	}
 	var got []string

@@ -94,7 +94,7 @@ func (Format) List(_ context.Context, t *foreign.Tree) (*foreign.Backup, error) 
 		}
 	}
 	for ext, n := range others {
-		b.Missing = append(b.Missing, fmt.Sprintf("%d files that end in %s: only those of JsonFormat can be read", n, ext))
+		b.Missing = append(b.Missing, fmt.Sprintf("files that end in %s: %d; only those of JsonFormat can be read", ext, n))
 	}
 	slices.Sort(b.Missing)
 	if len(b.Partitions) == 0 {
