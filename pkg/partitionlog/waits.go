@@ -1,10 +1,12 @@
 package partitionlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
@@ -83,6 +85,16 @@ func (w *waits) watch(ctx context.Context) {
 	}
 }
 
+// before reports whether one is to be spoken of rather than other: the older one, and of two of the same age and
+// partition the one that knows why it waits.
+func (one *Wait) before(other *Wait) bool {
+	return cmp.Or(
+		one.since.Compare(other.since),
+		strings.Compare(one.p.Topic, other.p.Topic),
+		cmp.Compare(one.p.Num, other.p.Num),
+	) < 0 || one.since.Equal(other.since) && one.p == other.p && one.reason != nil && other.reason == nil
+}
+
 // line is what is to be said now; empty where nothing is.
 func (w *waits) line(now time.Time) string {
 	w.mu.Lock()
@@ -94,7 +106,7 @@ func (w *waits) line(now time.Time) string {
 			continue
 		}
 		late[one.p] = true
-		if oldest == nil || one.since.Before(oldest.since) || one.since.Equal(oldest.since) && one.p.String() < oldest.p.String() {
+		if oldest == nil || one.before(oldest) {
 			oldest = one
 		}
 	}
