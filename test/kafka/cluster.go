@@ -81,6 +81,10 @@ type Options struct {
 	// JVM is flags for the brokers' JVM, such as -Djava.security.krb5.conf=….
 	JVM []string
 
+	// Controller returns the address by which one broker is told to reach another as a
+	// controller, instead of the one where that listens; nil for none.
+	Controller func(from, to int, addr string) (string, error)
+
 	// Port is the client port of broker 0, the other brokers take the ones
 	// after it; 0 means free ports.
 	Port int
@@ -96,6 +100,9 @@ type Listener struct {
 	Each func(broker int) (key, value string)
 	// OwnAddress gives every broker a loopback address of its own, 127.0.0.1 and on.
 	OwnAddress bool
+	// Advertised returns the address that clients are told instead of the one where the
+	// broker listens: that of a proxy between them. nil for none.
+	Advertised func(broker int, addr string) (string, error)
 }
 
 // A Cluster is a running Kafka cluster. Its brokers are numbered from 0, and
@@ -189,14 +196,10 @@ func (c *Cluster) configure(ctx context.Context, o Options) error {
 		return err
 	}
 	more := ports[2*o.Brokers:]
-	voters := make([]string, o.Brokers)
-	for i := range voters {
+	for i := range o.Brokers {
 		if o.Port != 0 {
 			ports[2*i] = o.Port + i
 		}
-		voters[i] = fmt.Sprintf("%d@127.0.0.1:%d", i, ports[2*i+1])
-	}
-	for i := range o.Brokers {
 		b := &broker{
 			addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[2*i])),
 			dir:  filepath.Join(c.dir, "broker-"+strconv.Itoa(i)),
@@ -209,7 +212,11 @@ func (c *Cluster) configure(ctx context.Context, o Options) error {
 		conf := testConfig(o.Brokers)
 		conf["node.id"] = strconv.Itoa(i)
 		conf["listeners"] = fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", b.addr, ports[2*i+1])
-		conf["controller.quorum.voters"] = strings.Join(voters, ",")
+		conf["controller.quorum.voters"], err = o.voters(i, ports)
+		if err != nil {
+			return err
+		}
+		advertised := "PLAINTEXT://" + b.addr
 		conf["log.dirs"] = filepath.Join(b.dir, "data")
 		for _, l := range o.Listeners {
 			host := "127.0.0.1"
@@ -219,12 +226,19 @@ func (c *Cluster) configure(ctx context.Context, o Options) error {
 			b.more[l.Name] = net.JoinHostPort(host, strconv.Itoa(more[0]))
 			more = more[1:]
 			conf["listeners"] += fmt.Sprintf(",%s://%s", l.Name, b.more[l.Name])
+			if l.Advertised != nil {
+				if b.more[l.Name], err = l.Advertised(i, b.more[l.Name]); err != nil {
+					return err
+				}
+			}
+			advertised += fmt.Sprintf(",%s://%s", l.Name, b.more[l.Name])
 			conf["listener.security.protocol.map"] += fmt.Sprintf(",%s:%s", l.Name, l.Protocol)
 			if l.Each != nil {
 				key, value := l.Each(i)
 				conf["listener.name."+strings.ToLower(l.Name)+"."+key] = value
 			}
 		}
+		conf["advertised.listeners"] = advertised
 		if o.TieredStorage {
 			jar, err := c.kit.tieredStorage(ctx)
 			if err != nil {
@@ -243,6 +257,23 @@ func (c *Cluster) configure(ctx context.Context, o Options) error {
 		}
 	}
 	return nil
+}
+
+// voters returns how a broker is to reach the controllers. The client port of each broker is
+// followed by its controller port.
+func (o Options) voters(from int, ports []int) (string, error) {
+	var voters []string
+	for to := range o.Brokers {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[2*to+1]))
+		if o.Controller != nil && to != from {
+			var err error
+			if addr, err = o.Controller(from, to, addr); err != nil {
+				return "", err
+			}
+		}
+		voters = append(voters, fmt.Sprintf("%d@%s", to, addr))
+	}
+	return strings.Join(voters, ","), nil
 }
 
 // testConfig returns the part of server.properties that the brokers of a
@@ -438,7 +469,8 @@ func (c *Cluster) Bootstrap() string {
 	return strings.Join(addrs, ",")
 }
 
-// Listener returns the address of a broker's listener from Options.Listeners.
+// Listener returns the address of a broker's listener from Options.Listeners, the
+// advertised one if there is such.
 func (c *Cluster) Listener(name string, i int) string { return c.brokers[i].more[name] }
 
 // StopBroker lets broker i hand over its partitions and end, as an operator

@@ -1,0 +1,573 @@
+package histories
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A history is one that is played: writers, and jobs that back up, mirror and restore what
+// they write.
+type history struct {
+	*world
+	plan   plan
+	dir    string
+	sum    *total
+	ledger *ledger
+	t      *testing.T
+
+	jobs  map[string]*job
+	truth *content      // what the topics hold in the end
+	calm  chan struct{} // closed when that is known: there are no writers and no faults any more
+
+	mu        sync.Mutex
+	committed map[place][]int64 // what has been committed for the group, in order
+}
+
+func (h *history) group() string   { return fmt.Sprintf("readers-%d", h.plan.seed) }
+func (h *history) pattern() string { return fmt.Sprintf(`^h%d\.`, h.plan.seed) }
+
+func (h *history) names(prefix string) (names []string) {
+	for _, t := range h.plan.topics {
+		names = append(names, prefix+t.name)
+	}
+	return names
+}
+
+func (h *history) play(ctx context.Context) error {
+	h.calm, h.committed, h.jobs = make(chan struct{}), make(map[place][]int64), make(map[string]*job)
+	for _, all := range []map[string]int{writingJobs, restoreJobs} {
+		for name := range all {
+			h.jobs[name] = &job{name: name, dir: h.dir, env: h.env()}
+			defer h.jobs[name].stop()
+		}
+	}
+	if err := h.create(ctx, h.plan.topics); err != nil {
+		return fmt.Errorf("creating topics: %w", err)
+	}
+	defer h.deleteTopics()
+	if err := h.write(ctx); err != nil {
+		return err
+	}
+	if err := h.looked(); err != nil {
+		return err
+	}
+	return h.restore(ctx)
+}
+
+func (h *history) deleteTopics() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for _, prefix := range []string{"", "mirror.", "restore.", "exact."} {
+		if _, err := h.adm.DeleteTopics(ctx, h.names(prefix)...); err != nil {
+			h.t.Error(err)
+		}
+	}
+}
+
+// together runs functions at once, and ends when all have. The first that fails ends the
+// others.
+func together(ctx context.Context, all ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	for _, f := range all {
+		running.Go(func() {
+			if err := f(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	running.Wait()
+	return context.Cause(ctx)
+}
+
+// write lets writers write while faults happen and jobs run, and returns when the jobs have
+// come to the end of what was written.
+func (h *history) write(ctx context.Context) error {
+	return together(ctx, h.backups, h.follow, h.mirror, func(ctx context.Context) error {
+		if err := h.writers(ctx); err != nil {
+			return err
+		}
+		if err := errors.Join(h.awaitInSync(ctx), h.awaitStable(ctx, h.plan.topics)); err != nil {
+			return err
+		}
+		truth, err := h.consume(ctx, h.names("")...)
+		if err != nil {
+			return err
+		}
+		if t := h.ledger.hold(truth); t.bad() {
+			return fmt.Errorf("Kafka itself does not hold what was written: %s", &t)
+		}
+		h.truth = truth
+		if err := h.commitAgain(ctx); err != nil {
+			return err
+		}
+		close(h.calm)
+		return nil
+	})
+}
+
+// writers runs writers and the group until the planned faults are over.
+func (h *history) writers(ctx context.Context) error {
+	writing, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	errs := make([]error, 5)
+	for i := range 4 {
+		w := &writer{
+			name: fmt.Sprintf("h%d-w%d", h.plan.seed, i), rng: rand.New(rand.NewPCG(h.plan.seed, 100+uint64(i))),
+			topics: h.plan.topics, ledger: h.ledger, connect: h.connect, committed: i%2 == 1,
+		}
+		all.Go(func() { errs[i] = w.write(writing) })
+	}
+	all.Go(func() { errs[4] = h.readers(writing) })
+	err := h.happen(ctx, h.plan.writing, h.plan.topics, h.jobs, h.sum.event)
+	stop()
+	all.Wait()
+	return errors.Join(append(errs, err)...)
+}
+
+// readers commits offsets for the group, as consumers would that come forward.
+func (h *history) readers(ctx context.Context) error {
+	rng := rand.New(rand.NewPCG(h.plan.seed, 200))
+	for pause(ctx, time.Duration(200+rng.IntN(300))*time.Millisecond) {
+		for topic, ends := range h.ends(ctx, h.plan.topics) {
+			for p, end := range ends {
+				at := place{topic, p}
+				from := h.lastCommitted(at)
+				if end <= from {
+					continue
+				}
+				// Noted before it is asked for: whether a commit that failed was one nobody knows.
+				offset := from + rng.Int64N(end-from+1)
+				h.mu.Lock()
+				h.committed[at] = append(h.committed[at], offset)
+				h.mu.Unlock()
+				_ = h.commit(context.WithoutCancel(ctx), h.group(), at, offset)
+			}
+		}
+	}
+	return nil
+}
+
+// commitAgain commits once more what was asked for last: it may have failed.
+func (h *history) commitAgain(ctx context.Context) error {
+	for at := range h.committed {
+		if err := h.commit(ctx, h.group(), at, h.lastCommitted(at)); err != nil {
+			return fmt.Errorf("committing: %w", err)
+		}
+	}
+	return nil
+}
+
+func (h *history) lastCommitted(at place) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if all := h.committed[at]; len(all) > 0 {
+		return all[len(all)-1]
+	}
+	return 0
+}
+
+func (h *history) isCalm() bool {
+	select {
+	case <-h.calm:
+		return true
+	default:
+		return false
+	}
+}
+
+// backups backs up once and again, from where the run before has ended, and once when all
+// is calm.
+func (h *history) backups(ctx context.Context) error {
+	j := h.jobs["backup"]
+	for ctx.Err() == nil {
+		last := h.isCalm()
+		cursor, err := j.once("kbk-catalog cursor " + h.backup(j))
+		if err != nil {
+			return fmt.Errorf("the cursor of a backup: %w", err)
+		}
+		before := h.ends(ctx, h.plan.topics)
+		p, err := j.start(fmt.Sprintf("kbk-fetch -t %s --groups %s --from %s", h.pattern(), h.group(), cursor), "kbk-pack", "kbk-push "+h.backup(j))
+		if err != nil {
+			return err
+		}
+		status, err := p.wait()
+		if err != nil {
+			return err
+		}
+		h.sum.run(fmt.Sprint("backup, status ", status))
+		switch end := status[len(status)-1]; {
+		case end == 0:
+			if err := h.covered(j, before); err != nil {
+				return fmt.Errorf("a backup ended with status 0: %w\n%s", err, p)
+			}
+			if last {
+				return nil
+			}
+		case last, !slices.Contains(status, killed), end != 3 && end != killed:
+			return fmt.Errorf("status %d of a backup\n%s", status, p)
+		}
+	}
+	return nil
+}
+
+func (h *history) backup(j *job) string { return filepath.Join(h.dir, j.name+".backup") }
+
+// covered wants a backup to have what was stable at a moment.
+func (h *history) covered(j *job, ends map[string]map[int32]int64) error {
+	name, err := j.once("kbk-catalog cursor " + h.backup(j))
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	var c struct {
+		Topics map[string]struct{ Partitions map[int32]int64 }
+	}
+	if err := json.Unmarshal(b, &c); err != nil {
+		return fmt.Errorf("the cursor: %w", err)
+	}
+	for topic, of := range ends {
+		for p, end := range of {
+			if got := c.Topics[topic].Partitions[p]; got < end {
+				return fmt.Errorf("%s/%d: the backup goes to %d, and %d was stable before", topic, p, got, end)
+			}
+		}
+	}
+	return nil
+}
+
+// follow backs up with --follow, and begins anew where a stage was killed.
+func (h *history) follow(ctx context.Context) error {
+	j := h.jobs["follow"]
+	return h.forever(ctx, j, func() ([]string, error) {
+		cursor, err := j.once("kbk-catalog cursor " + h.backup(j))
+		return []string{
+			fmt.Sprintf("kbk-fetch -t %s --groups %s --from %s --follow --refresh 1s --point-every 3s", h.pattern(), h.group(), cursor),
+			"kbk-pack --segment-age 500ms", "kbk-push --checkpoint 1s " + h.backup(j),
+		}, err
+	}, func() (bool, error) {
+		ends := make(map[string]map[int32]int64)
+		for at, end := range h.truth.ends {
+			if ends[at.topic] == nil {
+				ends[at.topic] = make(map[int32]int64)
+			}
+			ends[at.topic][at.partition] = end
+		}
+		if err := h.covered(j, ends); err != nil {
+			return false, err
+		}
+		err := h.hasGroup(j)
+		return err == nil, err
+	})
+}
+
+// mirror writes what it follows to other topics, at the same offsets.
+func (h *history) mirror(ctx context.Context) error {
+	return h.forever(ctx, h.jobs["mirror"], func() ([]string, error) {
+		return []string{
+			fmt.Sprintf("kbk-fetch -t %s --follow --refresh 1s", h.pattern()),
+			"kbk-produce --create-topics --offsets exact --prefix mirror.",
+		}, nil
+	}, func() (bool, error) {
+		for at, log := range h.truth.logs {
+			ends, err := h.adm.ListEndOffsets(ctx, "mirror."+at.topic)
+			if err != nil {
+				return false, err
+			}
+			if end, _ := ends.Lookup("mirror."+at.topic, at.partition); end.Offset <= log[len(log)-1].offset {
+				return false, fmt.Errorf("mirror.%s ends at %d", at, end.Offset)
+			}
+		}
+		return true, nil
+	})
+}
+
+// forever runs a pipe that follows, anew where a stage of it was killed, until all is calm
+// and it has everything. Then it is interrupted.
+func (h *history) forever(ctx context.Context, j *job, lines func() ([]string, error), hasAll func() (bool, error)) error {
+	for ctx.Err() == nil {
+		commands, err := lines()
+		if err != nil {
+			return err
+		}
+		p, err := j.start(commands...)
+		if err != nil {
+			return err
+		}
+		whole := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.ended:
+		case <-h.calm:
+			if err := until(ctx, j.name+" has all", hasAll); err != nil {
+				return fmt.Errorf("%w\n%s", err, p)
+			}
+			whole = true
+			if err := p.stages[0].signal(syscall.SIGTERM); err != nil {
+				return err
+			}
+		}
+		status, err := p.wait()
+		if err != nil {
+			return err
+		}
+		h.sum.run(fmt.Sprint(j.name, ", status ", status))
+		struck := slices.Contains(status, killed)
+		switch end := status[len(status)-1]; {
+		case whole && !struck && end == 130:
+			return nil
+		case !struck, end != 3 && end != killed:
+			return fmt.Errorf("status %d of %s\n%s", status, j.name, p)
+		}
+	}
+	return nil
+}
+
+// read reads a backup, or what belongs to a restore point of it.
+func (h *history) read(j *job, flags string) (*content, error) {
+	p, err := startPipe(filepath.Join(h.dir, j.name+"-read"), h.env(), "kbk-pull "+flags+" "+h.backup(j), "kbk-pack -d")
+	if err != nil {
+		return nil, err
+	}
+	status, err := p.wait()
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Equal(status, []int{0, 0}) {
+		return nil, fmt.Errorf("status %d\n%s", status, p)
+	}
+	c, err := readStream(p.output)
+	if err == nil && len(c.lost) > 0 {
+		err = fmt.Errorf("%q", c.lost)
+	}
+	return c, err
+}
+
+// looked looks into the backups and the mirror.
+func (h *history) looked() error {
+	for _, name := range []string{"backup", "follow"} {
+		j := h.jobs[name]
+		if _, err := j.once("kbk-catalog verify --deep " + h.backup(j)); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		got, err := h.read(j, "")
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		h.same(name, h.truth, got, true)
+		if err := h.points(j); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	got, err := h.consume(h.t.Context(), h.names("mirror.")...)
+	if err != nil {
+		return err
+	}
+	h.same("mirror", h.truth.as(func(s string) string { return "mirror." + s }), got, true)
+	return nil
+}
+
+// A report is what of the output of kbk-catalog show is looked at.
+type report struct {
+	Points []struct{ ID string }
+	Groups []struct {
+		ID      string
+		Offsets map[string]map[int32]struct{ Offset int64 }
+	}
+}
+
+func (h *history) show(j *job) (r report, err error) {
+	name, err := j.once("kbk-catalog show --json " + h.backup(j))
+	if err != nil {
+		return r, err
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(b, &r)
+}
+
+// hasGroup wants a backup to have what was committed last.
+func (h *history) hasGroup(j *job) error {
+	shown, err := h.show(j)
+	if err != nil {
+		return err
+	}
+	for at := range h.committed {
+		want, found := h.lastCommitted(at), false
+		for _, g := range shown.Groups {
+			found = found || g.ID == h.group() && g.Offsets[at.topic][at.partition].Offset == want
+		}
+		if !found {
+			return fmt.Errorf("the group is at %d of %s; the backup has %v", want, at, shown.Groups)
+		}
+	}
+	return nil
+}
+
+// points looks at some of a backup's restore points: each is a moment of the topics and of
+// the group.
+func (h *history) points(j *job) error {
+	shown, err := h.show(j)
+	if err != nil {
+		return err
+	}
+	if len(shown.Points) == 0 {
+		return errors.New("it has no restore points")
+	}
+	rng := rand.New(rand.NewPCG(h.plan.seed, 300))
+	for range 2 {
+		id := shown.Points[rng.IntN(len(shown.Points))].ID
+		got, err := h.read(j, "--point "+id)
+		if err != nil {
+			return fmt.Errorf("point %s: %w", id, err)
+		}
+		h.same(j.name+", point "+id, h.truth.below(got.ends), got, true)
+		if err := h.moment(got); err != nil {
+			return fmt.Errorf("point %s: %w", id, err)
+		}
+	}
+	h.sum.run("restore point compared")
+	return nil
+}
+
+// moment wants the group's offsets in a stream to be such as were committed, and not ahead
+// of the records.
+func (h *history) moment(c *content) error {
+	g := c.groups[h.group()]
+	if g == nil {
+		return nil // it had not begun
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for topic, of := range g.Offsets {
+		for p, o := range of {
+			at := place{topic, p}
+			if !slices.Contains(h.committed[at], o.Offset) {
+				return fmt.Errorf("%s: %d was never committed", at, o.Offset)
+			}
+			if o.Offset > c.ends[at] {
+				return fmt.Errorf("%s: the group is at %d, and the records end at %d", at, o.Offset, c.ends[at])
+			}
+		}
+	}
+	return nil
+}
+
+// same compares, and notes what it finds.
+func (h *history) same(what string, want, got *content, exact bool) {
+	t := compare(want, got, exact, h.ledger.wasAborted)
+	h.sum.compare(t)
+	if t.bad() {
+		h.t.Errorf("%s: %s", what, &t)
+	}
+}
+
+// restore restores both backups while faults happen, and looks at what is there then.
+func (h *history) restore(ctx context.Context) error {
+	maps := make(map[string]string)
+	var mu sync.Mutex
+	restored := func(name, from, flags string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			output, err := h.restored(ctx, h.jobs[name], h.backup(h.jobs[from]), flags)
+			mu.Lock()
+			defer mu.Unlock()
+			maps[name] = output
+			return err
+		}
+	}
+	err := together(ctx, restored("restore", "backup", ""), restored("exact", "follow", "--offsets exact"), func(ctx context.Context) error {
+		return h.happen(ctx, h.plan.restore, h.plan.topics, h.jobs, h.sum.event)
+	})
+	if err = errors.Join(err, h.awaitInSync(ctx)); err != nil {
+		return err
+	}
+	for _, name := range []string{"restore", "exact"} {
+		rename := func(topic string) string { return name + "." + topic }
+		got, err := h.consume(ctx, h.names(name+".")...)
+		if err != nil {
+			return err
+		}
+		h.same(name, h.truth.as(rename), got, name == "exact")
+		if err := h.carryOver(ctx, name, maps[name], rename, got); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		for at, end := range h.truth.ends {
+			if there := got.ends[place{rename(at.topic), at.partition}]; name == "exact" && there != end {
+				h.t.Errorf("%s.%s ends at %d, and the source at %d", name, at, there, end)
+			}
+		}
+	}
+	return nil
+}
+
+// restored runs the line of a restore until it ends well, and returns the map.
+func (h *history) restored(ctx context.Context, j *job, backup, flags string) (string, error) {
+	pace := max(100, h.truth.records()/8) // it takes eight seconds
+	for tries := 0; ctx.Err() == nil; tries++ {
+		p, err := j.start("kbk-pull "+backup, "kbk-pack -d", fmt.Sprintf("kbk-produce --create-topics --prefix %s. --max-records %d %s", j.name, pace, flags))
+		if err != nil {
+			return "", err
+		}
+		status, err := p.wait()
+		if err != nil {
+			return "", err
+		}
+		h.sum.run(fmt.Sprint(j.name, ", status ", status))
+		switch end := status[len(status)-1]; {
+		case end == 0:
+			return p.output, nil
+		case !slices.Contains(status, killed), end != 3 && end != killed, tries == 20:
+			return "", fmt.Errorf("status %d of a restore\n%s", status, p)
+		}
+	}
+	return "", ctx.Err()
+}
+
+// carryOver carries the group over to a restored topic, and wants it to go on with the
+// record that it would have read in the source.
+func (h *history) carryOver(ctx context.Context, name, m string, rename func(string) string, got *content) error {
+	j, group := h.jobs[name], name+"-"+h.group()
+	plan, err := j.once(fmt.Sprintf("kbk-offsets translate --map %s --rename-group %s=%s", m, h.group(), group))
+	if err != nil {
+		return err
+	}
+	p, err := startPipe(filepath.Join(h.dir, name+"-apply"), h.env(), "cat "+plan, "kbk-offsets apply --undo "+filepath.Join(h.dir, name+".undo"))
+	if err != nil {
+		return err
+	}
+	if status, err := p.wait(); err != nil || status[1] != 0 {
+		return errors.Join(err, fmt.Errorf("status %d\n%s", status, p))
+	}
+	there, err := h.adm.FetchOffsets(ctx, group)
+	if err != nil {
+		return err
+	}
+	for at := range h.committed {
+		from, to := h.lastCommitted(at), place{rename(at.topic), at.partition}
+		o, ok := there.Lookup(to.topic, to.partition)
+		want, more := h.truth.next(at, from)
+		next, moreThere := got.next(to, o.At)
+		if !ok || more != moreThere || want.id != next.id {
+			h.t.Errorf("%s: the group was at %d of %s, before %q; it is at %d of %s, before %q", name, from, at, want.id, o.At, to, next.id)
+		}
+	}
+	h.sum.run("group carried over")
+	return nil
+}

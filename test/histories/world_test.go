@@ -1,0 +1,378 @@
+package histories
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	kafkatest "github.com/kbkio/kbk/test/kafka"
+)
+
+// A world is three brokers with proxies in front of them. The commands reach the brokers
+// through the proxies, and so do the brokers each other; writers and checks do not.
+type world struct {
+	cluster *kafkatest.Cluster
+	net     *network
+	cl      *kgo.Client
+	adm     *kadm.Client
+}
+
+func newWorld(ctx context.Context) (w *world, err error) {
+	w = &world{net: newNetwork()}
+	defer func() {
+		if err != nil {
+			_ = w.close()
+		}
+	}()
+	w.cluster, err = kafkatest.Start(ctx, kafkatest.Options{
+		Brokers: 3,
+		Listeners: []kafkatest.Listener{
+			{Name: "CLIENTS", Protocol: "PLAINTEXT", Advertised: w.net.client},
+			{Name: "BROKERS", Protocol: "PLAINTEXT", Advertised: w.net.broker},
+		},
+		Controller: w.net.controller,
+		Config: map[string]string{
+			"inter.broker.listener.name":            "BROKERS",
+			"transaction.state.log.min.isr":         "2",
+			"replica.lag.time.max.ms":               "3000",
+			"replica.socket.timeout.ms":             "3000",
+			"request.timeout.ms":                    "3000",
+			"controller.quorum.election.timeout.ms": "500",
+			"controller.quorum.fetch.timeout.ms":    "1000",
+		},
+	})
+	if err != nil {
+		return w, err
+	}
+	if w.cl, err = w.connect(); err != nil {
+		return w, err
+	}
+	w.adm = kadm.NewClient(w.cl)
+	return w, nil
+}
+
+func (w *world) close() (err error) {
+	if w.cl != nil {
+		w.cl.Close()
+	}
+	if w.cluster != nil {
+		err = w.cluster.Close()
+	}
+	w.net.close()
+	return err
+}
+
+// connect connects to the brokers without a proxy in between.
+func (w *world) connect(opts ...kgo.Opt) (*kgo.Client, error) {
+	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(strings.Split(w.cluster.Bootstrap(), ",")...), kgo.AlwaysRetryEOF()}, opts...)...)
+}
+
+// env is what the commands find the brokers by.
+func (w *world) env() []string {
+	var addrs []string
+	for i := range w.net.clients {
+		addrs = append(addrs, w.cluster.Listener("CLIENTS", i))
+	}
+	return []string{"KBK_BROKERS=" + strings.Join(addrs, ",")}
+}
+
+// until waits until it is so. Errors of a moment are none.
+func until(ctx context.Context, what string, is func() (bool, error)) error {
+	for deadline := time.Now().Add(patience); ; {
+		ok, err := is()
+		if err == nil && ok {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited in vain until %s: %w", what, err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// awaitInSync waits until no partition lacks a replica, Kafka's own topics among them.
+func (w *world) awaitInSync(ctx context.Context) error {
+	return until(ctx, "all replicas are in sync", func() (bool, error) {
+		meta, err := w.adm.Metadata(ctx)
+		if err != nil || len(meta.Brokers) < 3 {
+			return false, err
+		}
+		for _, topic := range meta.Topics {
+			for _, p := range topic.Partitions {
+				if len(p.ISR) < len(p.Replicas) || p.Leader < 0 {
+					return false, fmt.Errorf("%s/%d: in sync are %d of %d", topic.Topic, p.Partition, p.ISR, p.Replicas)
+				}
+			}
+		}
+		return true, nil
+	})
+}
+
+func (w *world) create(ctx context.Context, topics []topicPlan) error {
+	// A replica that is away holds up writers, and nothing that was acknowledged is lost.
+	configs := map[string]*string{"min.insync.replicas": kadm.StringPtr("2"), "unclean.leader.election.enable": kadm.StringPtr("false"), "max.message.bytes": kadm.StringPtr("2000000")}
+	for _, t := range topics {
+		if _, err := w.adm.CreateTopic(ctx, t.partitions, t.replicas, configs, t.name); err != nil {
+			return err
+		}
+	}
+	return w.awaitInSync(ctx)
+}
+
+// happen lets events happen, each at its time, and returns when all are over and mended.
+func (w *world) happen(ctx context.Context, events []event, topics []topicPlan, jobs map[string]*job, count func(kind)) error {
+	var all sync.WaitGroup
+	errs := make([]error, len(events))
+	for i, e := range events {
+		all.Go(func() {
+			if pause(ctx, e.at) {
+				if errs[i] = w.one(ctx, e, topics, jobs[e.job], count); errs[i] != nil {
+					errs[i] = fmt.Errorf("%s: %w", e, errs[i])
+				}
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// pause waits, and tells whether it came to the end of that.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// one lets one event happen. What it does it undoes, whatever comes in between.
+func (w *world) one(ctx context.Context, e event, topics []topicPlan, j *job, count func(kind)) error {
+	done := context.WithoutCancel(ctx)
+	lasts := func(links []*link, s linkState) {
+		for _, l := range links {
+			l.set(s)
+		}
+		pause(ctx, e.lasts)
+		for _, l := range links {
+			l.set(linkUp)
+		}
+	}
+	client := w.net.clients[e.broker : e.broker+1]
+	count(e.kind)
+	switch e.kind {
+	case brokerHangs:
+		return w.hang(ctx, e.lasts, e.broker)
+	case allHang:
+		return w.hang(ctx, e.lasts, 0, 1, 2)
+	case brokerKilled, brokerStopped:
+		end := w.cluster.KillBroker
+		if e.kind == brokerStopped {
+			end = w.cluster.StopBroker
+		}
+		if err := end(e.broker); err != nil {
+			return err
+		}
+		pause(ctx, e.lasts)
+		return w.cluster.StartBroker(done, e.broker)
+	case brokerIsolated:
+		lasts(w.net.around(e.broker), linkDown)
+	case clientCut:
+		lasts(client, linkDown)
+	case clientSilent:
+		lasts(client, linkSilent)
+	case clientUnheard:
+		lasts(client, linkUnheard)
+	case clientSlow:
+		lasts(client, linkSlow)
+	case stageKilled, stagePaused:
+		return strike(ctx, j.stage(e.stage), e)
+	case leadersMove, reassigned:
+		// Not always possible: a broker may be away.
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		_ = w.shuffle(ctx, rand.New(rand.NewPCG(e.seed, 1)), topics, e.kind == reassigned)
+	}
+	return nil
+}
+
+func (w *world) hang(ctx context.Context, d time.Duration, brokers ...int) error {
+	var errs []error
+	for _, b := range brokers {
+		errs = append(errs, w.cluster.PauseBroker(b))
+	}
+	pause(ctx, d)
+	for _, b := range brokers {
+		errs = append(errs, w.cluster.ResumeBroker(b))
+	}
+	return errors.Join(errs...)
+}
+
+// strike kills a stage, or lets it hang for a while.
+func strike(ctx context.Context, s *stage, e event) error {
+	if s == nil { // it has not begun
+		return nil
+	}
+	if e.kind == stageKilled {
+		return s.signal(syscall.SIGKILL)
+	}
+	err := s.signal(syscall.SIGSTOP)
+	pause(ctx, e.lasts)
+	return errors.Join(err, s.signal(syscall.SIGCONT))
+}
+
+// shuffle gives the partitions of a topic other preferred leaders and has these elected; or
+// it has replicas moved to other brokers, where a topic is not on all of them.
+func (w *world) shuffle(ctx context.Context, rng *rand.Rand, topics []topicPlan, move bool) error {
+	t := topics[rng.IntN(len(topics))]
+	var req kadm.AlterPartitionAssignmentsReq
+	elect := make(kadm.TopicsSet)
+	for p := range t.partitions {
+		brokers := rng.Perm(3)
+		if !move {
+			meta, err := w.adm.Metadata(ctx, t.name)
+			if err != nil {
+				return err
+			}
+			brokers = brokers[:0]
+			for _, b := range meta.Topics[t.name].Partitions[p].Replicas {
+				brokers = append(brokers, int(b))
+			}
+			rng.Shuffle(len(brokers), func(i, j int) { brokers[i], brokers[j] = brokers[j], brokers[i] })
+		}
+		var replicas []int32
+		for _, b := range brokers[:min(len(brokers), int(t.replicas))] {
+			replicas = append(replicas, int32(b))
+		}
+		req.Assign(t.name, p, replicas)
+		elect.Add(t.name, p)
+	}
+	if _, err := w.adm.AlterPartitionAssignments(ctx, req); err != nil {
+		return err
+	}
+	if move {
+		return nil
+	}
+	_, err := w.adm.ElectLeaders(ctx, kadm.ElectPreferredReplica, elect)
+	return err
+}
+
+// ends is the last stable offset of each partition, of those that can be asked.
+func (w *world) ends(ctx context.Context, topics []topicPlan) map[string]map[int32]int64 {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	out := make(map[string]map[int32]int64)
+	for _, t := range topics {
+		out[t.name] = make(map[int32]int64)
+		listed, err := w.adm.ListCommittedOffsets(ctx, t.name)
+		if err != nil {
+			continue
+		}
+		for p, o := range listed[t.name] {
+			if o.Err == nil {
+				out[t.name][p] = o.Offset
+			}
+		}
+	}
+	return out
+}
+
+// awaitStable waits until no transaction is open any more.
+func (w *world) awaitStable(ctx context.Context, topics []topicPlan) error {
+	for _, t := range topics {
+		err := until(ctx, "no transaction is open in "+t.name, func() (bool, error) {
+			stable, err := w.adm.ListCommittedOffsets(ctx, t.name)
+			if err = errors.Join(err, stable.Error()); err != nil {
+				return false, err
+			}
+			ends, err := w.adm.ListEndOffsets(ctx, t.name)
+			if err = errors.Join(err, ends.Error()); err != nil {
+				return false, err
+			}
+			for p, o := range ends[t.name] {
+				if s := stable[t.name][p]; s.Offset != o.Offset {
+					return false, fmt.Errorf("partition %d is stable up to %d of %d", p, s.Offset, o.Offset)
+				}
+			}
+			return len(ends[t.name]) == int(t.partitions), nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// consume reads the committed records of topics with franz-go's consumer.
+func (w *world) consume(ctx context.Context, names ...string) (*content, error) {
+	out := newContent()
+	for _, name := range names {
+		if err := w.consumeTopic(ctx, name, out); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", name, err)
+		}
+	}
+	return out, nil
+}
+
+func (w *world) consumeTopic(ctx context.Context, name string, out *content) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	ends, err := w.adm.ListCommittedOffsets(ctx, name)
+	if err := errors.Join(err, ends.Error()); err != nil {
+		return err
+	}
+	starts, err := w.adm.ListStartOffsets(ctx, name)
+	if err := errors.Join(err, starts.Error()); err != nil {
+		return err
+	}
+	cl, err := w.connect(kgo.ConsumeTopics(name), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(100*time.Millisecond))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	open := make(map[int32]bool)
+	for p, end := range ends[name] {
+		out.ends[place{name, p}] = end.Offset
+		if start, _ := starts.Lookup(name, p); start.Offset < end.Offset {
+			open[p] = true
+		}
+	}
+	for len(open) > 0 {
+		fetches := cl.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: these partitions do not end: %v", ctx.Err(), open)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			at := place{r.Topic, r.Partition}
+			if !r.Attrs.IsControl() {
+				out.add(at, entry{r.Offset, string(r.Key), digestOf(r)})
+			}
+			if r.Offset+1 >= out.ends[at] {
+				delete(open, r.Partition)
+			}
+		})
+	}
+	return nil
+}
+
+// commit commits an offset for a group, as consumers do.
+func (w *world) commit(ctx context.Context, group string, at place, offset int64) error {
+	set := make(kadm.Offsets)
+	set.Add(kadm.Offset{Topic: at.topic, Partition: at.partition, At: offset, LeaderEpoch: -1})
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return w.adm.CommitAllOffsets(ctx, group, set)
+}
