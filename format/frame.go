@@ -81,7 +81,7 @@ type Encoder interface {
 type Header struct {
 	ID      string  `cbor:"id,omitempty"`      // names the run that wrote the stream
 	Created int64   `cbor:"created,omitempty"` // milliseconds since the epoch
-	Content string  `cbor:"content"`           // ContentRecords or ContentSegments
+	Content string  `cbor:"content"`           // ContentRecords, ContentBatches or ContentSegments
 	Source  *Source `cbor:"source,omitempty"`
 	// Window bounds the records that are asked for. Whoever unpacks segments drops
 	// those outside; in a stream of records it tells what was dropped.
@@ -100,6 +100,7 @@ type Header struct {
 // What a stream's frames are, in [Header.Content].
 const (
 	ContentRecords  = "records"
+	ContentBatches  = "batches" // batches and records; for those alone that know batches
 	ContentSegments = "segments"
 )
 
@@ -319,16 +320,6 @@ type MomentTopic struct {
 	Partitions map[int32][2]int64 `cbor:"partitions"`
 }
 
-// A Batch is a raw Kafka record batch. The kind is reserved: no command writes it yet.
-type Batch struct {
-	Topic        string
-	Partition    int32
-	First, Last  int64 // offsets
-	MaxTimestamp int64 // milliseconds since the epoch
-	Records      int64
-	Data         []byte
-}
-
 // A Segment is what is known of a packed segment without opening it. The bytes
 // go beside it: see [Writer.WriteSegment] and [DecodeSegment].
 type Segment struct {
@@ -342,11 +333,14 @@ type Segment struct {
 	Records      int64  `cbor:"records"`
 	MinTimestamp int64  `cbor:"min_timestamp"` // milliseconds since the epoch
 	MaxTimestamp int64  `cbor:"max_timestamp"`
-	Codec        string `cbor:"codec"`            // "zstd", "lz4", "gzip", "snappy" or "none"
-	Cipher       string `cbor:"cipher,omitempty"` // "" or "age"
-	RawSize      int64  `cbor:"raw_size"`         // bytes of the stream inside
-	Size         int64  `cbor:"size"`             // bytes as packed
-	SHA256       []byte `cbor:"sha256"`           // of the bytes as packed
+	// Content is what the stream inside holds: "", which is ContentRecords, or
+	// ContentBatches.
+	Content string `cbor:"content,omitempty"`
+	Codec   string `cbor:"codec"`            // "zstd", "lz4", "gzip", "snappy" or "none"
+	Cipher  string `cbor:"cipher,omitempty"` // "" or "age"
+	RawSize int64  `cbor:"raw_size"`         // bytes of the stream inside
+	Size    int64  `cbor:"size"`             // bytes as packed
+	SHA256  []byte `cbor:"sha256"`           // of the bytes as packed
 	// Filters says that records of [From, Next) may have been dropped or changed on
 	// purpose: see [Header].
 	Filters []string `cbor:"filters,omitempty"`
@@ -787,23 +781,6 @@ func DecodeTarget(b []byte) (*Target, error) {
 	return t, nil
 }
 
-// AppendFrame implements [Encoder].
-func (t *Batch) AppendFrame(b []byte) ([]byte, error) {
-	return appendFrame(b, "batch", t.Topic, t.Partition, t.First, t.Last, t.MaxTimestamp, t.Records, t.Data)
-}
-
-// DecodeBatch decodes a batch frame. Its data is a copy.
-func DecodeBatch(b []byte) (*Batch, error) {
-	t := new(Batch)
-	if err := decodeFrame(b, "batch", &t.Topic, &t.Partition, &t.First, &t.Last, &t.MaxTimestamp, &t.Records, &t.Data); err != nil {
-		return nil, err
-	}
-	if t.Partition < 0 || t.First < 0 || t.Last < t.First || t.Records < 0 {
-		return nil, corrupt("batch of partition %d, offsets %d to %d", t.Partition, t.First, t.Last)
-	}
-	return t, nil
-}
-
 // appendHead appends a seg frame up to its data, which is size bytes long.
 func (s *Segment) appendHead(b []byte, size int) ([]byte, error) {
 	raw, err := marshal("seg", s)
@@ -848,6 +825,8 @@ func (s *Segment) Validate() error {
 		return corrupt("seg of %d records that scanned [%d, %d) and holds %d to %d", s.Records, s.From, s.Next, s.First, s.Last)
 	case s.MinTimestamp > s.MaxTimestamp:
 		return corrupt("seg with timestamps from %d to %d", s.MinTimestamp, s.MaxTimestamp)
+	case s.Content != "" && s.Content != ContentBatches:
+		return corrupt("seg of %s, which this version does not know", s.Content)
 	case s.DropFrom < 0 || s.DropFrom != 0 && s.DropFrom <= s.From:
 		return corrupt("seg that scanned [%d, %d) of which records from %d on are to be dropped", s.From, s.Next, s.DropFrom)
 	case s.RawSize < 0 || s.Size < 0 || len(s.SHA256) != 32:

@@ -3,9 +3,11 @@ package format
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -34,6 +36,7 @@ type vector struct {
 
 var (
 	header    = unhex("d9d9f7 83 636b626b 01 a1 67636f6e74656e74 677265636f726473")
+	batches   = unhex("d9d9f7 83 636b626b 01 a1 67636f6e74656e74 6762617463686573")
 	segments  = unhex("d9d9f7 83 636b626b 01 a1 67636f6e74656e74 687365676d656e7473")
 	end       = unhex("82 63656e64 a1 677265636f726473 01")
 	aRec      = unhex("88 63726563 666f7264657273 00 00 1b0000018bcfe56800 f6 427b7d 80")
@@ -69,6 +72,16 @@ func packed(stream []byte) []byte {
 	return out
 }
 
+// rawBatch is a record batch of three records, uncompressed, at an offset: record i has
+// the timestamp 1_700_000_000_000 + i, no key, and the value "i".
+func rawBatch(first int64) []byte {
+	const body = "0e 00 00 00 01 02 30 00" + "0e 00 02 02 01 02 31 00" + "0e 00 04 04 01 02 32 00"
+	b := unhex("ffffffff 02 00000000 0000 00000002 0000018bcfe56800 0000018bcfe56802 ffffffffffffffff ffff ffffffff 00000003" + body)
+	binary.BigEndian.PutUint32(b[5:], crc32.Checksum(b[9:], crc32.MakeTable(crc32.Castagnoli)))
+	head := binary.BigEndian.AppendUint64(nil, uint64(first))
+	return append(binary.BigEndian.AppendUint32(head, uint32(len(b))), b...)
+}
+
 // inside is the stream of the segment in good/segments.
 func inside(t testing.TB) []byte {
 	return cat(header, frames(t, &Topic{Name: "orders", Partitions: 1, ReplicationFactor: 1}), frames(t, &Mark{Topic: "orders"}),
@@ -101,7 +114,7 @@ func goodVectors(t testing.TB) []vector {
 		{name: "records", about: "records: null and empty, headers of all sorts, extremes, a gap in the offsets", bytes: cat(header,
 			frames(t, &Topic{Name: "orders", Partitions: 1<<31 - 1, ReplicationFactor: 3}, &Mark{Topic: "orders"}),
 			recs, frames(t, &Mark{Topic: "orders", Next: 10}, &End{Records: int64(len(records))}))},
-		{name: "kinds", about: "every kind but rec and seg", bytes: cat(header, frames(t,
+		{name: "kinds", about: "every kind but rec, batch and seg", bytes: cat(header, frames(t,
 			&Topic{"orders", "vPeOCWypqUOSepEvx0cbog", 12, 3, map[string]string{"cleanup.policy": "compact", "retention.ms": "-1"}},
 			&Topic{Name: "audit"},
 			&Mark{"orders", 11, 7, MarkInfo{TopicID: "vPeOCWypqUOSepEvx0cbog", LeaderEpoch: ptr(int32(4)), LogStart: ptr(int64(7)), End: ptr(int64(1 << 40)), Lost: [][2]int64{{0, 3}, {4, 7}}}},
@@ -111,9 +124,13 @@ func goodVectors(t testing.TB) []vector {
 				"orders": {0: {Offset: 5}, 11: {Offset: 1<<63 - 1, LeaderEpoch: ptr(int32(3)), Metadata: ptr("")}},
 			}},
 			&Point{Time: 1_700_000_000_000},
-			&Batch{"orders", 11, 10, 19, -1, 10, []byte("raw")},
 			&Map{"orders", 11, 100, "orders-2", 2, 0, 1000},
 			&End{Records: 5, Segments: 6, Interrupted: true, Lost: true}))},
+		{name: "batches", about: "record batches, a record between them, and one that a stage has decompressed", bytes: cat(batches, frames(t,
+			&Mark{Topic: "orders", Next: 10},
+			&Batch{"orders", 0, 10, 12, 1_700_000_000_002, 3, rawBatch(10), ""}), AppendRecord(nil, &Record{Topic: "orders", Offset: 14, Timestamp: -1}), frames(t,
+			&Batch{"orders", 0, 20, 22, 1_700_000_000_002, 3, rawBatch(20), "lz4"},
+			&Mark{Topic: "orders", Next: 23}, &End{Records: 7}))},
 		{name: "segments", about: "a segment, whose bytes are two zstd frames; in them is a complete stream", bytes: cat(segments, seg, data, frames(t, &End{Records: 1, Segments: 1}))},
 		{name: "coverage", about: "what was lost, hidden, filtered, cut off and deleted; which groups were asked for; what partitions became", bytes: cat(header, frames(t,
 			&Mark{"orders", 0, 20, MarkInfo{Begins: true, Branch: true}},

@@ -178,7 +178,8 @@ func every() []Encoder {
 		&Moment{[]byte("\x83\x65point\x00\xa0"), MomentInfo{ID: "", Topics: []MomentTopic{}}},
 		&Moment{[]byte("\x83\x65point\x00\xa0"), MomentInfo{"20261120T220000.000Z-0a1b2c3d-000001", "0a1b2c3d", []MomentTopic{
 			{"orders", "id", []byte{1}, map[int32][2]int64{0: {0, 5}, 7: {3, math.MaxInt64}}}}, [][]byte{{2}, {3}}}},
-		&Batch{"orders", 1, 10, 19, -1, 10, []byte("raw")},
+		&Batch{"orders", 1, 10, 19, -1, 10, []byte("raw"), ""},
+		&Batch{"orders", 1, 10, 10, math.MinInt64, 1, []byte{}, "zstd"},
 		&Map{"orders", 1, 100, "orders-2", 2, 0, math.MaxInt64 - 100},
 		&End{}, &End{5, 6, true, true, []string{"orders/0: offsets 0 to 9 were deleted before they were read"}},
 	}
@@ -314,8 +315,10 @@ func TestDecodeRefuses(t *testing.T) {
 		"target offset":         &Target{TargetInfo: TargetInfo{Offsets: []int64{-1}}},
 		"group partition":       &Group{Offsets: map[string]map[int32]GroupOffset{"t": {-1: {}}}},
 		"group offset":          &Group{Offsets: map[string]map[int32]GroupOffset{"t": {0: {Offset: -1}}}},
-		"batch order":           &Batch{First: 5, Last: 4},
-		"batch partition":       &Batch{Partition: -1},
+		"batch order":           &Batch{First: 5, Last: 4, Records: 1},
+		"batch partition":       &Batch{Partition: -1, Records: 1},
+		"batch of none":         &Batch{Last: -1},
+		"batch with a hole":     &Batch{First: 5, Last: 7, Records: 2},
 		"map of none":           &Map{},
 		"map over 63 bits":      &Map{SourceFirst: 1, Count: math.MaxInt64},
 		"map target over":       &Map{TargetFirst: 1, Count: math.MaxInt64},

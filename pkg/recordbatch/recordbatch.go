@@ -228,46 +228,19 @@ func (d *Decoder) Next(r *format.Record) (bool, error) {
 		return false, nil
 	}
 	d.left--
-	if err := d.fill(binary.MaxVarintLen64); err != nil {
+	b, err := d.body()
+	if err != nil {
 		return false, err
 	}
-	length, n := varint(d.plain)
-	if n <= 0 || length < 0 {
+	timeDelta, offsetDelta, b, ok := deltas(b)
+	if !ok || offsetDelta > d.batch.Last-d.batch.First {
 		return false, d.corrupt()
 	}
-	// What was decompressed ahead does not count before it is decoded.
-	if decoded := d.size - int64(len(d.plain)); length > d.MaxSize-decoded-int64(n) {
-		return false, d.tooLarge()
-	}
-	if err := d.fill(n + int(length)); err != nil {
-		return false, err
-	}
-	b := d.plain
-	if length > int64(len(b)-n) {
-		return false, d.corrupt()
-	}
-	d.plain = b[n+int(length):]
-	b = b[n : n+int(length)]
-	if len(b) < 1 {
-		return false, d.corrupt()
-	}
-	b = b[1:] // the record's attributes, which nothing uses
-	timeDelta, n1 := varint(b)
-	if n1 <= 0 {
-		return false, d.corrupt()
-	}
-	b = b[n1:]
-	offsetDelta, n2 := varint(b)
-	if n2 <= 0 || offsetDelta < 0 || offsetDelta > d.batch.Last-d.batch.First {
-		return false, d.corrupt()
-	}
-	b = b[n2:]
 	r.Offset = d.batch.First + offsetDelta
 	r.Timestamp, r.Attributes = d.batch.baseTime+timeDelta, 0
 	if d.batch.attributes&logAppendTime != 0 {
 		r.Timestamp, r.Attributes = d.batch.MaxTimestamp, format.LogAppendTime
 	}
-	var ok bool
 	if r.Key, b, ok = nullable(b); !ok {
 		return false, d.corrupt()
 	}
@@ -295,6 +268,49 @@ func (d *Decoder) Next(r *format.Record) (bool, error) {
 	}
 	d.headers = r.Headers
 	return true, nil
+}
+
+// body takes the next record off the open batch, without its length.
+func (d *Decoder) body() ([]byte, error) {
+	if err := d.fill(binary.MaxVarintLen64); err != nil {
+		return nil, err
+	}
+	length, n := varint(d.plain)
+	if n <= 0 || length < 0 {
+		return nil, d.corrupt()
+	}
+	// What was decompressed ahead does not count before it is decoded.
+	if decoded := d.size - int64(len(d.plain)); length > d.MaxSize-decoded-int64(n) {
+		return nil, d.tooLarge()
+	}
+	if err := d.fill(n + int(length)); err != nil {
+		return nil, err
+	}
+	b := d.plain
+	if length > int64(len(b)-n) {
+		return nil, d.corrupt()
+	}
+	d.plain = b[n+int(length):]
+	return b[n : n+int(length)], nil
+}
+
+// deltas takes the attributes of a record, which nothing uses, and its timestamp and
+// offset off its body, relative to the batch's first.
+func deltas(b []byte) (time, offset int64, rest []byte, ok bool) {
+	if len(b) < 1 {
+		return 0, 0, nil, false
+	}
+	b = b[1:]
+	time, n := varint(b)
+	if n <= 0 {
+		return 0, 0, nil, false
+	}
+	b = b[n:]
+	offset, n = varint(b)
+	if n <= 0 || offset < 0 {
+		return 0, 0, nil, false
+	}
+	return time, offset, b[n:], true
 }
 
 // Aborts says that the open batch is control data and its marker ends a

@@ -1,0 +1,144 @@
+package format
+
+import (
+	"errors"
+	"math"
+	"unicode/utf8"
+)
+
+// A Batch is a Kafka record batch, format 2, as it is on a broker's disk (KIP-98; the
+// class DefaultRecordBatch): the frame
+//
+//	["batch", topic, partition, first, last, max_timestamp, records, data]
+//
+// with a ninth element, the codec, where that is not empty. Batches are in streams whose
+// header says [ContentBatches], and nowhere else. Every offset from First to Last has a
+// record: a batch with holes travels as records.
+//
+// What the frame says of the data is a claim. See recordbatch.Open, which compares the two.
+type Batch struct {
+	Topic        string
+	Partition    int32
+	First, Last  int64  // offsets; First is the batch's base offset
+	MaxTimestamp int64  // of its records, in milliseconds since the epoch
+	Records      int64  // Last - First + 1
+	Data         []byte // the batch, from its base offset on
+	// Codec is what the producer had compressed the records with ("gzip", "snappy", "lz4"
+	// or "zstd"), where a stage has decompressed them since. Else it is "".
+	Codec string
+}
+
+// AppendFrame implements [Encoder]. It allocates only where b has no room.
+func (t *Batch) AppendFrame(b []byte) ([]byte, error) {
+	if !utf8.ValidString(t.Topic) || !utf8.ValidString(t.Codec) {
+		return nil, errors.New("encode batch: a topic or codec that is not UTF-8")
+	}
+	elems := byte(8)
+	if t.Codec != "" {
+		elems = 9
+	}
+	b = append(b, majorArray|elems, majorText|5, 'b', 'a', 't', 'c', 'h')
+	b = append(appendHead(b, majorText, uint64(len(t.Topic))), t.Topic...)
+	b = appendInt(appendInt(appendInt(b, int64(t.Partition)), t.First), t.Last)
+	b = appendInt(appendInt(b, t.MaxTimestamp), t.Records)
+	b = append(appendHead(b, majorBytes, uint64(len(t.Data))), t.Data...)
+	if t.Codec != "" {
+		b = append(appendHead(b, majorText, uint64(len(t.Codec))), t.Codec...)
+	}
+	return b, nil
+}
+
+// validate tells whether the batch's figures agree with one another.
+func (t *Batch) validate() error {
+	if t.Partition < 0 || t.First < 0 || t.Last < t.First || t.Records-1 != t.Last-t.First {
+		return corrupt("batch of partition %d with %d records, offsets %d to %d", t.Partition, t.Records, t.First, t.Last)
+	}
+	return nil
+}
+
+// DecodeBatch decodes a batch frame. Its data shares b's memory.
+func DecodeBatch(b []byte) (*Batch, error) {
+	t := new(Batch)
+	if err := t.Decode(b); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Decode decodes a batch frame into t, whose data then shares b's memory. It allocates
+// only where the topic or the codec is not the one that t has already.
+func (t *Batch) Decode(b []byte) error {
+	all, err := elementsOf(b)
+	if err != nil {
+		return err
+	}
+	bad := func(what string) error { return corrupt("batch without %s where that is due", what) }
+	text := func(to *string) bool {
+		e, err := all.next()
+		s, ok := []byte(nil), false
+		if err == nil && e != nil {
+			s, ok = textOf(e)
+		}
+		if ok && string(s) != *to {
+			*to = string(s)
+		}
+		return ok
+	}
+	number := func(to *int64, least, most int64) bool {
+		e, err := all.next()
+		ok := false
+		if err == nil && e != nil {
+			*to, ok = intOf(e)
+		}
+		return ok && *to >= least && *to <= most
+	}
+	kind, partition := "batch", int64(0)
+	switch {
+	case !text(&kind) || kind != "batch":
+		return corrupt("not a batch frame")
+	case !text(&t.Topic):
+		return bad("a topic")
+	case !number(&partition, 0, math.MaxInt32):
+		return bad("a partition")
+	case !number(&t.First, 0, math.MaxInt64) || !number(&t.Last, 0, math.MaxInt64):
+		return bad("an offset")
+	case !number(&t.MaxTimestamp, math.MinInt64, math.MaxInt64):
+		return bad("a time")
+	case !number(&t.Records, 1, math.MaxInt64):
+		return bad("a count of records")
+	}
+	t.Partition = int32(partition)
+	e, err := all.next()
+	if err != nil {
+		return err
+	}
+	ok := false
+	if e != nil {
+		t.Data, ok = bytesOf(e)
+	}
+	if !ok {
+		return bad("its data")
+	}
+	return errors.Join(t.decodeRest(&all), t.validate())
+}
+
+// decodeRest takes the elements behind the data.
+func (t *Batch) decodeRest(all *elements) error {
+	e, err := all.next()
+	if err != nil || e == nil {
+		t.Codec = ""
+		return err
+	}
+	s, ok := textOf(e)
+	if !ok {
+		return corrupt("batch with a codec that is not text")
+	}
+	if string(s) != t.Codec {
+		t.Codec = string(s)
+	}
+	for { // what later versions add has to be well-formed, and is passed over
+		if e, err := all.next(); err != nil || e == nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package recordbatch
+
+import (
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kbkio/kbk/format"
+)
+
+// Dense says that every offset of the batch has a record. Compaction leaves holes.
+func (t *Batch) Dense() bool { return t.Records > 0 && int64(t.Records)-1 == t.Last-t.First }
+
+// LogAppendTime says that all records have the batch's [Batch.MaxTimestamp], which the
+// broker set.
+func (t *Batch) LogAppendTime() bool { return t.attributes&logAppendTime != 0 }
+
+// Codec is what the records are compressed with.
+func (t *Batch) Codec() kgo.CompressionCodecType {
+	return kgo.CompressionCodecType(t.attributes & codecMask)
+}
+
+// Raw is the batch's bytes.
+func (t *Batch) Raw() []byte { return t.raw }
+
+// Frame is the batch as a stream has it. The batch has to be [Batch.Dense]. The frame
+// shares its memory.
+func (t *Batch) Frame(topic string, partition int32) format.Batch {
+	return format.Batch{
+		Topic: topic, Partition: partition, First: t.First, Last: t.Last,
+		MaxTimestamp: t.MaxTimestamp, Records: int64(t.Records), Data: t.raw,
+	}
+}
+
+// Open checks that the data of a frame is one whole batch of records, that its checksum is
+// right, and that the frame says the same as the batch. Nothing of the records themselves is
+// known yet: see [Decoder.Times] and [Decoder.Records].
+func Open(f *format.Batch) (Batch, error) {
+	t, rest, err := Cut(f.Data)
+	switch {
+	case err != nil:
+	case len(rest) > 0:
+		err = fmt.Errorf("%d bytes behind the record batch at offset %d", len(rest), t.First)
+	case t.Control():
+		err = fmt.Errorf("the record batch at offset %d is a control batch", t.First)
+	case t.First != f.First || t.Last != f.Last || int64(t.Records) != f.Records || t.MaxTimestamp != f.MaxTimestamp:
+		err = fmt.Errorf("the record batch holds %d records of offsets %d to %d, up to time %d, and its frame says %d, %d to %d, %d",
+			t.Records, t.First, t.Last, t.MaxTimestamp, f.Records, f.First, f.Last, f.MaxTimestamp)
+	}
+	if err != nil {
+		return t, fmt.Errorf("%s/%d: batch of offsets %d to %d: %w", f.Topic, f.Partition, f.First, f.Last, err)
+	}
+	return t, nil
+}
+
+// Records calls each for every record of a dense batch, in order, all but topic and
+// partition set. What each is given holds until it returns. The records have to be numbered
+// without holes, and to fill the batch.
+func (d *Decoder) Records(t Batch, each func(r *format.Record) error) error {
+	if err := d.Open(t); err != nil {
+		return err
+	}
+	var r format.Record
+	for due := t.First; ; due++ {
+		ok, err := d.Next(&r)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return d.over()
+		}
+		if r.Offset != due {
+			return d.corrupt()
+		}
+		if err := each(&r); err != nil {
+			return err
+		}
+	}
+}
+
+// Times reads a dense batch as [Decoder.Records] does, but looks at no more than the offset
+// and the timestamp of each record. It returns the earliest timestamp and the latest.
+func (d *Decoder) Times(t Batch) (first, last int64, err error) {
+	if err := d.Open(t); err != nil {
+		return 0, 0, err
+	}
+	for due := int64(0); d.left > 0; due++ {
+		d.left--
+		b, err := d.body()
+		if err != nil {
+			return 0, 0, err
+		}
+		time, offset, _, ok := deltas(b)
+		if !ok || offset != due {
+			return 0, 0, d.corrupt()
+		}
+		at := t.baseTime + time
+		if due == 0 {
+			first, last = at, at
+		}
+		first, last = min(first, at), max(last, at)
+	}
+	if t.LogAppendTime() {
+		first, last = t.MaxTimestamp, t.MaxTimestamp
+	}
+	return first, last, d.over()
+}
+
+// over checks that nothing is left of the open batch.
+func (d *Decoder) over() error {
+	if err := d.fill(1); err != nil {
+		return err
+	}
+	if len(d.plain) > 0 {
+		return fmt.Errorf("more in the batch at offset %d than its %d records", d.batch.First, d.batch.Records)
+	}
+	return nil
+}
