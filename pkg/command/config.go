@@ -65,6 +65,10 @@ func readConfig(name string) (file, error) {
 		return nil, errors.Unwrap(err) // the name is said
 	}
 	defer r.Close()
+	return decodeConfig(r)
+}
+
+func decodeConfig(r io.Reader) (file, error) {
 	var f file
 	if err := yaml.NewDecoder(r).Decode(&f); err != nil && !errors.Is(err, io.EOF) {
 		return nil, yamlError(err)

@@ -121,6 +121,8 @@ func Layers(name string) (codec, cipher string, ok bool) {
 		switch {
 		case n == 0:
 			ok = layer == ""
+		case layer == "":
+			ok = false
 		case layer == "age" && cipher == "":
 			cipher = layer
 		case n == 1:

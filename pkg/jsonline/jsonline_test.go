@@ -277,14 +277,23 @@ func FuzzFrame(f *testing.F) {
 	f.Add([]byte(`{"topic":"t","partition":0,"offset":1,"ts":2,"key":null,"payload":{"base64":"/w=="},"headers":[["a",null]]}`))
 	f.Add([]byte(`{"kbk":"mark","topic":"t","partition":1,"next":5,"lost_ranges":[[1,2]]}`))
 	f.Add([]byte(`{"kbk":"end","records":1}`))
+	f.Add([]byte(`{"kbk":"header","content":"records","source":{"cluster":"c"}}`))
+	f.Add([]byte(`{"kbk":"topic","name":"t","id":"i","partitions":3,"configs":{"a":"b"}}`))
+	f.Add([]byte(`{"kbk":"group","id":"g","offsets":{"t":{"0":{"offset":5}}}}`))
+	f.Add([]byte(`{"kbk":"map","topic":"t","partition":0,"first":1,"target_topic":"u","target_partition":2,"target_first":3,"count":4}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		var p Parser
+		if h, err := new(Parser).Header(line); err == nil {
+			if _, err := AppendHeader(nil, h); err != nil {
+				t.Fatal(err)
+			}
+		}
 		raw, err := p.Frame(nil, line)
 		if err != nil {
 			return
 		}
 		var frame format.Frame
-		if err := frame.Scan(raw); err != nil || frame.Kind != format.KindRec {
+		if err := frame.Scan(raw); err != nil {
 			return // a field that no topic has; the reader says so
 		}
 		again, err := Append(nil, &frame)

@@ -138,13 +138,18 @@ func settingsOf(c *cli.Context) (settings, error) {
 	return s, nil
 }
 
-// file reads a file of properties as java.util.Properties.load does.
+// file reads a file of properties.
 func (s settings) file(name string) error {
 	from := "--command-config " + name + ":"
 	raw, err := os.ReadFile(name)
 	if err != nil {
 		return command.Usagef("%s %w", from, errors.Unwrap(err))
 	}
+	return s.load(raw, from)
+}
+
+// load reads properties as java.util.Properties.load does.
+func (s settings) load(raw []byte, from string) error {
 	loader := properties.Loader{Encoding: properties.ISO_8859_1, DisableExpansion: true}
 	p, err := loader.LoadBytes(raw)
 	if err != nil {

@@ -62,3 +62,38 @@ func FuzzSegment(f *testing.F) {
 		_ = Format{}.Read(t.Context(), tree, &foreign.File{Path: "f", Topic: "t"}, nothing)
 	})
 }
+
+// FuzzList reads any manifest and any groups beside it.
+func FuzzList(f *testing.F) {
+	var seeds [2][]byte
+	for i, name := range []string{"manifest.json", "consumer-groups-snapshot.json"} {
+		raw, err := os.ReadFile("../../importer/testdata/samples/oso-zstd/nightly/" + name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		seeds[i] = raw
+	}
+	f.Add(seeds[0], seeds[1])
+	f.Fuzz(func(t *testing.T, manifest, groups []byte) {
+		files := map[string][]byte{"manifest.json": manifest, "consumer-groups-snapshot.json": groups, "topics/txn/partition=0/segment-00000000000000000000.bin.zst": nil}
+		tree := &foreign.Tree{Open: func(_ context.Context, name string) (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(files[name])), nil
+		}}
+		for name, data := range files {
+			tree.Objects = append(tree.Objects, foreign.Object{Path: name, Size: int64(len(data))})
+		}
+		tree.Sort()
+		Detect(t.Context(), tree)
+		b, err := Format{}.List(t.Context(), tree)
+		if err != nil {
+			return
+		}
+		for _, p := range b.Partitions {
+			for _, l := range p.Lost {
+				if p.Number < 0 || l[0] > l[1] {
+					t.Fatalf("partition %d lost %v", p.Number, l)
+				}
+			}
+		}
+	})
+}
