@@ -184,17 +184,22 @@ func verifySpec() command.Spec {
 	return command.Spec{
 		Name: "verify", Usage: "verify a backup", Args: "REMOTE", MaxArgs: 1,
 		Description: `Verifies the chain of the log, that coverage has no holes, and that all objects are there
-and have the right size. With --deep it downloads, decrypts and decompresses all of them, too.
+and have the right size. With --deep it downloads, decrypts and decompresses them, too: all, or
+a part, --deep=2/7 today and --deep=3/7 tomorrow, --deep=5% or --deep=10GiB at random.
 What is wrong is listed on standard output, and the exit status is 3.`,
 		Flags: append([]cli.Flag{
-			&cli.BoolFlag{Name: "deep", Usage: "read all that is in the segments"},
+			newDeepFlag(),
 			sign.SignersFlag(),
 			&cli.IntFlag{Name: "transfers", Value: 8, Usage: "with --deep: download `N` segments at once"},
 			command.SizeFlag("memory", 256<<20, "with --deep: hold `SIZE` of segments in memory"),
 			jsonFlag(),
 		}, segment.IdentityFlags()...),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
-			cfg := VerifyConfig{Deep: c.Bool("deep"), Transfers: c.Int("transfers"), Memory: command.SizeOf(c, "memory"), JSON: c.Bool("json")}
+			cfg := VerifyConfig{Transfers: c.Int("transfers"), Memory: command.SizeOf(c, "memory"), JSON: c.Bool("json")}
+			var err error
+			if cfg.Deep, cfg.Part, err = deepFrom(c); err != nil {
+				return err
+			}
 			switch {
 			case cfg.Transfers < 1:
 				return command.Usagef("--transfers %d is below 1", cfg.Transfers)
@@ -203,7 +208,6 @@ What is wrong is listed on standard output, and the exit status is 3.`,
 			case !cfg.Deep && (c.IsSet("identity") || c.IsSet("passphrase-file")):
 				return command.Usagef("keys are only of use with --deep")
 			}
-			var err error
 			if cfg.Deep {
 				if cfg.Identities, err = segment.KeysOf(c).Decryption(ctx, env); err != nil {
 					return err

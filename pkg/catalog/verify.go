@@ -27,7 +27,8 @@ import (
 
 // VerifyConfig says how to verify.
 type VerifyConfig struct {
-	Deep       bool
+	Deep       bool           // read what is in the segments
+	Part       Part           // of them only these
 	Identities []age.Identity // of segments that are encrypted; without any they are not opened
 	Signers    sign.Signers   // who may sign; nil: signatures are not looked at
 	Transfers  int
@@ -50,7 +51,10 @@ type Verdict struct {
 	Pruned   int64  `json:"pruned"`   // offsets that were let go on purpose
 	Segments int64  `json:"segments"` // that were looked at
 	Bytes    int64  `json:"bytes"`
-	Opened   int64  `json:"opened"`     // and read to their end
+	Part     string `json:"part,omitempty"` // which of them were to be read, as --deep= takes it
+	Read     int64  `json:"read"`           // whole
+	ReadSize int64  `json:"read_bytes"`
+	Opened   int64  `json:"opened"`     // and what is in them, too
 	Unopened int64  `json:"not_opened"` // for they are encrypted and no key was given
 	Signed   int64  `json:"signed"`     // good signatures
 	Unlisted int64  `json:"not_listed"` // objects that no log entry lists
@@ -69,10 +73,10 @@ type verifier struct {
 	pruned   int64 // offsets
 	writeErr error
 
-	signed, segments, opened, sealed int64
-	bytes                            int64
-	litter                           []string // objects that nothing lists: the first few
-	litterCount, litterBytes         int64
+	signed, segments, read, opened, sealed int64
+	bytes, readBytes                       int64
+	litter                                 []string // objects that nothing lists: the first few
+	litterCount, litterBytes               int64
 }
 
 // namedLitter is how many objects that nothing lists are named one by one.
@@ -222,7 +226,7 @@ func (v *verifier) verdict() error {
 			words = "loss"
 		}
 		v.writeErr = errors.Join(v.writeErr, json.NewEncoder(v.out).Encode(Verdict{words, v.problems, v.losses, v.pruned,
-			v.segments, v.bytes, v.opened, v.sealed, v.signed, v.litterCount}))
+			v.segments, v.bytes, v.cfg.Part.String(), v.read, v.readBytes, v.opened, v.sealed, v.signed, v.litterCount}))
 	}
 	switch {
 	case v.writeErr != nil:
@@ -310,17 +314,23 @@ func has[K comparable, V any](m map[K]V, k K) bool {
 	return ok
 }
 
-// contents reads all segments.
+// contents reads the segments that are to be read.
 func (v *verifier) contents(ctx context.Context, state *commitlog.State, bad map[pathKey]bool) error {
-	bar := v.env.NewProgress("verifying", v.bytes, true)
+	chosen := v.cfg.Part.choose(state.Segments())
+	var size int64
+	for seg := range state.Segments() {
+		if chosen(seg.Path) {
+			size += seg.Size
+		}
+	}
+	bar := v.env.NewProgress("verifying", size, true)
 	defer bar.Close()
 	opener := segment.NewOpener(v.cfg.Identities, 1<<30)
 	room := semaphore.NewWeighted(v.cfg.Memory)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(v.cfg.Transfers)
-	var done int64
 	for seg := range state.Segments() {
-		if bad[keyOf(seg.Path)] {
+		if !chosen(seg.Path) || bad[keyOf(seg.Path)] {
 			continue
 		}
 		select {
@@ -338,8 +348,8 @@ func (v *verifier) contents(ctx context.Context, state *commitlog.State, bad map
 			err := v.content(gctx, opener, seg)
 			v.mu.Lock()
 			defer v.mu.Unlock()
-			done += seg.Size
-			bar.Set(done)
+			v.read, v.readBytes = v.read+1, v.readBytes+seg.Size
+			bar.Set(v.readBytes)
 			return err
 		})
 	}
@@ -387,8 +397,11 @@ func (v *verifier) sum(began time.Time) {
 		log.Warn(command.Count(v.sealed, "segment") + " are encrypted and were not opened: give -i")
 	}
 	how := "listed with the right size"
-	if v.cfg.Deep {
+	switch {
+	case v.cfg.Deep && v.cfg.Part == (Part{}):
 		how = fmt.Sprintf("read, %s opened", command.Count(v.opened, "segment"))
+	case v.cfg.Deep:
+		how += fmt.Sprintf("; read %s: %s of %s, %s", v.cfg.Part.describe(), humanize.Comma(v.read), command.Count(v.segments, "segment"), humanize.IBytes(uint64(v.readBytes)))
 	}
 	if v.cfg.Signers != nil {
 		how += fmt.Sprintf("; %s of the log", command.Count(v.signed, "good signature"))
