@@ -514,8 +514,8 @@ func remove(ctx context.Context, adm *kadm.Client, was *format.Group, now kadm.O
 			_, err := adm.DeleteGroup(ctx, was.ID)
 			return err
 		})
-		if errors.Is(err, kerr.GroupIDNotFound) {
-			return 0, false, nil
+		if errors.Is(err, kerr.GroupIDNotFound) { // if it had offsets a moment ago, the answer to a first request was lost
+			return n, n > 0, nil
 		}
 		return n, err == nil, err
 	}
@@ -529,6 +529,9 @@ func remove(ctx context.Context, adm *kadm.Client, was *format.Group, now kadm.O
 		}
 		return resp.Error()
 	})
+	if errors.Is(err, kerr.GroupIDNotFound) { // likewise: a group goes with its last offset
+		err = nil
+	}
 	return n, false, err
 }
 

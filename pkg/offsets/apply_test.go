@@ -168,6 +168,35 @@ func TestActive(t *testing.T) {
 	}
 }
 
+// TestRollbackAnswerLost loses the answer to what deletes a group: the client repeats the
+// request, and the broker says that there is no such group.
+func TestRollbackAnswerLost(t *testing.T) {
+	w := newWorld(t, "t")
+	w.produce("t", 0, "abcde")
+	undo := filepath.Join(t.TempDir(), "undo")
+	_, err := w.apply(planned(t, format.End{}, group("new", "t", numbers{0: 3})), undo)
+	ok(t, err)
+	lost := false // only the cluster looks at it
+	w.c.ControlKey(int16(kmsg.DeleteGroups), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.c.KeepControl()
+		if !lost {
+			lost = true
+			w.c.SleepControl(func() {
+				if _, err := w.adm.DeleteGroup(t.Context(), "new"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		return nil, nil, false
+	})
+	w.said.Reset()
+	ok(t, w.rollback(undo))
+	w.tells("deleted 1 offset and 1 group")
+	if got := w.committed(); got != "" {
+		t.Errorf("rolled back: %s", got)
+	}
+}
+
 // TestHalf commits one group and fails on the other: the file that takes it back is named,
 // also when the same is run again.
 func TestHalf(t *testing.T) {

@@ -833,3 +833,58 @@ func TestBrokerAway(t *testing.T) {
 		t.Errorf("%d records", got)
 	}
 }
+
+// TestAnswersLost loses the answers to what creates a topic and adds partitions: the client
+// repeats the request, and the broker says that it is done already.
+func TestAnswersLost(t *testing.T) {
+	frames := append(frameList{topic("t", 2)}, records("t", 1, 0, 20)...)
+	in := stream(t, &format.End{}, frames...)
+	for name, c := range map[string]struct {
+		had  int32
+		lose func(kmsg.Request) bool
+	}{
+		"create": {0, func(req kmsg.Request) bool {
+			r, ok := req.(*kmsg.CreateTopicsRequest)
+			return ok && !r.ValidateOnly && r.Topics[0].Topic == "t"
+		}},
+		"look": {0, func(req kmsg.Request) bool { // what is created is seen at once, and the run had looked before
+			r, ok := req.(*kmsg.CreateTopicsRequest)
+			return ok && r.ValidateOnly
+		}},
+		"add": {1, func(req kmsg.Request) bool { return req.Key() == int16(kmsg.CreatePartitions) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			if c.had > 0 {
+				r.create("t", c.had)
+			}
+			lost := false
+			r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
+				if lost || !c.lose(req) {
+					return nil, nil, false
+				}
+				lost = true
+				r.fake.SleepControl(func() {
+					if c.had == 0 {
+						r.create("t", 2)
+					} else if _, err := r.adm.UpdatePartitions(t.Context(), 2, "t"); err != nil {
+						t.Error(err)
+					}
+				})
+				add, ok := req.(*kmsg.CreatePartitionsRequest)
+				if !ok {
+					return nil, nil, false
+				}
+				// The embedded broker would take it.
+				resp := add.ResponseKind().(*kmsg.CreatePartitionsResponse)
+				resp.Topics = append(resp.Topics, kmsg.CreatePartitionsResponseTopic{Topic: "t", ErrorCode: kerr.InvalidPartitions.Code})
+				return resp, nil, true
+			})
+			r.produce(in, func(c *Config) { c.AddPartitions = true }).want(t, 0, "produced 20 records")
+			if !lost {
+				t.Error("nothing was lost")
+			}
+			r.same("t", 2, wanted(false, frames, 2))
+		})
+	}
+}

@@ -22,7 +22,12 @@ import (
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
-const defaultBatch = 1<<20 + 12 // Kafka's default of max.message.bytes
+const (
+	defaultBatch = 1<<20 + 12 // Kafka's default of max.message.bytes
+
+	// lookAgain is how long to wait before the cluster is looked at again.
+	lookAgain = 200 * time.Millisecond
+)
 
 // A source is a topic of the stream.
 type source struct {
@@ -118,21 +123,12 @@ func (t *targets) prepare(ctx context.Context) error {
 		}
 		wishes = append(wishes, w)
 	}
-	have, err := t.look(ctx, wishes)
+	p, have, err := t.lookAndDo(ctx, wishes)
 	if err != nil {
-		return err
-	}
-	p, err := makePlan(t.cfg, wishes, have)
-	if err != nil {
-		return err
-	}
-	if err := t.validate(ctx, p); err != nil {
 		return err
 	}
 	if t.cfg.DryRun {
 		t.done.topics = append(t.done.topics, p.topics...)
-	} else if have, err = t.carryOut(ctx, p); err != nil {
-		return err
 	}
 	for _, tp := range p.topics {
 		target, err := t.target(tp, have[tp.name])
@@ -143,6 +139,40 @@ func (t *targets) prepare(ctx context.Context) error {
 		target.source.target, t.topics[tp.name] = target, target
 	}
 	return nil
+}
+
+// lookAndDo looks at the cluster, plans, and does what was planned; and once more where the
+// cluster was not any more, or not yet, as it looked.
+func (t *targets) lookAndDo(ctx context.Context, wishes []wish) (p plan, have map[string]topicState, err error) {
+	for began, n := time.Now(), 0; ; n++ {
+		if have, err = t.look(ctx, wishes); err == nil {
+			p, err = makePlan(t.cfg, wishes, have)
+		}
+		if err == nil {
+			err = t.validate(ctx, p)
+		}
+		if err == nil && !t.cfg.DryRun {
+			have, err = t.carryOut(ctx, p)
+		}
+		if !overtaken(err) || time.Since(began) > t.cfg.Timeout {
+			return p, have, err
+		}
+		if n == 0 {
+			t.log.Info("looking at the target topics again: " + err.Error())
+		}
+		select {
+		case <-time.After(lookAgain):
+		case <-ctx.Done():
+			return p, have, context.Cause(ctx)
+		}
+	}
+}
+
+// overtaken tells whether a change was refused because it has been made. The client repeats a
+// request whose answer was lost; the broker that was looked at may be behind; or somebody
+// else was quicker.
+func overtaken(err error) bool {
+	return errors.Is(err, kerr.TopicAlreadyExists) || errors.Is(err, kerr.InvalidPartitions)
 }
 
 // look returns what the cluster has of some topics.
