@@ -55,9 +55,36 @@ func (w *frames) batches() error {
 	return nil
 }
 
-// batch writes the records of a batch. Of one that is too large it writes the records up
-// to where it is, and says that the others are lost.
+// batch writes a batch, as it is or as records.
 func (w *frames) batch(t recordbatch.Batch) error {
+	if !w.whole(t) {
+		return w.decoded(t)
+	}
+	frame := t.Frame(w.j.p.topic, w.j.p.num)
+	var err error
+	if w.buf, err = frame.AppendFrame(w.buf); err != nil {
+		return err
+	}
+	w.records += frame.Records
+	return w.emit()
+}
+
+// whole decides whether a batch can go out as it is: none of its records is missing, and
+// none is outside of the bounds.
+func (w *frames) whole(t recordbatch.Batch) bool {
+	if !w.asBatches || !t.Dense() || t.First < w.j.from || t.Last >= w.j.next {
+		return false
+	}
+	if w.wanted == always {
+		return true
+	}
+	first, last, err := w.d.Times(t)
+	return err == nil && w.wanted.holds(first) && w.wanted.holds(last) // of what cannot be read, decoded tells
+}
+
+// decoded writes the records of a batch. Of one that is too large it writes the records up
+// to where it is, and says that the others are lost.
+func (w *frames) decoded(t recordbatch.Batch) error {
 	next := max(t.First, w.j.from)
 	err := w.d.Open(t)
 	for err == nil {
@@ -84,6 +111,11 @@ func (w *frames) batch(t recordbatch.Batch) error {
 func (w *frames) record(rec *format.Record) error {
 	w.buf = format.AppendRecord(w.buf, rec)
 	w.records++
+	return w.emit()
+}
+
+// emit puts out what is written, once it is large enough.
+func (w *frames) emit() error {
 	if len(w.buf) < ordered.ChunkSize {
 		return nil
 	}

@@ -39,6 +39,7 @@ type Config struct {
 	Cursor      *cursor.Cursor   // where to begin, of the partitions that it names; nil: at From
 	From        Bound            // where to begin; zero: at the beginning
 	To          Bound            // where to end; zero: at the end
+	Batches     bool             // write record batches as they are, where that can be
 	Uncommitted bool             // read what may yet be aborted, to the high watermark
 	NoConfigs   bool             // leave topic configs out
 	FailOnLoss  bool             // stop where records cannot be had: deleted before they were read, say
@@ -97,6 +98,7 @@ what there is.
 			&cli.StringFlag{Name: "from", DefaultText: "beginning", Usage: "begin at `WHERE`: beginning, end, an offset, -N for the last N, a time, or a cursor file (- is standard input)"},
 			&cli.StringFlag{Name: "to", DefaultText: "end", Usage: "end at `WHERE`, likewise; an offset is not read itself, a time is"},
 			&cli.StringSliceFlag{Name: "offset", Aliases: []string{"o"}, Usage: "begin and end at `WHERE` as kcat and kcl have it: beginning, end, N, -N, N:M, s@TIME, e@TIME, @TIME:TIME; repeatable"},
+			&cli.BoolFlag{Name: "batches", Usage: "write record batches as the brokers have them, several times quicker: for kbk's own commands, not for filters in other languages"},
 			&cli.StringFlag{Name: "isolation", Value: "read_committed", Usage: "read_committed, or read_uncommitted for what may yet be aborted"},
 			&cli.StringFlag{Name: "on-loss", Value: "record", Usage: "`WHAT` to do about records that cannot be read, deleted before, say: record the loss and go on, or fail"},
 			&cli.StringFlag{Name: "on-open-transaction", Value: "note", Usage: "`WHAT` to do about a transaction that is open at the start and hides records: note it, wait until it has ended, or fail"},
@@ -152,6 +154,8 @@ func checkFlags(c *cli.Context) error {
 	switch {
 	case c.Bool("json") && !c.Bool("list"):
 		return command.Usagef("--json is only for --list")
+	case c.Bool("batches") && c.Bool("list"):
+		return command.Usagef("--list reads no batches: leave out --batches")
 	case follow && (c.Bool("list") || c.IsSet("to")):
 		return command.Usagef("--follow has no end: leave out --to and --list")
 	case follow && c.IsSet("concurrency"):
@@ -172,6 +176,7 @@ func configOf(c *cli.Context) (Config, error) {
 		Topics:      c.StringSlice("topic"),
 		Exclude:     c.StringSlice("exclude"),
 		Internal:    c.Bool("internal"),
+		Batches:     c.Bool("batches"),
 		NoConfigs:   c.Bool("no-configs"),
 		Concurrency: c.Int("concurrency"),
 		Timeout:     c.Duration("timeout"),
@@ -426,10 +431,14 @@ func (r *run) prepare(ctx context.Context) error {
 
 // start writes what comes before the records.
 func (r *run) start() error {
+	content := format.ContentRecords
+	if r.cfg.Batches {
+		content = format.ContentBatches
+	}
 	err := r.w.WriteHeader(&format.Header{
 		ID:      runID(),
 		Created: r.began.UnixMilli(),
-		Content: format.ContentRecords,
+		Content: content,
 		Source:  &format.Source{Cluster: r.plan.cluster, Tool: "kbk-fetch " + command.Version(), Isolation: r.cfg.isolation()},
 		Window:  timeWindow(r.cfg.From, r.cfg.To).header(),
 	})

@@ -25,6 +25,7 @@ import (
 	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/partitions"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
 // These tests run against franz-go's embedded broker, for speed and for faults that
@@ -91,7 +92,8 @@ type result struct {
 	open     [][2]int64 // offsets that marks say are hidden
 	topics   map[string]*format.Topic
 	header   *format.Header
-	offsets  map[string][]int64 // of records, by topic/partition
+	offsets  map[string][]int64 // of records, by topic/partition, those in batches too
+	batches  [][2]int64         // first and last offsets
 	marks    map[string][]int64
 	lost     [][2]int64
 	deleted  []string // partitions of which the topic was deleted
@@ -139,6 +141,23 @@ func (w *world) fetch(change func(*Config), stop <-chan struct{}) result {
 		case format.KindRec:
 			k := fmt.Sprintf("%s/%d", f.Topic, f.Partition)
 			res.offsets[k] = append(res.offsets[k], f.Offset)
+		case format.KindBatch:
+			b, err := format.DecodeBatch(f.Raw)
+			if err != nil {
+				w.Fatal(err)
+			}
+			opened, err := recordbatch.Open(b)
+			if err != nil {
+				w.Fatal(err)
+			}
+			res.batches = append(res.batches, [2]int64{b.First, b.Last})
+			k := fmt.Sprintf("%s/%d", b.Topic, b.Partition)
+			if err := recordbatch.NewDecoder().Records(opened, func(r *format.Record) error {
+				res.offsets[k] = append(res.offsets[k], r.Offset)
+				return nil
+			}); err != nil {
+				w.Fatal(err)
+			}
 		case format.KindMark:
 			m, err := format.DecodeMark(f.Raw)
 			if err != nil {

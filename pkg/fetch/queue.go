@@ -40,13 +40,14 @@ const fetchedBytes = 64 << 20
 // were put in.
 type encoder struct {
 	*ordered.Queue
-	wanted   window
-	strict   bool // fail on a loss
-	lost     *losses
-	stop     <-chan struct{}
-	decoders sync.Pool
-	records  atomic.Int64
-	put      int64 // jobs
+	asBatches bool // put batches out as they are
+	wanted    window
+	strict    bool // fail on a loss
+	lost      *losses
+	stop      <-chan struct{}
+	decoders  sync.Pool
+	records   atomic.Int64
+	put       int64 // jobs
 
 	mu      sync.Mutex
 	begun   int64 // the last job begun of those put in, whichever worker has it
@@ -56,11 +57,12 @@ type encoder struct {
 
 func newEncoder(cfg Config, stop <-chan struct{}, lost *losses) *encoder {
 	return &encoder{
-		wanted: timeWindow(cfg.From, cfg.To),
-		strict: cfg.FailOnLoss,
-		lost:   lost,
-		stop:   stop,
-		Queue:  ordered.NewQueue(fetchedBytes, fetchedBytes),
+		asBatches: cfg.Batches,
+		wanted:    timeWindow(cfg.From, cfg.To),
+		strict:    cfg.FailOnLoss,
+		lost:      lost,
+		stop:      stop,
+		Queue:     ordered.NewQueue(fetchedBytes, fetchedBytes),
 		decoders: sync.Pool{New: func() any {
 			d := recordbatch.NewDecoder()
 			d.MaxSize = cmp.Or(cfg.MaxBatch, d.MaxSize)
