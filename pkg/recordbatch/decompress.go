@@ -51,13 +51,20 @@ func (c *codecs) open(src []byte, codec kgo.CompressionCodecType, room []byte) (
 		return nil, c.gzip, c.gzip.Reset(&c.src)
 	case kgo.CodecSnappy:
 		if rest, ok := bytes.CutPrefix(src, xerialPrefix); ok && len(rest) >= 8 {
-			c.xerial.src = rest[8:] // behind two versions
+			rest = rest[8:] // behind two versions
+			if whole, ok := xerialWhole(rest, room); ok {
+				return whole, nil, nil
+			}
+			c.xerial.src = rest
 			c.xerial.plain = nil
 			return nil, &c.xerial, nil
 		}
 		whole, err = snappy(room, src)
 		return whole, nil, err
 	case kgo.CodecLz4:
+		if whole, ok := lz4Whole(src, room); ok {
+			return whole, nil, nil
+		}
 		if c.lz4 == nil {
 			c.lz4 = lz4.NewReader(nil)
 		}
@@ -67,6 +74,80 @@ func (c *codecs) open(src []byte, codec kgo.CompressionCodecType, room []byte) (
 		return c.openZstd(src, room)
 	}
 	return nil, nil, fmt.Errorf("unknown codec %d", codec)
+}
+
+// Bits of the first byte of an LZ4 frame's descriptor.
+const (
+	lz4Version       = 0x40 // of the two bits 0xc0
+	lz4Independent   = 0x20
+	lz4BlockChecksum = 0x10
+	lz4ContentSize   = 0x08
+	lz4Checksum      = 0x04
+	lz4Reserved      = 0x02
+	lz4Dictionary    = 0x01
+)
+
+// lz4Magic begins a frame of LZ4, and lz4History is how far back a block may refer.
+const (
+	lz4Magic   = 0x184d2204
+	lz4History = 64 << 10
+)
+
+// lz4Whole decodes one frame of LZ4 into room, which takes half as long as a stream where a
+// batch is small. It returns false where that is not one whole frame, or comes to more: a
+// reader has to find out which. The frame's own checksums are not looked at. The batch has
+// one over all of it.
+func lz4Whole(src, room []byte) ([]byte, bool) {
+	if len(src) < 7 || binary.LittleEndian.Uint32(src) != lz4Magic {
+		return nil, false
+	}
+	flags, behind, end := src[4], 0, 0
+	if flags&(0xc0|lz4Reserved|lz4Dictionary) != lz4Version {
+		return nil, false
+	}
+	if flags&lz4BlockChecksum != 0 {
+		behind = 4
+	}
+	if flags&lz4Checksum != 0 {
+		end = 4
+	}
+	src = src[7:]
+	if flags&lz4ContentSize != 0 {
+		src = src[min(8, len(src)):]
+	}
+	out := room[:0:cap(room)]
+	for {
+		if len(src) < 4 {
+			return nil, false
+		}
+		head := binary.LittleEndian.Uint32(src)
+		src = src[4:]
+		if head == 0 {
+			return out, len(src) == end
+		}
+		size := int(head &^ (1 << 31))
+		if size > len(src)-behind {
+			return nil, false
+		}
+		block := src[:size]
+		src = src[size+behind:]
+		if head>>31 == 1 { // not compressed
+			if size > cap(out)-len(out) {
+				return nil, false
+			}
+			out = append(out, block...)
+			continue
+		}
+		var history []byte
+		if flags&lz4Independent == 0 {
+			history = out[max(0, len(out)-lz4History):]
+		}
+		n, err := lz4.UncompressBlockWithDict(block, out[len(out):cap(out)], history)
+		if err != nil {
+			return nil, false
+		}
+		out = out[:len(out)+n]
+	}
 }
 
 // openZstd decodes what fits into room at once, which is twice as fast as a stream.
@@ -110,6 +191,30 @@ func snappy(room, src []byte) ([]byte, error) {
 // xerialPrefix begins snappy blocks as Java's producer frames them
 // (org.xerial.snappy.SnappyOutputStream).
 var xerialPrefix = []byte{130, 'S', 'N', 'A', 'P', 'P', 'Y', 0}
+
+// xerialWhole decodes all of such blocks into room, where they fit.
+func xerialWhole(src, room []byte) ([]byte, bool) {
+	out := room[:0:cap(room)]
+	for len(src) > 0 {
+		if len(src) < 4 {
+			return nil, false
+		}
+		size := int64(binary.BigEndian.Uint32(src))
+		src = src[4:]
+		if size > int64(len(src)) {
+			return nil, false
+		}
+		n, err := s2.DecodedLen(src[:size])
+		if err != nil || n > cap(out)-len(out) {
+			return nil, false
+		}
+		if _, err := s2.Decode(out[len(out):len(out)+n], src[:size]); err != nil {
+			return nil, false
+		}
+		src, out = src[size:], out[:len(out)+n]
+	}
+	return out, true
+}
 
 // xerial reads them.
 type xerial struct {

@@ -146,30 +146,3 @@ func uncounted(raw []byte) []byte {
 	raw[atCount+3]--
 	return raw
 }
-
-func BenchmarkTimes(b *testing.B) {
-	recs := benchRecords()
-	for i := range recs {
-		recs[i].Offset = int64(i)
-	}
-	for codec, compress := range compressors(b) {
-		t, _, err := CutChecked(build(0, codec, recs[0].Timestamp, recs[0].Timestamp, compress, recs...))
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Run(fmt.Sprint("codec=", codec), func(b *testing.B) {
-			d := NewDecoder()
-			size := int64(0)
-			for i := range recs {
-				size += int64(len(recs[i].Value))
-			}
-			b.SetBytes(size)
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, _, err := d.Times(t); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
