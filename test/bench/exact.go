@@ -139,7 +139,7 @@ func stream(file, name string, records, partitions int, start int64, gapEvery in
 		if gapEvery > 0 && (next[p]+1)%int64(gapEvery) == 0 {
 			next[p]++
 		}
-		r := format.Record{Topic: name, Partition: int32(p), Offset: next[p], Timestamp: 1_700_000_000_000 + int64(i), Key: fmt.Appendf(nil, "o-%09d", i), Value: event(values, i)}
+		r := format.Record{Topic: name, Partition: int32(p), Offset: next[p], Timestamp: 1_700_000_000_000 + int64(i), Key: fmt.Appendf(nil, "o-%09d", i), Value: event(values, i, valueSize)}
 		next[p]++
 		if buf = format.AppendRecord(buf, &r); len(buf) > 1<<20 {
 			if err := w.WriteRaw(buf); err != nil {

@@ -2,7 +2,8 @@
 // stage of them took: `make bench` runs it. Processor seconds and peak memory are
 // the operating system's own account of each process. The figures of a machine
 // are in docs/performance.md. With -pack it measures packing alone, beside zstd, lz4, gzip
-// and age on the same bytes.
+// and age on the same bytes; with -batches backups and restores of batches beside those of
+// records, for producers of several kinds.
 package main
 
 import (
@@ -39,7 +40,16 @@ func main() {
 	packing := flag.Bool("pack", false, "measure kbk-pack and the public tools on the same bytes, without Kafka")
 	filtering := flag.Bool("filter", false, "measure kbk-filter beside cat and jq, without Kafka")
 	keep := flag.Bool("exact", false, "measure what it costs to keep offsets, beside kafka-producer-perf-test")
+	raw := flag.Bool("batches", false, "measure batches beside records, for producers of several kinds")
+	only := flag.String("only", "", "with -batches: only sets whose name contains this")
 	brokers := flag.String("fill", "", "only fill a topic of these brokers")
+	f := filling{topic: topic, valueSize: valueSize, batch: 1 << 20, codec: "lz4"}
+	flag.StringVar(&f.topic, "fill-topic", f.topic, "with -fill: the topic")
+	flag.IntVar(&f.valueSize, "fill-value", f.valueSize, "with -fill: bytes of a value")
+	flag.IntVar(&f.batch, "fill-batch", f.batch, "with -fill: bytes of a batch, uncompressed, at most")
+	flag.StringVar(&f.codec, "fill-codec", f.codec, "with -fill: what batches are compressed with")
+	flag.BoolVar(&f.transactional, "fill-transactions", false, "with -fill: 100 records each")
+	flag.BoolVar(&f.compacted, "fill-compacted", false, "with -fill: a compacted topic, whose keys repeat")
 	stores := flag.Bool("store", false, "measure push and pull beside rclone instead, on bytes that do not compress")
 	flag.Parse()
 	if *stores {
@@ -50,8 +60,15 @@ func main() {
 		return
 	}
 	if *brokers != "" {
-		if err := fill(context.Background(), *brokers, int(*size/valueSize)); err != nil {
+		if err := f.fill(context.Background(), *brokers, int(*size/int64(f.valueSize))); err != nil {
 			fmt.Fprintln(os.Stderr, "bench: fill the topic:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if *raw {
+		if err := batches(context.Background(), *bin, *size, *runs, *only); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}
 		return
@@ -238,34 +255,83 @@ func peak(s *os.ProcessState) int64 {
 	return 0
 }
 
+// A filling is what a topic is filled with.
+type filling struct {
+	topic                    string
+	valueSize, batch         int
+	codec                    string
+	transactional, compacted bool
+}
+
+// transaction is how many records a transaction has.
+const transaction = 100
+
 // fill produces JSON events of valueSize bytes that compress about as orders do.
-func fill(ctx context.Context, brokers string, records int) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.MaxBufferedRecords(1<<18), kgo.ProducerBatchCompression(kgo.Lz4Compression()))
+func (f filling) fill(ctx context.Context, brokers string, records int) error {
+	codecs := map[string]kgo.CompressionCodec{"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression()}
+	opts := []kgo.Opt{kgo.SeedBrokers(brokers), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(1 << 18),
+		kgo.ProducerBatchCompression(codecs[f.codec]), kgo.ProducerBatchMaxBytes(int32(f.batch)), kgo.ProducerLinger(100 * time.Millisecond)}
+	if f.transactional {
+		opts = append(opts, kgo.TransactionalID("bench"))
+	}
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	if err := createTopic(ctx, brokers, topic); err != nil {
+	configs := map[string]*string{}
+	if f.compacted {
+		for k, v := range map[string]string{"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.01"} {
+			configs[k] = &v
+		}
+	}
+	if _, err := kadm.NewClient(cl).CreateTopic(ctx, partitions, 1, configs, f.topic); err != nil {
 		return err
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	var failed error
 	for i := range records {
-		rec := &kgo.Record{Topic: topic, Partition: int32(i % partitions), Key: fmt.Appendf(nil, "o-%09d", i), Value: event(r, i)}
+		if f.transactional && i%transaction == 0 {
+			if err := nextTransaction(ctx, cl, i > 0); err != nil {
+				return err
+			}
+		}
+		rec := &kgo.Record{Topic: f.topic, Partition: int32(i % partitions), Key: fmt.Appendf(nil, "o-%09d", f.key(i, records)), Value: event(r, i, f.valueSize)}
 		cl.Produce(ctx, rec, func(_ *kgo.Record, err error) {
 			if err != nil && failed == nil {
 				failed = err
 			}
 		})
 	}
-	return errors.Join(cl.Flush(ctx), failed)
+	if err := errors.Join(cl.Flush(ctx), failed); err != nil || !f.transactional {
+		return err
+	}
+	return cl.EndTransaction(ctx, kgo.TryCommit)
+}
+
+// key numbers a record's key. Those of a compacted topic come twice, the second time
+// in another order.
+func (f filling) key(i, records int) int {
+	if half := records / 2; f.compacted && i >= half {
+		return (i - half) * 7919 % max(half, 1)
+	}
+	return i
+}
+
+func nextTransaction(ctx context.Context, cl *kgo.Client, begun bool) error {
+	if begun {
+		if err := errors.Join(cl.Flush(ctx), cl.EndTransaction(ctx, kgo.TryCommit)); err != nil {
+			return err
+		}
+	}
+	return cl.BeginTransaction()
 }
 
 var words = strings.Fields("shipped pending returned express standard gift invoice warehouse parcel locker morning evening fragile insured signature neighbour")
 
-// event is a value of valueSize bytes.
-func event(r *rand.Rand, i int) []byte {
+// event is a value of so many bytes.
+func event(r *rand.Rand, i, valueSize int) []byte {
 	v := make([]byte, 0, valueSize+32)
 	v = fmt.Appendf(v, `{"order":"o-%09d","customer":"c-%06d","country":"DE","amount":%d.%02d,"trace":"%016x","note":"`, i, r.IntN(100_000), r.IntN(1000), r.IntN(100), r.Uint64())
 	for len(v) < valueSize-2 {

@@ -119,7 +119,7 @@ func writeStream(path string, records int) (int64, error) {
 	for i := range records {
 		if err := w.WriteRecord(&format.Record{
 			Topic: topic, Partition: int32(i % partitions), Offset: int64(i / partitions), Timestamp: int64(i),
-			Key: fmt.Appendf(nil, "o-%09d", i), Value: event(r, i),
+			Key: fmt.Appendf(nil, "o-%09d", i), Value: event(r, i, valueSize),
 		}); err != nil {
 			return 0, err
 		}
