@@ -142,3 +142,31 @@ func (t *Batch) decodeRest(all *elements) error {
 		}
 	}
 }
+
+// MoveBatch appends the batch frame raw to b, with another topic and partition. All other
+// elements stay as they are, also those that a later version adds.
+func MoveBatch(b, raw []byte, topic string, partition int32) ([]byte, error) {
+	if !utf8.ValidString(topic) || partition < 0 {
+		return b, errors.New("encode batch: a topic that is not UTF-8, or a partition below 0")
+	}
+	all, err := elementsOf(raw)
+	if err != nil {
+		return b, err
+	}
+	head := raw[:len(raw)-len(all.b)]
+	kind, err := all.next()
+	if err != nil {
+		return b, err
+	}
+	if name, ok := textOf(kind); !ok || string(name) != "batch" {
+		return b, corrupt("not a batch frame")
+	}
+	for range 2 {
+		if e, err := all.next(); err != nil || e == nil {
+			return b, errors.Join(err, corrupt("batch without a topic and a partition"))
+		}
+	}
+	b = append(append(b, head...), kind...)
+	b = append(appendHead(b, majorText, uint64(len(topic))), topic...)
+	return append(appendInt(b, int64(partition)), all.b...), nil
+}

@@ -552,3 +552,30 @@ func TestSpecExample(t *testing.T) {
 		t.Errorf("SPEC.md has\n%x, good/small is\n%x", got, want)
 	}
 }
+
+// TestMoveBatch changes nothing but the topic and the partition, whatever else a frame has
+// and however it is encoded.
+func TestMoveBatch(t *testing.T) {
+	data := rawBatch(10)
+	for _, codec := range []string{"", "lz4"} {
+		from, want := &Batch{"orders", 0, 10, 12, 1_700_000_000_002, 3, data, codec}, &Batch{"a", 1000, 10, 12, 1_700_000_000_002, 3, data, codec}
+		got, err := MoveBatch([]byte("before"), frames(t, from), "a", 1000)
+		if err != nil || !bytes.Equal(got, append([]byte("before"), frames(t, want)...)) {
+			t.Errorf("%q: %x, %v", codec, got, err)
+		}
+	}
+	later := unhex("9f 65 6261746368 61 74 1b0000000000000007 00 00 00 01 5f 41 00 ff 60 f6 6178 ff") // ["batch", "t", 7, 0, 0, 0, 1, h'00', "", null, "x"]
+	if got, err := MoveBatch(nil, later, "uv", 8); err != nil || !bytes.Equal(got, unhex("9f 65 6261746368 62 7576 08 00 00 00 01 5f 41 00 ff 60 f6 6178 ff")) {
+		t.Errorf("got %x, %v", got, err)
+	}
+	for name, bad := range map[string][]byte{
+		"another kind": frames(t, &Topic{Name: "t"}), "short": unhex("82 65 6261746368 60"), "no array": {0xa0}, "nothing": {},
+	} {
+		if got, err := MoveBatch(nil, bad, "t", 0); !errors.Is(err, ErrCorrupt) || len(got) > 0 {
+			t.Errorf("%s: %x, %v", name, got, err)
+		}
+	}
+	if _, err := MoveBatch(nil, later, "\xff", 0); err == nil {
+		t.Error("a topic that is not UTF-8")
+	}
+}

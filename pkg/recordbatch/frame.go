@@ -1,6 +1,7 @@
 package recordbatch
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -48,9 +49,47 @@ func Open(f *format.Batch) (Batch, error) {
 			t.Records, t.First, t.Last, t.MaxTimestamp, f.Records, f.First, f.Last, f.MaxTimestamp)
 	}
 	if err != nil {
-		return t, fmt.Errorf("%s/%d: batch of offsets %d to %d: %w", f.Topic, f.Partition, f.First, f.Last, err)
+		return t, inFrame(f, err)
 	}
 	return t, nil
+}
+
+// A frameError is about what is in a frame. It is a [format.ErrCorrupt], unless the batch is
+// only too large.
+type frameError struct {
+	where string
+	err   error
+}
+
+func inFrame(f *format.Batch, err error) error {
+	return &frameError{fmt.Sprintf("%s/%d: batch of offsets %d to %d", f.Topic, f.Partition, f.First, f.Last), err}
+}
+
+func (e *frameError) Error() string { return e.where + ": " + e.err.Error() }
+func (e *frameError) Unwrap() error { return e.err }
+
+func (e *frameError) Is(target error) bool {
+	return target == format.ErrCorrupt && !errors.Is(e.err, ErrTooLarge)
+}
+
+// Unpack opens a frame and calls each for every record of it, in order. What each is given
+// holds until it returns, and an error of it is returned as it is. Every other error names
+// the topic, the partition and the offsets of the frame.
+func (d *Decoder) Unpack(f *format.Batch, each func(r *format.Record) error) error {
+	t, err := Open(f)
+	if err != nil {
+		return err
+	}
+	var own error
+	err = d.Records(t, func(r *format.Record) error {
+		r.Topic, r.Partition = f.Topic, f.Partition
+		own = each(r)
+		return own
+	})
+	if err == nil || own != nil {
+		return own
+	}
+	return inFrame(f, err)
 }
 
 // Records calls each for every record of a dense batch, in order, all but topic and

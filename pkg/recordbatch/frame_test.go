@@ -1,6 +1,7 @@
 package recordbatch
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -49,6 +50,9 @@ func TestOpen(t *testing.T) {
 		_, err := Open(&c.frame)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "orders/3: batch of offsets ")) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		if errors.Is(err, format.ErrCorrupt) != (c.want != "") {
+			t.Errorf("%s: %v is not an ErrCorrupt", name, err)
 		}
 	}
 }
@@ -145,4 +149,45 @@ func TestRecords(t *testing.T) {
 func uncounted(raw []byte) []byte {
 	raw[atCount+3]--
 	return raw
+}
+
+// TestUnpack gives the records of a frame their topic and partition, and says of what cannot
+// be read where it is.
+func TestUnpack(t *testing.T) {
+	want := dense(20)
+	frame := func(raw []byte) *format.Batch {
+		b, _, err := Cut(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := b.Frame("orders", 3)
+		return &f
+	}
+	good := frame(build(70, 0, 1000, 1012, nil, want...))
+	d := NewDecoder()
+	n := 0
+	err := d.Unpack(good, func(r *format.Record) error {
+		if r.Topic != "orders" || r.Partition != 3 || r.Offset != want[n].Offset || string(r.Value) != string(want[n].Value) {
+			t.Errorf("record %d is %+v", n, r)
+		}
+		n++
+		return nil
+	})
+	if err != nil || n != len(want) {
+		t.Errorf("%d records, %v", n, err)
+	}
+	enough := errors.New("enough")
+	if err := d.Unpack(good, func(*format.Record) error { return enough }); err != enough {
+		t.Errorf("an error of each became %v", err)
+	}
+	forged := slices.Clone(want)
+	forged[5].Offset++ // two records of one offset
+	const where = "orders/3: batch of offsets 70 to 89: "
+	if err := d.Unpack(frame(build(70, 0, 1000, 1012, nil, forged...)), func(*format.Record) error { return nil }); !errors.Is(err, format.ErrCorrupt) || !strings.HasPrefix(err.Error(), where) {
+		t.Errorf("a hole: %v", err)
+	}
+	d.MaxSize = 100
+	if err := d.Unpack(good, func(*format.Record) error { return nil }); !errors.Is(err, ErrTooLarge) || errors.Is(err, format.ErrCorrupt) || !strings.HasPrefix(err.Error(), where) {
+		t.Errorf("too large: %v", err)
+	}
 }
