@@ -24,7 +24,8 @@ import (
 // Config says which records to pass on, and what to do with them. Its fields are made
 // of flags: see App.
 type Config struct {
-	quick  []shallow
+	where  []routing
+	times  times
 	slow   []deep
 	invert bool
 	head   int64 // -1: all
@@ -43,7 +44,8 @@ func App() *cli.App {
 		Name:  "kbk-filter",
 		Usage: "pick, change and show records of a stream",
 		Description: `Reads a stream of records, passes on those for which every condition holds, changed as
-asked, and all other frames. With --to json it writes a line of JSON for each frame, for
+asked, and all other frames. Of batches it reads the records, unless the flags only say of
+which topics, partitions and offsets, or give them others: then whole batches pass. With --to json it writes a line of JSON for each frame, for
 jq and everything else that reads lines, and with --from json it reads them back.
 
    kbk-fetch -b localhost:9092 -t users | kbk-filter --mask value.email=redact | kbk-pack | kbk-push s3:bucket/masked
@@ -83,10 +85,10 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 func configure(c *cli.Context) (cfg Config, err error) {
 	cfg = Config{head: -1, invert: c.Bool("invert"), count: c.Bool("count"), MaxFrame: command.SizeOf(c, "max-frame")}
 	now := time.Now()
-	if cfg.quick, cfg.slow, err = conditions(c, now); err != nil {
+	if err := conditions(c, now, &cfg); err != nil {
 		return cfg, err
 	}
-	if cfg.invert && len(cfg.quick)+len(cfg.slow) == 0 {
+	if cfg.invert && !cfg.conditional() {
 		return cfg, command.Usagef("--invert leaves nothing without another condition")
 	}
 	if c.IsSet("head") {
@@ -115,10 +117,13 @@ func configure(c *cli.Context) (cfg Config, err error) {
 	return cfg, nil
 }
 
-// alters tells whether what comes out may not be what came in.
-func (cfg *Config) alters() bool {
-	return len(cfg.quick)+len(cfg.slow) > 0 || cfg.head >= 0 || cfg.change != nil
+// conditional tells whether records are picked by what they are.
+func (cfg *Config) conditional() bool {
+	return len(cfg.where)+len(cfg.slow) > 0 || cfg.times != always
 }
+
+// alters tells whether what comes out may not be what came in.
+func (cfg *Config) alters() bool { return cfg.conditional() || cfg.head >= 0 || cfg.change != nil }
 
 // A filter is one run.
 type filter struct {
@@ -129,8 +134,12 @@ type filter struct {
 	block  *block
 	blocks sync.Pool
 	order  *order // nil where nothing can have disturbed it
-	seen   int64
-	passed atomic.Int64
+
+	batches  bool      // the input may have batches
+	whole    bool      // which may pass as they are
+	decoders sync.Pool // of batches
+
+	seen, passed atomic.Int64
 }
 
 // A source is where frames come from: a stream, or lines of JSON.
@@ -155,8 +164,12 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	if err != nil {
 		return command.Input(err)
 	}
-	if h.Content == format.ContentSegments {
-		return command.WithHint(command.Usagef("standard input is a stream of segments, not of records"), "put kbk-pack -d before this command")
+	if err := command.Takes(h, "standard input", format.ContentRecords, format.ContentBatches); err != nil {
+		return err
+	}
+	f.batches, f.whole = h.Content == format.ContentBatches, f.cfg.passesBatches()
+	if !f.whole {
+		h.Content = format.ContentRecords
 	}
 	if cfg.alters() {
 		h.Filters = append(h.Filters, env.Name+":"+cfg.digest)
@@ -180,7 +193,8 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	}
 	// Several cores pay where records are looked into, and keep their order; the first
 	// records are only known on one.
-	if (len(cfg.slow) > 0 || cfg.invert || cfg.change != nil || cfg.print != nil) && cfg.head < 0 {
+	deep := len(cfg.slow) > 0 || cfg.invert || cfg.change != nil || cfg.print != nil || f.batches && !f.whole
+	if deep && cfg.head < 0 {
 		f.queue = ordered.NewQueue(queued, queued)
 		f.block = f.newBlock()
 	}
@@ -201,7 +215,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		}
 	}
 	passed := f.passed.Load()
-	said := f.outcome(f.seen, passed)
+	said := f.outcome(f.seen.Load(), passed)
 	end.Records, end.Segments = passed, 0
 	for _, line := range said.losses {
 		end.Lose(line)
@@ -261,58 +275,44 @@ func (p *pausing) Read(b []byte) (int, error) {
 }
 
 // picked tells whether a record is to be passed on, as far as the scan tells.
-func (f *filter) picked(frame *format.Frame) bool { return f.cfg.invert || f.scanned(frame) }
+func (f *filter) picked(frame *format.Frame) bool {
+	return f.cfg.invert || f.scanned(frame.Topic, frame.Partition, frame.Offset, frame.Timestamp)
+}
 
 // scanned tells whether the conditions on what the scan has found hold.
-func (f *filter) scanned(frame *format.Frame) bool {
-	for _, c := range f.cfg.quick {
-		if !c(frame) {
-			return false
-		}
-	}
-	return true
+func (f *filter) scanned(topic string, partition int32, offset, timestamp int64) bool {
+	return f.cfg.times.holds(timestamp) && f.cfg.placed(span{topic, partition, offset, offset}) == all
 }
 
 // inline filters on one core. Without conditions on what is in a record it does not
 // look there.
 func (f *filter) inline() (*format.End, error) {
-	t := &task{filter: f, worker: f.cfg.change.worker(), rest: f.cfg.head}
+	t := f.newTask(nil)
 	defer t.tally()
 	for {
 		frame, err := f.source.Next()
 		if err != nil {
 			return nil, command.Input(err)
 		}
-		if frame.Kind == format.KindRec {
-			f.seen++
-		}
 		switch {
 		case frame.Kind == format.KindEnd:
 			end, err := format.DecodeEnd(frame.Raw)
 			return end, err
-		case frame.Kind != format.KindRec:
-			if err := t.other(frame); err != nil {
-				return nil, err
+		case frame.Kind == format.KindRec && t.plain():
+			t.seen++
+			if !f.picked(frame) || t.rest == 0 {
+				continue
 			}
-			if err := t.flush(); err != nil {
-				return nil, err
-			}
-		case !f.picked(frame) || t.rest == 0:
-		case t.plain():
-			if t.rest > 0 {
-				t.rest--
-			}
+			t.rest = max(t.rest-1, -1)
 			t.passed++
-			if err := f.out.raw(frame.Raw); err != nil {
-				return nil, err
-			}
+			err = f.out.raw(frame.Raw)
 		default:
-			if err := t.do(frame); err != nil {
-				return nil, err
+			if err = t.frame(frame); err == nil {
+				err = t.flush()
 			}
-			if err := t.flush(); err != nil {
-				return nil, err
-			}
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 }
@@ -329,15 +329,32 @@ func (f *filter) ordered(all []passage) error {
 type task struct {
 	*filter
 	worker *worker
+	to     *ordered.Output // nil where it is the only one
 	rec    format.Record
+	batch  format.Batch
 	buf    []byte
 	moved  []passage // of what is in buf, where the order is watched
+	seen   int64
 	passed int64
 	rest   int64 // of --head; below 0: no bound
 }
 
-// flush writes what the task has gathered, where it is the only one.
+// newTask returns a task that writes to an output, or to the filter's where that is nil.
+func (f *filter) newTask(to *ordered.Output) *task {
+	t := &task{filter: f, worker: f.cfg.change.worker(), to: to, rest: f.cfg.head}
+	if to != nil {
+		t.buf = to.Buffer()
+	}
+	return t
+}
+
+// flush writes what the task has gathered.
 func (t *task) flush() error {
+	if t.to != nil {
+		err := t.last()
+		t.buf = t.to.Buffer()
+		return err
+	}
 	if t.order != nil {
 		if err := t.ordered(t.moved); err != nil {
 			return err
@@ -349,19 +366,60 @@ func (t *task) flush() error {
 	return err
 }
 
+// last hands on what the task has gathered; it gathers no more.
+func (t *task) last() error {
+	if moved := t.moved; t.order != nil {
+		t.moved = nil
+		t.to.Then(func() error { return t.ordered(moved) })
+	}
+	return t.to.Emit(t.buf)
+}
+
+// spill writes what the task has gathered once that is large enough.
+func (t *task) spill() error {
+	if len(t.buf) < ordered.ChunkSize {
+		return nil
+	}
+	return t.flush()
+}
+
 // tally adds what the task has counted to the counts of the run.
 func (t *task) tally() {
+	t.filter.seen.Add(t.seen)
 	t.filter.passed.Add(t.passed)
 	t.worker.tally()
 }
 
-// other appends what is to be written of a frame that is no record to t.buf.
+// frame appends what is to be written of a frame to t.buf.
+func (t *task) frame(frame *format.Frame) error {
+	switch {
+	case frame.Kind == format.KindRec && (!t.picked(frame) || t.rest == 0):
+		t.seen++
+		return nil
+	case frame.Kind == format.KindRec:
+		return t.look(frame)
+	case frame.Kind == format.KindBatch && t.batches:
+		return t.fromBatch(frame)
+	case frame.Kind == format.KindBatch || frame.Kind == format.KindSeg:
+		return command.WithStatus(command.Corrupt, fmt.Errorf("standard input: a %s frame in a stream of records", frame.Name))
+	}
+	return t.other(frame)
+}
+
+// look appends what is to be written of a rec frame that was picked, as far as the scan
+// tells, to t.buf.
+func (t *task) look(frame *format.Frame) error {
+	t.seen++
+	if err := frame.Record(&t.rec); err != nil {
+		return command.Input(err)
+	}
+	return t.record(frame)
+}
+
+// other appends what is to be written of a frame that has no records to t.buf.
 func (t *task) other(frame *format.Frame) error {
 	if t.cfg.count {
 		return nil
-	}
-	if frame.Kind == format.KindSeg {
-		return command.WithStatus(command.Corrupt, errors.New("standard input: a segment in a stream of records"))
 	}
 	b, err := t.cfg.change.other(frame)
 	if err != nil {
@@ -394,12 +452,10 @@ func (t *task) plain() bool {
 	return len(t.cfg.slow) == 0 && !t.cfg.invert && t.cfg.change == nil && t.cfg.print == nil
 }
 
-// do appends what is to be written of a record to t.buf.
-func (t *task) do(frame *format.Frame) error {
-	if err := frame.Record(&t.rec); err != nil {
-		return command.Input(err)
-	}
-	holds := !t.cfg.invert || t.scanned(frame) // otherwise it was asked before
+// record appends what is to be written of t.rec to t.buf. frame is its own, or nil where it
+// is one of a batch.
+func (t *task) record(frame *format.Frame) error {
+	holds := !t.cfg.invert || t.scanned(t.rec.Topic, t.rec.Partition, t.rec.Offset, t.rec.Timestamp) // otherwise it was asked before
 	for i := 0; holds && i < len(t.cfg.slow); i++ {
 		holds = t.cfg.slow[i](&t.rec)
 	}
@@ -407,12 +463,12 @@ func (t *task) do(frame *format.Frame) error {
 		return nil
 	}
 	if t.cfg.change == nil {
-		return t.give(frame, nil)
+		return t.give(frame, &t.rec)
 	}
 	return t.worker.apply(&t.rec, func(r *format.Record) error { return t.give(frame, r) })
 }
 
-// give writes a record, which is r where that is not what the frame has.
+// give writes a record, as it was or as it has become.
 func (t *task) give(frame *format.Frame, r *format.Record) (err error) {
 	if t.rest == 0 {
 		return nil
@@ -420,21 +476,26 @@ func (t *task) give(frame *format.Frame, r *format.Record) (err error) {
 	t.rest = max(t.rest-1, -1)
 	t.passed++
 	if t.order != nil {
-		t.moved = append(t.moved, passage{place: place{r.Topic, r.Partition}, offset: r.Offset})
+		t.moved = append(t.moved, passage{place: place{r.Topic, r.Partition}, offset: r.Offset, last: r.Offset})
 	}
 	switch {
 	case t.cfg.count:
 	case t.cfg.print != nil:
-		if r == nil {
-			r = &t.rec
-		}
 		t.buf, err = t.cfg.print.record(t.buf, frame, r)
-	case r == nil:
+	case t.cfg.change == nil && frame != nil:
 		t.buf = append(t.buf, frame.Raw...)
 	default:
-		t.buf = frame.Rewrite(t.buf, r)
+		t.buf = frameOf(t.buf, frame, r)
 	}
-	return err
+	return errors.Join(err, t.spill())
+}
+
+// frameOf appends the frame of a record to b, with all that is in the one that it came from.
+func frameOf(b []byte, frame *format.Frame, r *format.Record) []byte {
+	if frame == nil {
+		return format.AppendRecord(b, r)
+	}
+	return frame.Rewrite(b, r)
 }
 
 // A block is frames on their way to a core: a copy of them, as they lie in the stream.
@@ -454,6 +515,8 @@ func (f *filter) newBlock() *block {
 
 // parallel hands blocks of frames to the queue.
 func (f *filter) parallel(ctx context.Context) (*format.End, error) {
+	missed := int64(0) // records that no core has to look at
+	defer func() { f.seen.Add(missed) }()
 	for {
 		frame, err := f.source.Next()
 		if err != nil {
@@ -463,10 +526,9 @@ func (f *filter) parallel(ctx context.Context) (*format.End, error) {
 			end, err := format.DecodeEnd(frame.Raw)
 			return end, errors.Join(err, f.hand(ctx))
 		}
-		if frame.Kind == format.KindRec {
-			if f.seen++; !f.picked(frame) {
-				continue
-			}
+		if frame.Kind == format.KindRec && !f.picked(frame) {
+			missed++
+			continue
 		}
 		b := f.block
 		b.bytes = append(b.bytes, frame.Raw...)
@@ -489,34 +551,27 @@ func (f *filter) hand(ctx context.Context) error {
 	f.block = f.newBlock()
 	return f.queue.Put(ctx, int64(len(b.bytes)), func(_ context.Context, out *ordered.Output) error {
 		defer f.blocks.Put(b)
-		t := &task{filter: f, worker: f.cfg.change.worker(), rest: -1, buf: out.Buffer()}
+		t := f.newTask(out)
 		at := 0
 		for i := range b.frames {
 			frame := &b.frames[i]
 			frame.Raw, at = b.bytes[at:b.ends[i]:b.ends[i]], b.ends[i]
+			var err error
 			if frame.Kind == format.KindRec {
-				if err := t.do(frame); err != nil {
-					return err
-				}
+				err = t.look(frame)
+			} else if err = frame.Scan(frame.Raw); err != nil { // its name was in the reader's memory
+				err = command.Input(err)
 			} else {
-				if err := frame.Scan(frame.Raw); err != nil { // its name was in the reader's memory
-					return command.Input(err)
-				}
-				if err := t.other(frame); err != nil {
-					return err
-				}
+				err = t.frame(frame)
 			}
-			if len(t.buf) >= ordered.ChunkSize {
-				if err := out.Emit(t.buf); err != nil {
-					return err
-				}
-				t.buf = out.Buffer()
+			if err == nil {
+				err = t.spill()
+			}
+			if err != nil {
+				return err
 			}
 		}
 		t.tally()
-		if t.order != nil {
-			out.Then(func() error { return t.ordered(t.moved) })
-		}
-		return out.Emit(t.buf)
+		return t.last()
 	})
 }

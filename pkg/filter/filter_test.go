@@ -845,10 +845,17 @@ func TestOrder(t *testing.T) {
 
 // TestLive holds nothing back while the input pauses.
 func TestLive(t *testing.T) {
-	for _, args := range [][]string{nil, {"--value", "DE"}, {"--to", "json"}} {
+	records, batch := streamOf(t, sample()[:1]...), inBatches(t, "none", sample()[:2]...)
+	for _, c := range []struct {
+		whole []byte
+		args  []string
+	}{
+		{records, nil}, {records, []string{"--value", "DE"}}, {records, []string{"--to", "json"}},
+		{batch, nil}, {batch, []string{"--value", "DE"}}, {batch, []string{"--set-topic", "u"}},
+	} {
+		whole, args := c.whole, c.args
 		in, feed := io.Pipe()
 		out, drain := io.Pipe()
-		whole := streamOf(t, sample()[:1]...)
 		go func() {
 			app := &cli.App{Flags: App().Flags, DisableSliceFlagSeparator: true, Action: func(c *cli.Context) error {
 				cfg, err := configure(c)

@@ -26,17 +26,18 @@ func newOrder() *order {
 	return &order{make(map[place]int64), make(map[place]int64)}
 }
 
-func (o *order) record(p place, offset int64) error {
+// records takes the offsets first to last: of a batch, or of one record.
+func (o *order) records(p place, first, last int64) error {
 	switch next := o.next[p]; {
-	case offset >= next:
-		o.next[p] = offset + 1
+	case first >= next:
+		o.next[p] = last + 1
 		return nil
-	case offset < o.marks[p]:
-		return fmt.Errorf("%s: a record of offset %d comes after the mark of %d", p, offset, o.marks[p])
-	case offset == next-1:
-		return fmt.Errorf("%s: two records have offset %d", p, offset)
+	case first < o.marks[p]:
+		return fmt.Errorf("%s: a record of offset %d comes after the mark of %d", p, first, o.marks[p])
+	case first == next-1:
+		return fmt.Errorf("%s: two records have offset %d", p, first)
 	default:
-		return fmt.Errorf("%s: a record of offset %d comes after offset %d", p, offset, next-1)
+		return fmt.Errorf("%s: a record of offset %d comes after offset %d", p, first, next-1)
 	}
 }
 
@@ -51,10 +52,10 @@ func (o *order) mark(s *passage) error {
 	return nil
 }
 
-// A passage is a record or a mark that is on its way to an order.
+// A passage is a record, a batch or a mark that is on its way to an order.
 type passage struct {
 	place
-	offset       int64
+	offset, last int64 // of a mark the first alone
 	mark, begins bool
 }
 
@@ -65,7 +66,7 @@ func (o *order) take(all []passage) error {
 		if s := &all[i]; s.mark {
 			err = o.mark(s)
 		} else {
-			err = o.record(s.place, s.offset)
+			err = o.records(s.place, s.offset, s.last)
 		}
 		if err != nil {
 			return err
@@ -74,7 +75,7 @@ func (o *order) take(all []passage) error {
 	return nil
 }
 
-// passageOf is the passage of a frame that is no record. Only marks have one.
+// passageOf is the passage of a frame that has no records. Only marks have one.
 func passageOf(f *format.Frame) (s passage, ok bool, err error) {
 	if f.Kind != format.KindMark {
 		return s, false, nil
@@ -83,5 +84,5 @@ func passageOf(f *format.Frame) (s passage, ok bool, err error) {
 	if err != nil {
 		return s, false, err
 	}
-	return passage{place{m.Topic, m.Partition}, m.Next, true, m.Begins}, true, nil
+	return passage{place: place{m.Topic, m.Partition}, offset: m.Next, mark: true, begins: m.Begins}, true, nil
 }

@@ -68,7 +68,7 @@ type outcome struct {
 // outcome adds up what became of the records that were seen.
 func (f *filter) outcome(seen, passed int64) (o outcome) {
 	o.info = append(o.info, fmt.Sprintf("passed %s on", command.Count(passed, "record")))
-	if (len(f.cfg.quick)+len(f.cfg.slow) > 0 || f.cfg.change != nil && f.cfg.change.code != nil) && passed == 0 && seen > 0 && f.cfg.head != 0 {
+	if (f.cfg.conditional() || f.cfg.change != nil && f.cfg.change.code != nil) && passed == 0 && seen > 0 && f.cfg.head != 0 {
 		o.warn = append(o.warn, fmt.Sprintf("none of %s was picked", command.Count(seen, "record")))
 	}
 	ch := f.cfg.change

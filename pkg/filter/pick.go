@@ -18,12 +18,58 @@ import (
 	"github.com/kbkio/kbk/pkg/timespec"
 )
 
-// A shallow condition looks at what the scan of a frame has found, a deep one at the
-// whole record.
+// A span is offsets of one partition, first to last: those of a batch, or of one record.
+type span struct {
+	topic       string
+	partition   int32
+	first, last int64
+}
+
+// An answer says for how many records of a span a condition holds.
+type answer int
+
+const (
+	none answer = iota
+	some        // or none, or all: it takes a look at each
+	all
+)
+
+// ifSo is the answer where it is the same for all records.
+func ifSo(holds bool) answer {
+	if holds {
+		return all
+	}
+	return none
+}
+
+// A routing condition looks at where records are, a deep one at the whole record. Times are
+// by themselves: the scan of a record finds its own, and a batch has those of its records
+// inside.
 type (
-	shallow func(f *format.Frame) bool
+	routing func(s span) answer
 	deep    func(r *format.Record) bool
 )
+
+// A times is bounds of timestamps, both included.
+type times struct{ since, until int64 }
+
+var always = times{math.MinInt64, math.MaxInt64}
+
+func (t times) holds(at int64) bool { return at >= t.since && at <= t.until }
+
+// within is the answer to whether the offsets of a span are from..to.
+func within(s span, from, to int64) answer {
+	switch {
+	case s.first >= from && s.last <= to:
+		return all
+	case s.last < from || s.first > to:
+		return none
+	}
+	return some
+}
+
+// not turns an answer round.
+func (a answer) not() answer { return all - a }
 
 // pickFlags are the conditions. All of those given must hold.
 func pickFlags() []cli.Flag {
@@ -51,50 +97,72 @@ func pickFlags() []cli.Flag {
 	}
 }
 
-// conditions reads the flags of pickFlags.
-func conditions(c *cli.Context, now time.Time) (quick []shallow, slow []deep, err error) {
+// conditions reads the flags of pickFlags into cfg.
+func conditions(c *cli.Context, now time.Time, cfg *Config) (err error) {
+	if cfg.where, err = routes(c); err != nil {
+		return err
+	}
+	if cfg.times, err = timesOf(c, now); err != nil {
+		return err
+	}
+	cfg.slow, err = contents(c)
+	return err
+}
+
+// routes reads the conditions on topics, partitions and offsets.
+func routes(c *cli.Context) (where []routing, err error) {
 	for _, name := range []string{"topic", "not-topic"} {
 		if patterns := c.StringSlice(name); len(patterns) > 0 {
 			matches, err := pattern.Compile(patterns)
 			if err != nil {
-				return nil, nil, command.Usagef("--%s %w", name, err)
+				return nil, command.Usagef("--%s %w", name, err)
 			}
-			quick = append(quick, ofTopic(matches, name == "topic"))
+			where = append(where, ofTopic(matches, name == "topic"))
 		}
 	}
 	for _, name := range []string{"partition", "not-partition"} {
 		if list := c.String(name); list != "" {
 			nums, err := pattern.Partitions(list)
 			if err != nil {
-				return nil, nil, command.Usagef("--%s: %w", name, err)
+				return nil, command.Usagef("--%s: %w", name, err)
 			}
 			want := name == "partition"
-			quick = append(quick, func(f *format.Frame) bool { return nums[f.Partition] == want })
+			where = append(where, func(s span) answer { return ifSo(nums[s.partition] == want) })
 		}
 	}
 	for _, name := range []string{"offset", "not-offset"} {
 		if text := c.String(name); text != "" {
 			from, to, err := offsets(text)
 			if err != nil {
-				return nil, nil, command.Usagef("--%s: %w", name, err)
+				return nil, command.Usagef("--%s: %w", name, err)
 			}
-			want := name == "offset"
-			quick = append(quick, func(f *format.Frame) bool { return (f.Offset >= from && f.Offset <= to) == want })
+			if name == "offset" {
+				where = append(where, func(s span) answer { return within(s, from, to) })
+			} else {
+				where = append(where, func(s span) answer { return within(s, from, to).not() })
+			}
 		}
 	}
-	since, until := int64(math.MinInt64), int64(math.MaxInt64)
-	for name, bound := range map[string]*int64{"since": &since, "until": &until} {
+	return where, nil
+}
+
+// timesOf reads the bounds of timestamps.
+func timesOf(c *cli.Context, now time.Time) (times, error) {
+	out := always
+	for name, bound := range map[string]*int64{"since": &out.since, "until": &out.until} {
 		if text := c.String(name); text != "" {
 			t, err := timespec.Parse(text, now)
 			if err != nil {
-				return nil, nil, command.Usagef("--%s: %w", name, err)
+				return out, command.Usagef("--%s: %w", name, err)
 			}
 			*bound = t.UnixMilli()
 		}
 	}
-	if since != math.MinInt64 || until != math.MaxInt64 {
-		quick = append(quick, func(f *format.Frame) bool { return f.Timestamp >= since && f.Timestamp <= until })
-	}
+	return out, nil
+}
+
+// contents reads the conditions on what is in a record.
+func contents(c *cli.Context) (slow []deep, err error) {
 	for name, of := range map[string]func(*format.Record) []byte{
 		"key":   func(r *format.Record) []byte { return r.Key },
 		"value": func(r *format.Record) []byte { return r.Value },
@@ -109,7 +177,7 @@ func conditions(c *cli.Context, now time.Time) (quick []shallow, slow []deep, er
 			}
 			matches, err := matcher(c.String(flag))
 			if err != nil {
-				return nil, nil, command.Usagef("--%s: %w", flag, err)
+				return nil, command.Usagef("--%s: %w", flag, err)
 			}
 			slow = append(slow, func(r *format.Record) bool {
 				b := of(r)
@@ -122,7 +190,7 @@ func conditions(c *cli.Context, now time.Time) (quick []shallow, slow []deep, er
 			name, expr, _ := strings.Cut(text, "=")
 			matches, err := matcher(expr)
 			if err != nil {
-				return nil, nil, command.Usagef("--%s: %w", flag, err)
+				return nil, command.Usagef("--%s: %w", flag, err)
 			}
 			any, want := !strings.Contains(text, "="), flag == "header"
 			slow = append(slow, func(r *format.Record) bool {
@@ -137,34 +205,34 @@ func conditions(c *cli.Context, now time.Time) (quick []shallow, slow []deep, er
 	}
 	switch with, without := c.Bool("tombstones"), c.Bool("no-tombstones"); {
 	case with && without:
-		return nil, nil, command.Usagef("--tombstones and --no-tombstones leave nothing")
+		return nil, command.Usagef("--tombstones and --no-tombstones leave nothing")
 	case with || without:
 		slow = append(slow, func(r *format.Record) bool { return (r.Value == nil) == with })
 	}
 	if text := c.String("sample"); text != "" {
 		part, err := percent(text)
 		if err != nil {
-			return nil, nil, command.Usagef("--sample: %w", err)
+			return nil, command.Usagef("--sample: %w", err)
 		}
 		slow = append(slow, sampled(part, c.Uint64("seed")))
 	} else if c.IsSet("seed") {
-		return nil, nil, command.Usagef("--seed is only for --sample")
+		return nil, command.Usagef("--seed is only for --sample")
 	}
-	return quick, slow, nil
+	return slow, nil
 }
 
 // ofTopic remembers the last topic: the next record is often of the same. Several
 // goroutines may ask.
-func ofTopic(matches func(string) bool, want bool) shallow {
-	type answer struct {
+func ofTopic(matches func(string) bool, want bool) routing {
+	type known struct {
 		topic string
-		is    bool
+		is    answer
 	}
-	var last atomic.Pointer[answer]
-	return func(f *format.Frame) bool {
+	var last atomic.Pointer[known]
+	return func(s span) answer {
 		a := last.Load()
-		if a == nil || a.topic != f.Topic {
-			a = &answer{f.Topic, matches(f.Topic) == want}
+		if a == nil || a.topic != s.topic {
+			a = &known{s.topic, ifSo(matches(s.topic) == want)}
 			last.Store(a)
 		}
 		return a.is

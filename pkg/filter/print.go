@@ -73,7 +73,7 @@ func (p *printer) end(end *format.End) ([]byte, error) {
 	return jsonline.Append(nil, &f)
 }
 
-// other appends a frame that is no record, where people do not read.
+// other appends a frame that has no records, where people do not read.
 func (p *printer) other(b []byte, f *format.Frame) ([]byte, error) {
 	if !p.json {
 		return b, nil
@@ -81,12 +81,13 @@ func (p *printer) other(b []byte, f *format.Frame) ([]byte, error) {
 	return jsonline.Append(b, f)
 }
 
-// record appends a record, which was read from a frame and perhaps changed.
+// record appends a record, which was read from a frame, or from a batch where that is nil,
+// and perhaps changed.
 func (p *printer) record(b []byte, f *format.Frame, r *format.Record) ([]byte, error) {
 	switch {
 	case p.json:
 		var changed format.Frame
-		if err := changed.Scan(f.Rewrite(nil, r)); err != nil {
+		if err := changed.Scan(frameOf(nil, f, r)); err != nil {
 			return b, err
 		}
 		return jsonline.Append(b, &changed)

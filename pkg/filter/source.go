@@ -75,7 +75,7 @@ func (j *jsonReader) bad(err error) error {
 func (j *jsonReader) ordered() error {
 	f := &j.frame
 	if f.Kind == format.KindRec {
-		return j.order.record(place{f.Topic, f.Partition}, f.Offset)
+		return j.order.records(place{f.Topic, f.Partition}, f.Offset, f.Offset)
 	}
 	p, moves, err := passageOf(f)
 	if err != nil || !moves {

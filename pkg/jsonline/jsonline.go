@@ -100,8 +100,12 @@ type offset struct {
 	Metadata    *string `json:"metadata,omitempty"`
 }
 
-// AppendHeader appends the line that a stream begins with to b.
+// AppendHeader appends the line that a stream begins with to b. The stream has to be one of
+// records.
 func AppendHeader(b []byte, h *format.Header) ([]byte, error) {
+	if h.Content != format.ContentRecords {
+		return nil, notRecords(h.Content)
+	}
 	raw, err := h.Append(nil)
 	if err != nil {
 		return nil, err
@@ -121,11 +125,30 @@ func (l *line) header() *format.Header {
 	return h
 }
 
+// notRecords refuses what lines cannot say: whoever reads lines is to see all records.
+func notRecords(content string) error {
+	return fmt.Errorf("lines of JSON hold records, and not %s", content)
+}
+
+// check refuses frames that hold records inside.
+func check(f *format.Frame) error {
+	switch f.Kind {
+	case format.KindBatch:
+		return notRecords(format.ContentBatches)
+	case format.KindSeg:
+		return notRecords(format.ContentSegments)
+	}
+	return nil
+}
+
 // Append appends the line of a frame to b. It does not allocate for a record where b
-// has room.
+// has room. Batches and segments have no line.
 func Append(b []byte, f *format.Frame) ([]byte, error) {
 	if f.Kind == format.KindRec {
 		return appendRecord(b, f)
+	}
+	if err := check(f); err != nil {
+		return nil, err
 	}
 	l, err := describe(f)
 	if err != nil {
@@ -283,6 +306,9 @@ func (p *Parser) Header(text []byte) (*format.Header, error) {
 	}
 	if l.Kind != kindHeader {
 		return nil, errors.New("the first line is no header")
+	}
+	if l.Content != format.ContentRecords {
+		return nil, notRecords(fmt.Sprintf("%q", l.Content))
 	}
 	if l.CBOR == nil {
 		return l.header(), nil

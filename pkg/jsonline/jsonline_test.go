@@ -2,6 +2,7 @@ package jsonline
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -61,8 +62,8 @@ func back(t testing.TB, lines []byte) (stream []byte) {
 	return stream
 }
 
-// TestVectors turns all golden streams into lines and back, byte for byte: every kind of
-// frame, unknown ones, extra elements and keys.
+// TestVectors turns all golden streams of records into lines and back, byte for byte: every
+// kind of frame, unknown ones, extra elements and keys. Other streams have no lines.
 func TestVectors(t *testing.T) {
 	names, err := filepath.Glob("../../format/testdata/good/*.kbk")
 	if err != nil || len(names) < 3 {
@@ -72,6 +73,16 @@ func TestVectors(t *testing.T) {
 		stream, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
+		}
+		h, err := format.NewReader(bytes.NewReader(stream), 0).Header()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Content != format.ContentRecords {
+			if _, err := AppendHeader(nil, h); err == nil {
+				t.Errorf("%s: its header has a line", name)
+			}
+			continue
 		}
 		if got := back(t, there(t, stream)); !bytes.Equal(got, canonical(t, stream)) {
 			t.Errorf("%s:\ngot  %x\nwant %x", name, got, canonical(t, stream))
@@ -345,6 +356,46 @@ func BenchmarkParse(b *testing.B) {
 	for b.Loop() {
 		if _, err := p.Frame(buf, line); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestRecordsOnly has no lines for what hides records: not there, and not back.
+func TestRecordsOnly(t *testing.T) {
+	batch, err := (&format.Batch{Topic: "t", Records: 1, Data: []byte{1}}).AppendFrame(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f format.Frame
+	if err := f.Scan(batch); err != nil {
+		t.Fatal(err)
+	}
+	const refused = "lines of JSON hold records, and not batches"
+	if _, err := Append(nil, &f); err == nil || err.Error() != refused {
+		t.Errorf("a batch: %v", err)
+	}
+	var p Parser
+	for _, line := range []string{
+		fmt.Sprintf(`{"kbk":"batch","cbor":%q}`, base64.StdEncoding.EncodeToString(batch)),
+		fmt.Sprintf(`{"kbk":"new","cbor":%q}`, base64.StdEncoding.EncodeToString(batch)),
+		`{"kbk":"batch"}`, `{"kbk":"seg"}`,
+	} {
+		if b, err := p.Frame(nil, []byte(line)); err == nil || len(b) > 0 {
+			t.Errorf("%s: %x, %v", line, b, err)
+		}
+	}
+	for _, content := range []string{"batches", "segments", "pages", ""} {
+		raw, err := (&format.Header{Content: content}).Append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range []string{
+			fmt.Sprintf(`{"kbk":"header","content":%q}`, content),
+			fmt.Sprintf(`{"kbk":"header","content":"records","cbor":%q}`, base64.StdEncoding.EncodeToString(raw)),
+		} {
+			if h, err := p.Header([]byte(line)); err == nil {
+				t.Errorf("%s: %+v", line, h)
+			}
 		}
 	}
 }
