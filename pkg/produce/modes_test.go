@@ -888,3 +888,49 @@ func TestAnswersLost(t *testing.T) {
 		})
 	}
 }
+
+// TestReplicaAway creates a topic while a broker is away: of a cluster that knows of it, the
+// run waits; of one that does not, it says what to do.
+func TestReplicaAway(t *testing.T) {
+	frames := append(frameList{topic("t", 1)}, records("t", 0, 0, 20)...)
+	in := stream(t, &format.End{}, frames...)
+	for name, c := range map[string]struct {
+		replicas int
+		knows    int // brokers that the cluster knows of, one of them away
+		status   int
+		says     string
+	}{
+		"away":                 {3, 3, 0, "produced 20 records"},
+		"away, default":        {0, 3, 0, "produced 20 records"},
+		"smaller":              {3, 2, 1, "create topic t with 3 replicas: INVALID_REPLICATION_FACTOR"},
+		"nobody says, default": {0, 0, 1, "INVALID_REPLICATION_FACTOR"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			refused := 0
+			r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
+				switch req := req.(type) {
+				case *kmsg.DescribeClusterRequest:
+					resp := req.ResponseKind().(*kmsg.DescribeClusterResponse)
+					for i := range c.knows {
+						resp.Brokers = append(resp.Brokers, kmsg.DescribeClusterResponseBroker{IsFenced: i == 0})
+					}
+					return resp, nil, true
+				case *kmsg.CreateTopicsRequest:
+					if refused++; refused > 3 {
+						req.Topics[0].ReplicationFactor = 1
+						return nil, nil, false
+					}
+					resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
+					resp.Topics = append(resp.Topics, kmsg.CreateTopicsResponseTopic{Topic: "t", ErrorCode: kerr.InvalidReplicationFactor.Code})
+					return resp, nil, true
+				}
+				return nil, nil, false
+			})
+			r.produce(in, func(cfg *Config) { cfg.ReplicationFactor = c.replicas }).want(t, c.status, c.says)
+			if c.status == 0 && refused <= 3 || c.status != 0 && refused > 1 {
+				t.Errorf("asked %d times", refused)
+			}
+		})
+	}
+}

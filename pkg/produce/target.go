@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
@@ -62,6 +63,7 @@ type target struct {
 type targets struct {
 	cfg     *Config
 	log     *slog.Logger
+	cl      *kgo.Client
 	adm     *kadm.Client
 	logs    *partitionlog.Logs
 	keeper  *keeper
@@ -74,7 +76,7 @@ type targets struct {
 
 func newTargets(cfg *Config, log *slog.Logger, cl *kgo.Client, logs *partitionlog.Logs) (*targets, error) {
 	t := &targets{
-		cfg: cfg, log: log, adm: kadm.NewClient(cl), logs: logs, keeper: newKeeper(cl, log, cfg.Timeout),
+		cfg: cfg, log: log, cl: cl, adm: kadm.NewClient(cl), logs: logs, keeper: newKeeper(cl, log, cfg.Timeout),
 		sources: make(map[string]*source), topics: make(map[string]*target), codecs: make(map[string]*recordbatch.Compressor),
 	}
 	_, err := t.compressor("none") // for what a codec makes too large
@@ -142,9 +144,10 @@ func (t *targets) prepare(ctx context.Context) error {
 }
 
 // lookAndDo looks at the cluster, plans, and does what was planned; and once more where the
-// cluster was not any more, or not yet, as it looked.
+// cluster was not any more, or is not yet, as it has to be.
 func (t *targets) lookAndDo(ctx context.Context, wishes []wish) (p plan, have map[string]topicState, err error) {
-	for began, n := time.Now(), 0; ; n++ {
+	var wait *partitionlog.Wait
+	for began := time.Now(); ; {
 		if have, err = t.look(ctx, wishes); err == nil {
 			p, err = makePlan(t.cfg, wishes, have)
 		}
@@ -154,12 +157,14 @@ func (t *targets) lookAndDo(ctx context.Context, wishes []wish) (p plan, have ma
 		if err == nil && !t.cfg.DryRun {
 			have, err = t.carryOut(ctx, p)
 		}
-		if !overtaken(err) || time.Since(began) > t.cfg.Timeout {
+		if !passes(err) || time.Since(began) > t.cfg.Timeout {
 			return p, have, err
 		}
-		if n == 0 {
-			t.log.Info("looking at the target topics again: " + err.Error())
+		if wait == nil {
+			wait = t.logs.Wait(partitionlog.Partition{Topic: "the target topics", Num: -1})
+			defer wait.End()
 		}
+		wait.Because(err)
 		select {
 		case <-time.After(lookAgain):
 		case <-ctx.Done():
@@ -168,11 +173,14 @@ func (t *targets) lookAndDo(ctx context.Context, wishes []wish) (p plan, have ma
 	}
 }
 
-// overtaken tells whether a change was refused because it has been made. The client repeats a
-// request whose answer was lost; the broker that was looked at may be behind; or somebody
-// else was quicker.
-func overtaken(err error) bool {
-	return errors.Is(err, kerr.TopicAlreadyExists) || errors.Is(err, kerr.InvalidPartitions)
+// errAway says that a topic cannot be created while brokers are away.
+var errAway = errors.New("not all brokers of the cluster are up")
+
+// passes tells whether a change that was refused need not be refused when the cluster is
+// looked at again. It may have been made already: the client repeats a request whose answer
+// was lost; the broker that was looked at may be behind; or somebody else was quicker.
+func passes(err error) bool {
+	return errors.Is(err, kerr.TopicAlreadyExists) || errors.Is(err, kerr.InvalidPartitions) || errors.Is(err, errAway)
 }
 
 // look returns what the cluster has of some topics.
@@ -241,6 +249,8 @@ func (t *targets) create(ctx context.Context, tp topicPlan, ask creator) error {
 		return fmt.Errorf("create topic %s: %w", tp.name, err)
 	}
 	switch r := resps[tp.name]; {
+	case errors.Is(r.Err, kerr.InvalidReplicationFactor) && t.brokersAway(ctx, tp.replicas):
+		return fmt.Errorf("create topic %s with %d replicas: %w: %w", tp.name, tp.replicas, r.Err, errAway)
 	case errors.Is(r.Err, kerr.InvalidReplicationFactor):
 		return command.WithHint(fmt.Errorf("create topic %s with %d replicas: %w", tp.name, tp.replicas, r.Err), "the cluster is smaller: say --replication-factor N")
 	case errors.Is(r.Err, kerr.InvalidConfig):
@@ -249,6 +259,23 @@ func (t *targets) create(ctx context.Context, tp topicPlan, ask creator) error {
 		return fmt.Errorf("create topic %s: %w", tp.name, explained(r.Err, r.ErrMessage))
 	}
 	return nil
+}
+
+// brokersAway tells whether the cluster is large enough for so many replicas, -1 for its
+// default, when all its brokers are up. Before Kafka 4.0 it does not say which are away
+// (KIP-1073).
+func (t *targets) brokersAway(ctx context.Context, replicas int) bool {
+	req := kmsg.NewPtrDescribeClusterRequest()
+	req.IncludeFencedBrokers = true
+	resp, err := req.RequestWith(ctx, t.cl)
+	switch {
+	case err != nil:
+		return false
+	case replicas < 0:
+		return slices.ContainsFunc(resp.Brokers, func(b kmsg.DescribeClusterResponseBroker) bool { return b.IsFenced })
+	default:
+		return len(resp.Brokers) >= replicas
+	}
 }
 
 // refused names all configs that the cluster does not take: it names only the first.
