@@ -101,7 +101,7 @@ func (s *total) String() string {
 }
 
 func TestHistories(t *testing.T) {
-	w, err := newWorld(t.Context())
+	w, err := newWorld(t.Context(), 3, 256)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -140,20 +140,17 @@ func (h *history) writers(ctx context.Context) error {
 func (h *history) readers(ctx context.Context) error {
 	rng := rand.New(rand.NewPCG(h.plan.seed, 200))
 	for pause(ctx, time.Duration(200+rng.IntN(300))*time.Millisecond) {
-		for topic, ends := range h.ends(ctx, h.plan.topics) {
-			for p, end := range ends {
-				at := place{topic, p}
-				from := h.lastCommitted(at)
-				if end <= from {
-					continue
-				}
-				// Noted before it is asked for: whether a commit that failed was one nobody knows.
-				offset := from + rng.Int64N(end-from+1)
-				h.mu.Lock()
-				h.committed[at] = append(h.committed[at], offset)
-				h.mu.Unlock()
-				_ = h.commit(context.WithoutCancel(ctx), h.group(), at, offset)
+		for at, end := range h.ends(ctx, h.plan.topics) {
+			from := h.lastCommitted(at)
+			if end <= from {
+				continue
 			}
+			// Noted before it is asked for: whether a commit that failed was one nobody knows.
+			offset := from + rng.Int64N(end-from+1)
+			h.mu.Lock()
+			h.committed[at] = append(h.committed[at], offset)
+			h.mu.Unlock()
+			_ = h.commit(context.WithoutCancel(ctx), h.group(), at, offset)
 		}
 	}
 	return nil
@@ -225,29 +222,42 @@ func (h *history) backups(ctx context.Context) error {
 func (h *history) backup(j *job) string { return filepath.Join(h.dir, j.name+".backup") }
 
 // covered wants a backup to have what was stable at a moment.
-func (h *history) covered(j *job, ends map[string]map[int32]int64) error {
-	name, err := j.once("kbk-catalog cursor " + h.backup(j))
+func (h *history) covered(j *job, ends map[place]int64) error {
+	c, err := cursorOf(j, h.backup(j))
 	if err != nil {
 		return err
 	}
+	for at, end := range ends {
+		if c[at] < end {
+			return fmt.Errorf("%s: the backup goes to %d, and %d was stable before", at, c[at], end)
+		}
+	}
+	return nil
+}
+
+// cursorOf is how far a backup goes.
+func cursorOf(j *job, backup string) (map[place]int64, error) {
+	name, err := j.once("kbk-catalog cursor " + backup)
+	if err != nil {
+		return nil, err
+	}
 	b, err := os.ReadFile(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var c struct {
 		Topics map[string]struct{ Partitions map[int32]int64 }
 	}
 	if err := json.Unmarshal(b, &c); err != nil {
-		return fmt.Errorf("the cursor: %w", err)
+		return nil, fmt.Errorf("the cursor: %w", err)
 	}
-	for topic, of := range ends {
-		for p, end := range of {
-			if got := c.Topics[topic].Partitions[p]; got < end {
-				return fmt.Errorf("%s/%d: the backup goes to %d, and %d was stable before", topic, p, got, end)
-			}
+	out := make(map[place]int64)
+	for topic, of := range c.Topics {
+		for p, next := range of.Partitions {
+			out[place{topic, p}] = next
 		}
 	}
-	return nil
+	return out, nil
 }
 
 // follow backs up with --follow, and begins anew where a stage was killed.
@@ -260,14 +270,7 @@ func (h *history) follow(ctx context.Context) error {
 			"kbk-pack --segment-age 500ms", "kbk-push --checkpoint 1s " + h.backup(j),
 		}, err
 	}, func() (bool, error) {
-		ends := make(map[string]map[int32]int64)
-		for at, end := range h.truth.ends {
-			if ends[at.topic] == nil {
-				ends[at.topic] = make(map[int32]int64)
-			}
-			ends[at.topic][at.partition] = end
-		}
-		if err := h.covered(j, ends); err != nil {
+		if err := h.covered(j, h.truth.ends); err != nil {
 			return false, err
 		}
 		err := h.hasGroup(j)

@@ -16,16 +16,18 @@ import (
 	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
 
-// A world is three brokers with proxies in front of them. The commands reach the brokers
+// A world is brokers with proxies in front of them. The commands reach the brokers
 // through the proxies, and so do the brokers each other; writers and checks do not.
 type world struct {
 	cluster *kafkatest.Cluster
 	net     *network
 	cl      *kgo.Client
 	adm     *kadm.Client
+
+	brokers sync.Mutex // held by what happens to brokers: a start may take longer than planned
 }
 
-func newWorld(ctx context.Context) (w *world, err error) {
+func newWorld(ctx context.Context, brokers, heapMB int) (w *world, err error) {
 	w = &world{net: newNetwork()}
 	defer func() {
 		if err != nil {
@@ -33,7 +35,7 @@ func newWorld(ctx context.Context) (w *world, err error) {
 		}
 	}()
 	w.cluster, err = kafkatest.Start(ctx, kafkatest.Options{
-		Brokers: 3,
+		Brokers: brokers, HeapMB: heapMB,
 		Listeners: []kafkatest.Listener{
 			{Name: "CLIENTS", Protocol: "PLAINTEXT", Advertised: w.net.client},
 			{Name: "BROKERS", Protocol: "PLAINTEXT", Advertised: w.net.broker},
@@ -41,7 +43,7 @@ func newWorld(ctx context.Context) (w *world, err error) {
 		Controller: w.net.controller,
 		Config: map[string]string{
 			"inter.broker.listener.name":            "BROKERS",
-			"transaction.state.log.min.isr":         "2",
+			"transaction.state.log.min.isr":         fmt.Sprint(min(2, brokers)),
 			"replica.lag.time.max.ms":               "3000",
 			"replica.socket.timeout.ms":             "3000",
 			"request.timeout.ms":                    "3000",
@@ -106,7 +108,7 @@ func until(ctx context.Context, what string, is func() (bool, error)) error {
 func (w *world) awaitInSync(ctx context.Context) error {
 	return until(ctx, "all replicas are in sync", func() (bool, error) {
 		meta, err := w.adm.Metadata(ctx)
-		if err != nil || len(meta.Brokers) < 3 {
+		if err != nil || len(meta.Brokers) < len(w.net.clients) {
 			return false, err
 		}
 		for _, topic := range meta.Topics {
@@ -120,9 +122,13 @@ func (w *world) awaitInSync(ctx context.Context) error {
 	})
 }
 
-func (w *world) create(ctx context.Context, topics []topicPlan) error {
+func (w *world) create(ctx context.Context, topics []topicPlan, more ...string) error {
 	// A replica that is away holds up writers, and nothing that was acknowledged is lost.
-	configs := map[string]*string{"min.insync.replicas": kadm.StringPtr("2"), "unclean.leader.election.enable": kadm.StringPtr("false"), "max.message.bytes": kadm.StringPtr("2000000")}
+	configs := map[string]*string{"min.insync.replicas": kadm.StringPtr(fmt.Sprint(min(2, len(w.net.clients)))), "unclean.leader.election.enable": kadm.StringPtr("false"), "max.message.bytes": kadm.StringPtr("2000000")}
+	for _, c := range more {
+		k, v, _ := strings.Cut(c, "=")
+		configs[k] = &v
+	}
 	for _, t := range topics {
 		if _, err := w.adm.CreateTopic(ctx, t.partitions, t.replicas, configs, t.name); err != nil {
 			return err
@@ -171,6 +177,11 @@ func (w *world) one(ctx context.Context, e event, topics []topicPlan, j *job, co
 		}
 	}
 	client := w.net.clients[e.broker : e.broker+1]
+	switch e.kind {
+	case brokerHangs, brokerKilled, brokerStopped, brokerIsolated, allHang:
+		w.brokers.Lock()
+		defer w.brokers.Unlock()
+	}
 	count(e.kind)
 	switch e.kind {
 	case brokerHangs:
@@ -270,19 +281,18 @@ func (w *world) shuffle(ctx context.Context, rng *rand.Rand, topics []topicPlan,
 }
 
 // ends is the last stable offset of each partition, of those that can be asked.
-func (w *world) ends(ctx context.Context, topics []topicPlan) map[string]map[int32]int64 {
+func (w *world) ends(ctx context.Context, topics []topicPlan) map[place]int64 {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	out := make(map[string]map[int32]int64)
+	out := make(map[place]int64)
 	for _, t := range topics {
-		out[t.name] = make(map[int32]int64)
 		listed, err := w.adm.ListCommittedOffsets(ctx, t.name)
 		if err != nil {
 			continue
 		}
 		for p, o := range listed[t.name] {
 			if o.Err == nil {
-				out[t.name][p] = o.Offset
+				out[place{t.name, p}] = o.Offset
 			}
 		}
 	}

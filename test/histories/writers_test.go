@@ -72,7 +72,8 @@ type writer struct {
 	topics    []topicPlan
 	ledger    *ledger
 	connect   func(...kgo.Opt) (*kgo.Client, error)
-	committed bool // in transactions
+	committed bool          // in transactions
+	idle      time.Duration // between two bursts, or transactions, beside a moment of chance
 	lives, n  int
 }
 
@@ -99,6 +100,7 @@ func (w *writer) write(ctx context.Context) error {
 			} else {
 				w.burst(cl)
 			}
+			time.Sleep(w.idle)
 		}
 		if ctx.Err() != nil && !w.committed {
 			err = cl.Flush(context.WithoutCancel(ctx))
