@@ -186,7 +186,7 @@ func (s *Store) List(ctx context.Context, dir string, each func(path string, siz
 		defer close(objects)
 		err := walk.ListR(ctx, s.fs, dir, true, -1, walk.ListObjects, func(entries fs.DirEntries) error {
 			select {
-			case objects <- entries:
+			case objects <- slices.Clone(entries): // rclone fills the slice anew when this returns
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()

@@ -2,7 +2,9 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,35 @@ import (
 
 	"github.com/kbkio/kbk/pkg/commitlog"
 )
+
+// TestListMany lists more objects than a remote hands over at once.
+func TestListMany(t *testing.T) {
+	for _, name := range []string{"memory", "s3", "local"} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, remotes[name](t))
+			want := make(map[string]int)
+			for i := range 450 {
+				path := fmt.Sprintf("%s/orders/partition=%d/object-%d", commitlog.TopicsDir, i%7, i)
+				if err := s.PutSegment(t.Context(), path, []byte(path), commitlog.HashOf([]byte(path)).String()); err != nil {
+					t.Fatal(err)
+				}
+				want[path] = 1
+			}
+			got := make(map[string]int)
+			err := s.List(t.Context(), commitlog.TopicsDir, func(path string, size int64) error {
+				got[path]++
+				if size != int64(len(path)) {
+					t.Errorf("%s has %d bytes", path, size)
+				}
+				time.Sleep(time.Millisecond) // those who use it do something
+				return nil
+			})
+			if err != nil || !maps.Equal(got, want) {
+				t.Errorf("%d different objects of %d, %v", len(got), len(want), err)
+			}
+		})
+	}
+}
 
 // TestSnapshots does on every remote what a catalog does: it lists, writes a snapshot
 // with an index, reads it again, and deletes what it stands for.
