@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -323,13 +324,11 @@ func (s *soak) untilItIsAlone(j *job, line string) (err error) {
 func (s *soak) starts(ctx context.Context) (map[place]int64, error) {
 	out := make(map[place]int64)
 	for _, t := range s.topics {
-		listed, err := s.adm.ListStartOffsets(ctx, t.name)
-		if err := errors.Join(err, listed.Error()); err != nil {
+		listed, err := s.listed(ctx, t.name, s.adm.ListStartOffsets)
+		if err != nil {
 			return nil, err
 		}
-		for p, o := range listed[t.name] {
-			out[place{t.name, p}] = o.Offset
-		}
+		maps.Copy(out, listed)
 	}
 	return out, nil
 }

@@ -303,20 +303,20 @@ func (w *world) ends(ctx context.Context, topics []topicPlan) map[place]int64 {
 func (w *world) awaitStable(ctx context.Context, topics []topicPlan) error {
 	for _, t := range topics {
 		err := until(ctx, "no transaction is open in "+t.name, func() (bool, error) {
-			stable, err := w.adm.ListCommittedOffsets(ctx, t.name)
-			if err = errors.Join(err, stable.Error()); err != nil {
+			stable, err := w.listed(ctx, t.name, w.adm.ListCommittedOffsets)
+			if err != nil {
 				return false, err
 			}
-			ends, err := w.adm.ListEndOffsets(ctx, t.name)
-			if err = errors.Join(err, ends.Error()); err != nil {
+			ends, err := w.listed(ctx, t.name, w.adm.ListEndOffsets)
+			if err != nil {
 				return false, err
 			}
-			for p, o := range ends[t.name] {
-				if s := stable[t.name][p]; s.Offset != o.Offset {
-					return false, fmt.Errorf("partition %d is stable up to %d of %d", p, s.Offset, o.Offset)
+			for at, end := range ends {
+				if stable[at] != end {
+					return false, fmt.Errorf("%s is stable up to %d of %d", at, stable[at], end)
 				}
 			}
-			return len(ends[t.name]) == int(t.partitions), nil
+			return len(ends) == int(t.partitions), nil
 		})
 		if err != nil {
 			return err
@@ -336,15 +336,31 @@ func (w *world) consume(ctx context.Context, names ...string) (*content, error) 
 	return out, nil
 }
 
+// listed lists the offsets of a topic, when all its partitions can be asked.
+func (w *world) listed(ctx context.Context, topic string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[place]int64, error) {
+	out := make(map[place]int64)
+	err := until(ctx, "offsets are listed", func() (bool, error) {
+		all, err := list(ctx, topic)
+		if err := errors.Join(err, all.Error()); err != nil {
+			return false, err
+		}
+		for p, o := range all[topic] {
+			out[place{topic, p}] = o.Offset
+		}
+		return true, nil
+	})
+	return out, err
+}
+
 func (w *world) consumeTopic(ctx context.Context, name string, out *content) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	ends, err := w.adm.ListCommittedOffsets(ctx, name)
-	if err := errors.Join(err, ends.Error()); err != nil {
+	starts, err := w.listed(ctx, name, w.adm.ListStartOffsets)
+	if err != nil {
 		return err
 	}
-	starts, err := w.adm.ListStartOffsets(ctx, name)
-	if err := errors.Join(err, starts.Error()); err != nil {
+	ends, err := w.listed(ctx, name, w.adm.ListCommittedOffsets)
+	if err != nil {
 		return err
 	}
 	cl, err := w.connect(kgo.ConsumeTopics(name), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
@@ -354,10 +370,10 @@ func (w *world) consumeTopic(ctx context.Context, name string, out *content) err
 	}
 	defer cl.Close()
 	open := make(map[int32]bool)
-	for p, end := range ends[name] {
-		out.ends[place{name, p}] = end.Offset
-		if start, _ := starts.Lookup(name, p); start.Offset < end.Offset {
-			open[p] = true
+	for at, end := range ends {
+		out.ends[at] = end
+		if starts[at] < end {
+			open[at.partition] = true
 		}
 	}
 	for len(open) > 0 {
