@@ -21,15 +21,12 @@ type tooLargeCount struct {
 }
 
 // weigh is what a dry run does with a record.
-func (p *producer) weigh(ctx context.Context, r *route, rec *format.Record, size int) error {
+func (p *producer) weigh(ctx context.Context, r *route, rec *format.Record, size int, codec *recordbatch.Compressor) error {
 	t := r.to.target
-	t.records++
-	t.size += int64(size)
-	r.to.written += int64(size)
 	if size+largestHeader > t.maxBatch {
 		p.check.builder.Reset()
 		p.check.builder.Append(rec)
-		raw, err := p.build(t, &p.check.builder)
+		raw, err := p.build(t, &p.check.builder, codec)
 		if err != nil {
 			return err
 		}
@@ -39,8 +36,16 @@ func (p *producer) weigh(ctx context.Context, r *route, rec *format.Record, size
 				humanize.IBytes(uint64(len(raw))), t.name, humanize.IBytes(uint64(t.maxBatch))))
 		}
 	}
+	return p.count(ctx, r.to, rec.Offset, rec.Offset, size)
+}
+
+// count is what a dry run does with a record or a batch that the topic would take.
+func (p *producer) count(ctx context.Context, l *lane, first, last int64, size int) error {
+	l.target.records += last - first + 1
+	l.target.size += int64(size)
+	l.written += int64(size)
 	if p.cfg.Exact {
-		return p.align(ctx, r.to, rec.Offset)
+		return p.align(ctx, l, first, last)
 	}
 	return nil
 }

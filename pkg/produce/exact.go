@@ -116,11 +116,11 @@ func (p *producer) skipFillers(ctx context.Context, l *lane, first int64) error 
 	return nil
 }
 
-// align lets a lane go on to an offset.
-func (p *producer) align(ctx context.Context, l *lane, offset int64) error {
+// align lets a lane go on to an offset, from where records up to last come.
+func (p *producer) align(ctx context.Context, l *lane, offset, last int64) error {
 	x := l.exact
 	at := x.next
-	x.next = offset + 1
+	x.next = last + 1
 	switch gap := offset - at; {
 	case gap < 0:
 		return command.WithHint(fmt.Errorf("topic %s, partition %d: offset %d cannot be had: the log is at %d already", l.target.name, l.num, offset, at),
@@ -159,7 +159,7 @@ func (p *producer) closeExact(ctx context.Context, end *format.End) error {
 			}
 		}
 		if from.next > l.exact.next && !end.Interrupted {
-			if err := p.align(ctx, l, from.next); err != nil {
+			if err := p.align(ctx, l, from.next, from.next); err != nil {
 				return err
 			}
 			l.exact.next = from.next // nothing comes behind it
@@ -385,9 +385,12 @@ func (p *producer) writeMarkers(ctx context.Context, l *lane, m *markers, known 
 	return p.logs.WriteMarkers(ctx, l.at, known, producer, epoch, n)
 }
 
-// sample remembers some of the records, spread over all.
+// sampled says that the next record is one of those to be remembered.
+func (x *exact) sampled() bool { return x.seen%x.stride == 0 }
+
+// sample remembers some of the records, spread over all; of batches, the first record.
 func (x *exact) sample(h *hasher, rec *format.Record) {
-	if x.seen%x.stride == 0 {
+	if x.sampled() {
 		if len(x.samples) == maxSamples {
 			for i := range maxSamples / 2 {
 				x.samples[i] = x.samples[2*i]
@@ -395,7 +398,7 @@ func (x *exact) sample(h *hasher, rec *format.Record) {
 			x.samples = x.samples[:maxSamples/2]
 			x.stride *= 2
 		}
-		if x.seen%x.stride == 0 {
+		if x.sampled() {
 			x.samples = append(x.samples, print{rec.Offset, h.sum(rec)})
 		}
 	}

@@ -78,6 +78,7 @@ type scan struct {
 	bytes   int32 // to ask for, as they are in the log
 	hasher  *hasher
 	decoder *recordbatch.Decoder
+	whole   bool // batches are left as they are
 }
 
 func newScan(logs *partitionlog.Logs, at partitionlog.Partition, bytes int32, h *hasher) *scan {
@@ -86,11 +87,12 @@ func newScan(logs *partitionlog.Logs, at partitionlog.Partition, bytes int32, h 
 
 // A chunk is what one answer of the broker holds.
 type chunk struct {
-	spans []span
-	came  adopted // who has written the last batches of it; ids -1: there is none
-	size  int64   // in the log
-	next  int64   // the offset behind it
-	err   error
+	spans   []span
+	batches []recordbatch.Batch // in place of spans, where batches are left as they are
+	came    adopted             // who has written the last batches of it; ids -1: there is none
+	size    int64               // in the log
+	next    int64               // the offset behind it
+	err     error
 }
 
 // read returns what there is of the records in [from, end), as far as one answer goes.
@@ -133,6 +135,10 @@ func (s *scan) batch(c *chunk, b recordbatch.Batch, from, end int64) error {
 	if b.ProducerID >= 0 && b.Sequence >= 0 && !b.Transactional() {
 		c.came.producer = sequence{b.ProducerID, b.ProducerEpoch, recordbatch.NextSequence(b.Sequence, int32(b.Last-b.First+1))}
 	}
+	if s.whole {
+		c.batches = append(c.batches, b)
+		return nil
+	}
 	spans, err := s.decode(c.spans, b, from, end)
 	c.spans = spans
 	return err
@@ -168,40 +174,80 @@ type existing struct {
 	scan   *scan
 	chunks chan chunk // nil before the first is asked for
 	left   []span
-	came   adopted
-	size   int64 // of what has been read, in the log
-	over   bool
+	// Behind what is left, where batches are left as they are until records are asked for.
+	batches []recordbatch.Batch
+	came    adopted
+	size    int64 // of what has been read, in the log
+	over    bool
 }
 
-func newExisting(logs *partitionlog.Logs, at partitionlog.Partition, bounds partitionlog.Bounds, bytes int32, h *hasher) *existing {
-	return &existing{
+// newExisting asks for so many bytes at once. whole says that most of what is there may be
+// compared batch by batch: then batches are decoded only where that does not do.
+func newExisting(logs *partitionlog.Logs, at partitionlog.Partition, bounds partitionlog.Bounds, bytes int32, h *hasher, whole bool) *existing {
+	e := &existing{
 		bounds: bounds, scan: newScan(logs, at, bytes, h),
 		came: adopted{producer: sequence{id: -1}, marker: sequence{id: -1}},
 	}
+	if e.scan.whole = whole; whole { // what waits to be compared takes memory, too
+		e.scan.bytes = bytes / 2
+	}
+	return e
 }
 
 // peek returns the next record that was there, and false behind the last.
 func (e *existing) peek(ctx context.Context) (print, bool, error) {
+	for {
+		if err := e.await(ctx); err != nil || e.over {
+			return print{}, false, err
+		}
+		if len(e.left) > 0 {
+			return e.left[0].print, true, nil
+		}
+		var err error
+		if e.left, err = e.scan.decode(nil, e.batches[0], e.bounds.Start, e.bounds.End); err != nil {
+			return print{}, false, fmt.Errorf("read %s: %w", e.scan.at, err)
+		}
+		e.batches = e.batches[1:]
+	}
+}
+
+// peekBatch returns the next batch that was there, where none of its records has been taken
+// and it is not cut by a bound; else nil. There is nothing more where over says so.
+func (e *existing) peekBatch(ctx context.Context) (b *recordbatch.Batch, over bool, err error) {
+	if err := e.await(ctx); err != nil || e.over {
+		return nil, e.over, err
+	}
+	if len(e.left) > 0 || len(e.batches) == 0 {
+		return nil, false, nil
+	}
+	if b = &e.batches[0]; b.First < e.bounds.Start || b.Last >= e.bounds.End {
+		return nil, false, nil
+	}
+	return b, false, nil
+}
+
+// popBatch takes what peekBatch has returned.
+func (e *existing) popBatch() { e.batches = e.batches[1:] }
+
+// await waits until there is something left, or it is over.
+func (e *existing) await(ctx context.Context) error {
 	if e.chunks == nil {
 		e.chunks = make(chan chunk, 1)
 		go e.run(ctx)
 	}
-	for len(e.left) == 0 && !e.over {
+	for len(e.left) == 0 && len(e.batches) == 0 && !e.over {
 		select {
 		case c, ok := <-e.chunks:
 			if c.err != nil {
-				return print{}, false, c.err
+				return c.err
 			}
-			e.left, e.over = c.spans, !ok
+			e.left, e.batches, e.over = c.spans, c.batches, !ok
 			e.note(c, ok)
 		case <-ctx.Done():
-			return print{}, false, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
-	if e.over {
-		return print{}, false, nil
-	}
-	return e.left[0].print, true, nil
+	return nil
 }
 
 // note keeps who has written what is last.
@@ -210,7 +256,7 @@ func (e *existing) note(c chunk, ok bool) {
 		return
 	}
 	e.size += c.size
-	if len(c.spans) > 0 || c.came.producer.id >= 0 {
+	if len(c.spans) > 0 || len(c.batches) > 0 || c.came.producer.id >= 0 {
 		e.came.producer = c.came.producer
 	}
 	if c.came.marker.id >= 0 {

@@ -53,9 +53,11 @@ type run struct {
 
 const runSize = 32 // bytes in memory
 
-// A gathering is a batch that grows.
+// A gathering is a batch that grows, or one of the stream that is whole already.
 type gathering struct {
 	builder *recordbatch.Builder
+	raw     []byte                  // in place of builder: a batch that lacks a producer
+	codec   *recordbatch.Compressor // what the records are to be compressed with; nil: raw stays as it is
 	runs    []run
 	held    int64 // of the memory
 	since   time.Time
@@ -132,12 +134,13 @@ func (p *producer) limit(t *target) int {
 
 // add puts a record into the batch that grows in a lane, and waits while there is no
 // memory for it.
-func (p *producer) add(ctx context.Context, l *lane, r *route, offset int64, rec *format.Record) error {
+func (p *producer) add(ctx context.Context, l *lane, r *route, rec *format.Record, codec *recordbatch.Compressor) error {
+	offset := rec.Offset
 	room := recordbatch.RecordSize(rec)
 	p.gathering.Lock()
 	defer p.gathering.Unlock()
 	g := l.gather
-	if g != nil && g.builder.Size()+len(g.runs)*runSize+room > p.limit(l.target) {
+	if g != nil && (g.codec != codec || g.builder.Size()+len(g.runs)*runSize+room > p.limit(l.target)) {
 		p.seal(l)
 		g = nil
 	}
@@ -154,7 +157,7 @@ func (p *producer) add(ctx context.Context, l *lane, r *route, offset int64, rec
 			return err
 		}
 		if g = l.gather; g == nil { // or it was sent off while memory was waited for
-			g = &gathering{builder: b, since: time.Now()}
+			g = &gathering{builder: b, codec: codec, since: time.Now()}
 			l.gather, p.open[l] = g, struct{}{}
 		}
 		g.held += need
@@ -166,6 +169,22 @@ func (p *producer) add(ctx context.Context, l *lane, r *route, offset int64, rec
 		g.runs = append(g.runs, run{r, offset, 1})
 	}
 	g.builder.Append(rec)
+	return nil
+}
+
+// addWhole puts a batch behind what grows in a lane, and waits while there is no memory for
+// it. Where codec is not nil its records are not compressed, and are to be.
+func (p *producer) addWhole(ctx context.Context, l *lane, r *route, b *recordbatch.Batch, codec *recordbatch.Compressor) error {
+	p.gathering.Lock()
+	defer p.gathering.Unlock()
+	p.seal(l)
+	g := &gathering{codec: codec, held: int64(2*b.Size() + runSize)} // the client copies a request to write it
+	if err := p.reserve(ctx, g.held); err != nil {
+		return err
+	}
+	g.raw = b.AppendUnsent(make([]byte, 0, b.Size()))
+	g.runs = []run{{r, b.First, int64(b.Records)}}
+	l.queue.change(func() { l.queue.items = append(l.queue.items, item{batch: g}) })
 	return nil
 }
 
@@ -323,9 +342,12 @@ func (p *producer) work(ctx context.Context, l *lane) error {
 	}
 }
 
-// write compresses a batch and writes it.
+// write compresses a batch, unless it is to stay as it is, and writes it.
 func (p *producer) write(l *lane, at *place, g *gathering) error {
-	raw, err := p.build(l.target, g.builder)
+	if g.raw != nil {
+		return p.writeWhole(l, at, g)
+	}
+	raw, err := p.build(l.target, g.builder, g.codec)
 	if err != nil {
 		return err
 	}
@@ -346,12 +368,23 @@ func (p *producer) write(l *lane, at *place, g *gathering) error {
 	return nil
 }
 
+// writeWhole writes a batch of the stream.
+func (p *producer) writeWhole(l *lane, at *place, g *gathering) error {
+	raw := g.raw
+	g.raw = nil
+	p.append(l, at, raw, int(g.runs[0].count), g)
+	return nil
+}
+
 // build makes a batch of what was gathered, as small as it can be where the topic would
 // not take it otherwise.
-func (p *producer) build(t *target, b *recordbatch.Builder) ([]byte, error) {
+func (p *producer) build(t *target, b *recordbatch.Builder, codec *recordbatch.Compressor) ([]byte, error) {
 	scratch := p.scratch.Get().(*[]byte)
 	defer p.scratch.Put(scratch)
-	raw, err := b.Build((*scratch)[:0], t.compressor)
+	raw, err := b.Build((*scratch)[:0], codec)
+	if err == nil && len(raw) > t.maxBatch && codec != t.compressor {
+		raw, err = b.Build((*scratch)[:0], t.compressor)
+	}
 	if err == nil && len(raw) > t.maxBatch && b.Size() <= t.maxBatch {
 		raw, err = b.Build((*scratch)[:0], p.targets.codecs["none"])
 	}

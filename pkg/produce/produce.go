@@ -57,7 +57,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	if err != nil {
 		return command.Input(err)
 	}
-	if h.Content != format.ContentRecords {
+	if h.Content != format.ContentRecords && h.Content != format.ContentBatches {
 		return command.WithHint(command.Usagef("standard input is a stream of segments, not of records"), "put kbk-pack -d before this command")
 	}
 	cl, err := connect(ctx, &cfg)
@@ -75,7 +75,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		return err
 	}
 	p := newProducer(&cfg, env, targets, logs, w)
-	p.fail = cancel
+	p.fail, p.batches = cancel, h.Content == format.ContentBatches
 	return p.run(ctx, cancel, r)
 }
 

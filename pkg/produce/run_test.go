@@ -109,9 +109,14 @@ type frameList []any
 // stream encodes frames: encoders, and records by value.
 func stream(t testing.TB, end *format.End, frames ...any) []byte {
 	t.Helper()
+	return streamOf(t, format.ContentRecords, end, frames...)
+}
+
+func streamOf(t testing.TB, content string, end *format.End, frames ...any) []byte {
+	t.Helper()
 	var out bytes.Buffer
 	w := format.NewWriter(&out)
-	err := w.WriteHeader(&format.Header{Content: format.ContentRecords})
+	err := w.WriteHeader(&format.Header{Content: content})
 	for _, f := range frames {
 		if err != nil {
 			t.Fatal(err)
@@ -384,7 +389,11 @@ func (r *rig) command(in []byte, flags ...string) (*exec.Cmd, *safeBuffer) {
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-func partition0(topic string) partitionlog.Partition { return partitionlog.Partition{Topic: topic} }
+func partition0(topic string) partitionlog.Partition { return partitionOf(topic, 0) }
+
+func partitionOf(topic string, num int32) partitionlog.Partition {
+	return partitionlog.Partition{Topic: topic, Num: num}
+}
 
 // logs are the cluster's logs, without a run.
 func (r *rig) logs() *partitionlog.Logs {

@@ -31,6 +31,8 @@ type producer struct {
 	fail    context.CancelCauseFunc
 
 	// Of the stream's side.
+	batches bool // the stream may hold them
+	batched batch
 	order   segment.Order
 	editor  editor
 	hasher  *hasher
@@ -75,6 +77,7 @@ func newProducer(cfg *Config, env *command.Env, t *targets, logs *partitionlog.L
 		scratch:    sync.Pool{New: func() any { return new([]byte) }},
 		open:       make(map[*lane]struct{}),
 		stamped:    make(stamps),
+		batched:    batch{decoder: recordbatch.NewDecoder(), first: recordbatch.NewDecoder()},
 	}
 	p.memory = semaphore.NewWeighted(p.memorySize)
 	p.batchSize = int(min(largeBatch, max(p.memorySize/8, 32<<10)))
@@ -124,7 +127,7 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 					return nil, err
 				}
 			}
-			err = p.record(ctx, last, &rec)
+			err = p.record(ctx, last, &rec, last.source.target.compressor)
 		case format.KindPoint: // what came before it is one moment, topics without records included
 			if p.began {
 				err = p.targets.prepare(ctx)
@@ -134,7 +137,11 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 		case format.KindSeg:
 			err = command.WithStatus(command.Corrupt, errors.New("standard input: a segment in a stream of records"))
 		case format.KindBatch:
-			err = command.WithStatus(command.Corrupt, errors.New("standard input: a raw batch, which this version cannot produce"))
+			if !p.batches {
+				err = command.WithStatus(command.Corrupt, errors.New("standard input: a batch in a stream of records"))
+				break
+			}
+			err = p.batch(ctx, f.Raw)
 		case format.KindEnd:
 			return format.DecodeEnd(f.Raw)
 		}
@@ -329,7 +336,7 @@ func (p *producer) enter(ctx context.Context, l *lane) error {
 	}
 	l.due = l.bounds.End
 	if l.bounds.Start < l.bounds.End {
-		l.existing = newExisting(p.logs, l.at, l.bounds, int32(min(max(p.cfg.Memory/16, 64<<10), 1<<20)), p.hasher)
+		l.existing = newExisting(p.logs, l.at, l.bounds, int32(min(max(p.cfg.Memory/16, 64<<10), 1<<20)), p.hasher, p.batches)
 	}
 	return nil
 }
@@ -356,8 +363,9 @@ func (p *producer) way(ctx context.Context, part *partition, key []byte) (*route
 	return part.routes[to], err
 }
 
-// record produces rec, unless an earlier run has; it waits while the memory is full.
-func (p *producer) record(ctx context.Context, part *partition, rec *format.Record) error {
+// record produces rec, unless an earlier run has, in batches of a codec; it waits while the
+// memory is full.
+func (p *producer) record(ctx context.Context, part *partition, rec *format.Record, codec *recordbatch.Compressor) error {
 	p.editor.edit(rec)
 	r, err := p.way(ctx, part, rec.Key)
 	if err != nil {
@@ -383,7 +391,7 @@ func (p *producer) record(ctx context.Context, part *partition, rec *format.Reco
 	}
 	size := recordbatch.RecordSize(rec)
 	if p.cfg.DryRun {
-		return p.weigh(ctx, r, rec, size)
+		return p.weigh(ctx, r, rec, size, codec)
 	}
 	if err := p.records.Wait(ctx, 1); err != nil {
 		return err
@@ -392,7 +400,7 @@ func (p *producer) record(ctx context.Context, part *partition, rec *format.Reco
 		return err
 	}
 	if p.cfg.Exact {
-		if err := p.align(ctx, l, rec.Offset); err != nil {
+		if err := p.align(ctx, l, rec.Offset, rec.Offset); err != nil {
 			return err
 		}
 		l.exact.sample(p.hasher, rec)
@@ -400,7 +408,7 @@ func (p *producer) record(ctx context.Context, part *partition, rec *format.Reco
 	if err := p.start(ctx, l); err != nil {
 		return err
 	}
-	if err := p.add(ctx, l, r, rec.Offset, rec); err != nil {
+	if err := p.add(ctx, l, r, rec, codec); err != nil {
 		return err
 	}
 	return context.Cause(ctx)
@@ -582,6 +590,9 @@ func newEditor(origin bool, strip []string) editor {
 	}
 	return e
 }
+
+// edits says whether there is anything to do.
+func (e *editor) edits() bool { return len(e.strip) > 0 || e.origin }
 
 // edit gives rec its new headers. They hold until the next call.
 func (e *editor) edit(rec *format.Record) {

@@ -48,6 +48,7 @@ type target struct {
 	maxBatch   int
 	codec      string
 	compressor *recordbatch.Compressor
+	keeps      bool               // batches keep the codec of their producer
 	settings   map[string]setting // before the run
 	lanes      []*lane
 	spread     kgo.TopicPartitioner
@@ -461,7 +462,11 @@ func (t *targets) target(tp topicPlan, state topicState) (*target, error) {
 	}
 	target.codec = t.cfg.Compression
 	if target.codec == "" {
-		if target.codec = state.settings["compression.type"].value; !recordbatch.IsCodec(target.codec) {
+		target.codec = state.settings["compression.type"].value
+		if v := tp.configs["compression.type"]; target.missing && v != nil {
+			target.codec = *v
+		}
+		if target.keeps = !recordbatch.IsCodec(target.codec); target.keeps { // "producer", or it may not be seen
 			target.codec = "zstd"
 		}
 	}

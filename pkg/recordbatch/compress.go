@@ -62,6 +62,9 @@ func NewCompressor(codec string, level int) (*Compressor, error) {
 	return c, err
 }
 
+// Codec is the codec.
+func (c *Compressor) Codec() kgo.CompressionCodecType { return c.codec }
+
 // compress appends the compressed bytes of plain to dst.
 func (c *Compressor) compress(dst, plain []byte) ([]byte, error) {
 	switch {

@@ -68,18 +68,23 @@ func (o *Order) set(p place, at int64) {
 
 // Record takes a record.
 func (o *Order) Record(topic string, partition int32, offset int64) error {
+	return o.Batch(topic, partition, offset, offset)
+}
+
+// Batch takes the records of a batch, from the offset first to last.
+func (o *Order) Batch(topic string, partition int32, first, last int64) error {
 	if o.next == nil || partition != o.partition || topic != o.topic {
 		p := o.place(topic, "", partition)
 		if o.at[p] == nil {
-			o.set(p, offset)
+			o.set(p, first)
 		}
 		o.topic, o.partition, o.next = topic, partition, o.at[p]
 	}
-	if offset < *o.next {
+	if first < *o.next {
 		return command.WithStatus(command.Corrupt,
-			fmt.Errorf("%s/%d: record of offset %d where %d or above is due: records of a partition must come in order", topic, partition, offset, *o.next))
+			fmt.Errorf("%s/%d: record of offset %d where %d or above is due: records of a partition must come in order", topic, partition, first, *o.next))
 	}
-	*o.next = offset + 1
+	*o.next = last + 1
 	return nil
 }
 

@@ -1,0 +1,222 @@
+package produce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/recordbatch"
+)
+
+// A batch is what is used again from one batch of the stream to the next.
+type batch struct {
+	frame   format.Batch
+	decoder *recordbatch.Decoder
+	first   *recordbatch.Decoder // of the first records of batches that stay as they are
+}
+
+// batch produces a batch of the stream: as it is, where nothing is to be done to its records
+// and the topic takes it so; else record by record.
+func (p *producer) batch(ctx context.Context, raw []byte) error {
+	f := &p.batched.frame
+	if err := f.Decode(raw); err != nil {
+		return command.Input(err)
+	}
+	b, err := recordbatch.Open(f)
+	if err != nil {
+		return corruptBatch(err)
+	}
+	if err := p.order.Batch(f.Topic, f.Partition, f.First, f.Last); err != nil {
+		return command.Input(err)
+	}
+	part, err := p.partition(ctx, f.Topic, f.Partition)
+	if err != nil {
+		return err
+	}
+	if part.fixed != nil && !p.editor.edits() && staysWhole(&b, part.source.target) {
+		if done, err := p.whole(ctx, part, &b); done || err != nil {
+			return err
+		}
+	}
+	return p.unpack(ctx, part, &b)
+}
+
+// corruptBatch is the error for a batch that is not what it should be. One that merely takes
+// too much memory is no corrupt one.
+func corruptBatch(err error) error {
+	err = command.Input(err)
+	if errors.Is(err, recordbatch.ErrTooLarge) {
+		return err
+	}
+	return command.WithStatus(command.Corrupt, err)
+}
+
+// staysWhole decides whether a topic takes a batch as it is, with the same records and times
+// in the end. The broker would compress it again where the topic has another codec, and
+// might then find it too large.
+func staysWhole(b *recordbatch.Batch, t *target) bool {
+	switch {
+	case b.LogAppendTime(), b.Size() > t.maxBatch:
+		return false
+	case t.keeps:
+		return true
+	}
+	return b.Codec() == t.compressor.Codec()
+}
+
+// codecOf is what the records of a batch are compressed with if they get into another one.
+func (p *producer) codecOf(b *recordbatch.Batch, t *target) (*recordbatch.Compressor, error) {
+	if !t.keeps || b.Codec() == t.compressor.Codec() {
+		return t.compressor, nil
+	}
+	name, ok := codecs[b.Codec()]
+	if !ok {
+		return nil, corruptBatch(fmt.Errorf("the record batch at offset %d has codec %d, which nobody knows", b.First, b.Codec()))
+	}
+	return p.targets.compressor(name)
+}
+
+// codecs are the codecs of batches, as a topic's compression.type has them.
+var codecs = map[kgo.CompressionCodecType]string{
+	kgo.CodecNone: "none", kgo.CodecGzip: "gzip", kgo.CodecSnappy: "snappy", kgo.CodecLz4: "lz4", kgo.CodecZstd: "zstd",
+}
+
+// unpack produces the records of a batch.
+func (p *producer) unpack(ctx context.Context, part *partition, b *recordbatch.Batch) error {
+	codec, err := p.codecOf(b, part.source.target)
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = p.batched.decoder.Records(*b, func(rec *format.Record) error {
+		rec.Topic, rec.Partition = part.source.name, part.num
+		failed = p.record(ctx, part, rec, codec)
+		return failed
+	})
+	if failed != nil || err == nil {
+		return failed
+	}
+	return corruptBatch(fmt.Errorf("%s/%d: %w", part.source.name, part.num, err))
+}
+
+// whole produces a batch as it is, unless an earlier run has; it waits while the memory is
+// full. It returns false where the log goes on with something else: only the records can
+// tell whether that is the same.
+func (p *producer) whole(ctx context.Context, part *partition, b *recordbatch.Batch) (bool, error) {
+	r := part.fixed
+	l := r.to
+	if p.cfg.Exact && !l.exact.opened {
+		if err := p.openExact(ctx, l, b.First); err != nil {
+			return false, err
+		}
+	}
+	if l.existing != nil {
+		found, other, err := p.foundBatch(ctx, r, b)
+		if err != nil || other {
+			return false, err
+		}
+		if found {
+			p.noteBatch(part, b, b.MaxTimestamp)
+			return true, nil
+		}
+	}
+	oldest, err := p.scan(part, b)
+	if err != nil {
+		return false, err
+	}
+	p.noteBatch(part, b, oldest)
+	if p.cfg.DryRun {
+		return true, p.count(ctx, l, b.First, b.Last, b.Size())
+	}
+	if err := p.records.Wait(ctx, int64(b.Records)); err != nil {
+		return false, err
+	}
+	if err := p.bytes.Wait(ctx, int64(b.Size())); err != nil {
+		return false, err
+	}
+	if p.cfg.Exact {
+		if err := p.align(ctx, l, b.First, b.Last); err != nil {
+			return false, err
+		}
+		if err := p.sampleBatch(l.exact, part, b); err != nil {
+			return false, err
+		}
+	}
+	if err := p.start(ctx, l); err != nil {
+		return false, err
+	}
+	if err := p.addWhole(ctx, l, r, b, nil); err != nil {
+		return false, err
+	}
+	return true, context.Cause(ctx)
+}
+
+// noteBatch notes of a batch what is noted of a record. Retention deletes batches as a
+// whole, by their latest record: so the oldest that counts may be that one.
+func (p *producer) noteBatch(part *partition, b *recordbatch.Batch, oldest int64) {
+	t := part.source.target
+	t.oldest = min(t.oldest, oldest)
+	if part.next >= 0 {
+		part.next = max(part.next, b.Last+1) // it may have no mark behind it
+	}
+}
+
+// foundBatch tells whether the target has a batch from an earlier run; or has another there,
+// or none of which that can be said without its records.
+func (p *producer) foundBatch(ctx context.Context, r *route, b *recordbatch.Batch) (found, other bool, err error) {
+	l := r.to
+	is, over, err := l.existing.peekBatch(ctx)
+	switch {
+	case err != nil:
+		return false, false, err
+	case over: // from here on it is new
+		l.finishExisting()
+		return false, false, nil
+	case is == nil || !is.SameRecords(b) || p.cfg.Exact && is.First != b.First:
+		return false, true, nil
+	}
+	first := is.First
+	l.existing.popBatch()
+	p.there += int64(b.Records)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return true, false, p.mapped(run{r, b.First, int64(b.Records)}, first)
+}
+
+// scan reads the records of a batch that is not compressed: a broker takes any numbers for
+// their offsets there, and a log with wrong ones is broken. Of one that is compressed it
+// makes another batch where they are wrong. It returns the earliest timestamp that is known.
+func (p *producer) scan(part *partition, b *recordbatch.Batch) (oldest int64, err error) {
+	oldest = b.MaxTimestamp
+	if b.Codec() != kgo.CodecNone {
+		return oldest, nil
+	}
+	err = p.batched.decoder.Records(*b, func(rec *format.Record) error {
+		oldest = min(oldest, rec.Timestamp)
+		return nil
+	})
+	if err != nil {
+		err = corruptBatch(fmt.Errorf("%s/%d: %w", part.source.name, part.num, err))
+	}
+	return oldest, err
+}
+
+// sampleBatch remembers the first record of some of the batches.
+func (p *producer) sampleBatch(x *exact, part *partition, b *recordbatch.Batch) error {
+	var rec format.Record
+	if x.sampled() {
+		err := p.batched.first.Open(*b)
+		if err == nil {
+			_, err = p.batched.first.Next(&rec)
+		}
+		if err != nil {
+			return corruptBatch(fmt.Errorf("%s/%d: %w", part.source.name, part.num, err))
+		}
+	}
+	x.sample(p.hasher, &rec)
+	return nil
+}
