@@ -43,7 +43,7 @@ type Config struct {
 	OffsetHeaders bool
 	StripHeaders  []string
 	Compression   string // none, gzip, snappy, lz4, zstd; "": as the topic says
-	MaxRate       int64  // bytes a second, before compression; 0: no limit
+	MaxRate       int64  // bytes a second, before compression unless they come compressed; 0: no limit
 	MaxRecords    int64  // records a second; 0: no limit
 	DryRun        bool
 
@@ -74,9 +74,10 @@ func (c *Config) partition(num int32) int32 {
 func App() *cli.App {
 	return command.App(command.Spec{
 		Name:  "kbk-produce",
-		Usage: "write a stream of records to a Kafka cluster",
+		Usage: "write a stream of records or batches to a Kafka cluster",
 		Description: `Writes the records on standard input to their topics and partitions, in order and as they
-are, as an idempotent producer. Which offset became which goes to standard output, unless
+are, as an idempotent producer. Record batches, which kbk-fetch --batches writes, stay as
+they are where the topic takes them so. Which offset became which goes to standard output, unless
 that is a terminal: kbk-offsets carries consumer groups over with it.
 
 A restore that was killed is resumed by the same line: what is in the target already is

@@ -30,6 +30,10 @@ func (p *producer) batch(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return corruptBatch(err)
 	}
+	name, err := codecOf(f, &b)
+	if err != nil {
+		return corruptBatch(err)
+	}
 	if err := p.order.Batch(f.Topic, f.Partition, f.First, f.Last); err != nil {
 		return command.Input(err)
 	}
@@ -37,12 +41,24 @@ func (p *producer) batch(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if part.fixed != nil && !p.editor.edits() && staysWhole(&b, part.source.target) {
-		if done, err := p.whole(ctx, part, &b); done || err != nil {
+	t := part.source.target
+	codec, err := p.targets.compressor(name)
+	if err != nil {
+		return err
+	}
+	if part.fixed != nil && !p.editor.edits() && staysWhole(&b, codec, t) {
+		var anew *recordbatch.Compressor
+		if f.Codec != "" {
+			anew = codec
+		}
+		if done, err := p.whole(ctx, part, &b, anew); done || err != nil {
 			return err
 		}
 	}
-	return p.unpack(ctx, part, &b)
+	if !t.keeps {
+		codec = t.compressor
+	}
+	return p.unpack(ctx, part, &b, codec)
 }
 
 // corruptBatch is the error for a batch that is not what it should be. One that merely takes
@@ -55,44 +71,35 @@ func corruptBatch(err error) error {
 	return command.WithStatus(command.Corrupt, err)
 }
 
-// staysWhole decides whether a topic takes a batch as it is, with the same records and times
-// in the end. The broker would compress it again where the topic has another codec, and
-// might then find it too large.
-func staysWhole(b *recordbatch.Batch, t *target) bool {
+// staysWhole decides whether a topic takes a batch with a codec as it is, with the same
+// records and times in the end. The broker would compress it again where the topic has
+// another codec, and might then find it too large.
+func staysWhole(b *recordbatch.Batch, codec *recordbatch.Compressor, t *target) bool {
+	return !b.LogAppendTime() && b.Size() <= t.maxBatch && (t.keeps || codec == t.compressor)
+}
+
+// codecOf is what the producer of a batch compressed it with, as a topic's compression.type
+// has it.
+func codecOf(f *format.Batch, b *recordbatch.Batch) (string, error) {
+	name := recordbatch.CodecName(b.Codec())
 	switch {
-	case b.LogAppendTime(), b.Size() > t.maxBatch:
-		return false
-	case t.keeps:
-		return true
+	case f.Codec != "" && b.Codec() != kgo.CodecNone:
+		return "", fmt.Errorf("%s/%d: batch of offsets %d to %d: its frame says that it is decompressed, and it is not", f.Topic, f.Partition, f.First, f.Last)
+	case f.Codec != "":
+		name = f.Codec
+	case b.Codec() == kgo.CodecNone:
+		return "none", nil
 	}
-	return b.Codec() == t.compressor.Codec()
+	if name == "" || !recordbatch.IsCodec(name) {
+		return "", fmt.Errorf("%s/%d: batch of offsets %d to %d: codec %q, %d, which is not known", f.Topic, f.Partition, f.First, f.Last, f.Codec, b.Codec())
+	}
+	return name, nil
 }
 
-// codecOf is what the records of a batch are compressed with if they get into another one.
-func (p *producer) codecOf(b *recordbatch.Batch, t *target) (*recordbatch.Compressor, error) {
-	if !t.keeps || b.Codec() == t.compressor.Codec() {
-		return t.compressor, nil
-	}
-	name, ok := codecs[b.Codec()]
-	if !ok {
-		return nil, corruptBatch(fmt.Errorf("the record batch at offset %d has codec %d, which nobody knows", b.First, b.Codec()))
-	}
-	return p.targets.compressor(name)
-}
-
-// codecs are the codecs of batches, as a topic's compression.type has them.
-var codecs = map[kgo.CompressionCodecType]string{
-	kgo.CodecNone: "none", kgo.CodecGzip: "gzip", kgo.CodecSnappy: "snappy", kgo.CodecLz4: "lz4", kgo.CodecZstd: "zstd",
-}
-
-// unpack produces the records of a batch.
-func (p *producer) unpack(ctx context.Context, part *partition, b *recordbatch.Batch) error {
-	codec, err := p.codecOf(b, part.source.target)
-	if err != nil {
-		return err
-	}
+// unpack produces the records of a batch, in batches of a codec.
+func (p *producer) unpack(ctx context.Context, part *partition, b *recordbatch.Batch, codec *recordbatch.Compressor) error {
 	var failed error
-	err = p.batched.decoder.Records(*b, func(rec *format.Record) error {
+	err := p.batched.decoder.Records(*b, func(rec *format.Record) error {
 		rec.Topic, rec.Partition = part.source.name, part.num
 		failed = p.record(ctx, part, rec, codec)
 		return failed
@@ -104,9 +111,10 @@ func (p *producer) unpack(ctx context.Context, part *partition, b *recordbatch.B
 }
 
 // whole produces a batch as it is, unless an earlier run has; it waits while the memory is
-// full. It returns false where the log goes on with something else: only the records can
+// full. Where codec is not nil its records have been decompressed, and are to be compressed
+// anew. It returns false where the log goes on with something else: only the records can
 // tell whether that is the same.
-func (p *producer) whole(ctx context.Context, part *partition, b *recordbatch.Batch) (bool, error) {
+func (p *producer) whole(ctx context.Context, part *partition, b *recordbatch.Batch, codec *recordbatch.Compressor) (bool, error) {
 	r := part.fixed
 	l := r.to
 	if p.cfg.Exact && !l.exact.opened {
@@ -149,7 +157,7 @@ func (p *producer) whole(ctx context.Context, part *partition, b *recordbatch.Ba
 	if err := p.start(ctx, l); err != nil {
 		return false, err
 	}
-	if err := p.addWhole(ctx, l, r, b, nil); err != nil {
+	if err := p.addWhole(ctx, l, r, b, codec); err != nil {
 		return false, err
 	}
 	return true, context.Cause(ctx)

@@ -2,8 +2,10 @@ package produce
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -211,7 +213,7 @@ func TestBatchesAsRecords(t *testing.T) {
 			}
 			for num := range int32(2) {
 				for _, b := range r.stored("t", num, 10) {
-					if got := codecs[b.Codec()]; got != c.codecs {
+					if got := cmp.Or(recordbatch.CodecName(b.Codec()), "none"); got != c.codecs {
 						t.Errorf("partition %d has batches of codec %s", num, got)
 					}
 				}
@@ -268,15 +270,17 @@ func TestBatchesRefused(t *testing.T) {
 		in   []byte
 		says string
 	}{
-		"checksum":        {batches(t, &badCRC), "checksum"},
-		"another frame":   {batches(t, &badFrame), "and its frame says"},
-		"offsets":         {batches(t, forged(func(raw []byte) { raw[second+3] = 6 })), "corrupt record in the batch at offset 0"},
-		"too few":         {batches(t, forged(func(raw []byte) { raw[26], raw[60] = 18, 19 })), "more in the batch"},
-		"too many":        {batches(t, forged(func(raw []byte) { raw[26], raw[60] = 20, 21 })), "corrupt record"},
-		"length of a key": {batches(t, forged(func(raw []byte) { raw[second+4] = 0x7e })), "corrupt record"},
-		"order":           {batches(t, plain, plain), "record of offset 0 where 20 or above is due"},
-		"unknown codec":   {streamOf(t, format.ContentBatches, &format.End{}, topic("t", 1, "compression.type=lz4"), unknown), "codec 5"},
-		"content":         {streamOf(t, format.ContentRecords, &format.End{}, plain), "a batch in a stream of records"},
+		"checksum":         {batches(t, &badCRC), "checksum"},
+		"another frame":    {batches(t, &badFrame), "and its frame says"},
+		"offsets":          {batches(t, forged(func(raw []byte) { raw[second+3] = 6 })), "corrupt record in the batch at offset 0"},
+		"too few":          {batches(t, forged(func(raw []byte) { raw[26], raw[60] = 18, 19 })), "more in the batch"},
+		"too many":         {batches(t, forged(func(raw []byte) { raw[26], raw[60] = 20, 21 })), "corrupt record"},
+		"length of a key":  {batches(t, forged(func(raw []byte) { raw[second+4] = 0x7e })), "corrupt record"},
+		"order":            {batches(t, plain, plain), "record of offset 0 where 20 or above is due"},
+		"unknown codec":    {batches(t, unknown), "codec \"\", 5, which is not known"},
+		"frame's codec":    {batches(t, withCodec("brotli", plain)), "codec \"brotli\", 0, which is not known"},
+		"not decompressed": {batches(t, withCodec("lz4", batched(t, "lz4", 20, recs)[0].(*format.Batch))), "says that it is decompressed"},
+		"content":          {streamOf(t, format.ContentRecords, &format.End{}, plain), "a batch in a stream of records"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -357,6 +361,67 @@ func TestSameRecords(t *testing.T) {
 	} {
 		if got := one.SameRecords(&c.other); got != c.same {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func withCodec(codec string, b *format.Batch) *format.Batch {
+	with := *b
+	with.Codec = codec
+	return &with
+}
+
+// TestBatchesAnew has batches that somebody has decompressed: they get their codec back.
+func TestBatchesAnew(t *testing.T) {
+	frames := join(frameList{topic("t", 1)}, records("t", 0, 0, 100))
+	for name, c := range map[string]struct {
+		codec, config, want string
+	}{
+		"lz4": {"lz4", "producer", "lz4"}, "gzip": {"gzip", "producer", "gzip"}, "snappy": {"snappy", "producer", "snappy"}, "zstd": {"zstd", "producer", "zstd"},
+		"the topic's": {"lz4", "lz4", "lz4"}, "another": {"lz4", "gzip", "gzip"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			in := batched(t, "none", 25, frames)
+			for i, f := range in {
+				if b, ok := f.(*format.Batch); ok {
+					in[i] = withCodec(c.codec, b)
+				}
+			}
+			change := func(cfg *Config) { cfg.Configs["compression.type"] = c.config }
+			r.produce(batches(t, in...), change).want(t, 0, "produced 100 records")
+			r.same("t", 1, wanted(false, frames, 1))
+			for _, b := range r.stored("t", 0, 100) {
+				if got := recordbatch.CodecName(b.Codec()); got != c.want || got == c.codec && b.Records != 25 {
+					t.Errorf("a batch of %d records has codec %s", b.Records, got)
+				}
+			}
+			r.produce(batches(t, in...), change).want(t, 0, "100 records were already")
+			r.produce(batches(t, batched(t, c.codec, 25, frames)...), change).want(t, 0, "100 records were already")
+		})
+	}
+}
+
+// TestCompressed keeps a batch as it is where a codec makes it too large.
+func TestCompressed(t *testing.T) {
+	noise := format.Record{Value: make([]byte, 1000)}
+	for i := range noise.Value {
+		noise.Value[i] = byte(rand.Uint32())
+	}
+	b := batchOf(t, "none", noise)
+	c, err := recordbatch.NewCompressor("gzip", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for most, want := range map[int]string{len(b.Data): "", 2 * len(b.Data): "gzip"} {
+		raw, err := compressed(b.Data, c, most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := recordbatch.CutChecked(raw)
+		if err != nil || recordbatch.CodecName(got.Codec()) != want {
+			t.Errorf("at most %d bytes: codec %d, %v", most, got.Codec(), err)
 		}
 	}
 }

@@ -182,7 +182,9 @@ func (p *producer) addWhole(ctx context.Context, l *lane, r *route, b *recordbat
 	if err := p.reserve(ctx, g.held); err != nil {
 		return err
 	}
-	g.raw = b.AppendUnsent(make([]byte, 0, b.Size()))
+	if g.raw = bytes.Clone(b.Raw()); codec == nil {
+		g.raw = b.AppendUnsent(g.raw[:0])
+	}
 	g.runs = []run{{r, b.First, int64(b.Records)}}
 	l.queue.change(func() { l.queue.items = append(l.queue.items, item{batch: g}) })
 	return nil
@@ -371,9 +373,31 @@ func (p *producer) write(l *lane, at *place, g *gathering) error {
 // writeWhole writes a batch of the stream.
 func (p *producer) writeWhole(l *lane, at *place, g *gathering) error {
 	raw := g.raw
+	if g.codec != nil {
+		var err error
+		if raw, err = compressed(g.raw, g.codec, l.target.maxBatch); err != nil {
+			return fmt.Errorf("topic %s, partition %d: %w", l.target.name, l.num, err)
+		}
+	}
 	g.raw = nil
 	p.append(l, at, raw, int(g.runs[0].count), g)
 	return nil
+}
+
+// compressed compresses the records of a batch that are not, unless it gets too large by that.
+func compressed(raw []byte, codec *recordbatch.Compressor, most int) ([]byte, error) {
+	small, err := codec.Recompress(nil, raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(small) > most {
+		small = raw
+	}
+	b, _, err := recordbatch.CutChecked(small)
+	if err != nil {
+		return nil, err
+	}
+	return b.AppendUnsent(nil), nil
 }
 
 // build makes a batch of what was gathered, as small as it can be where the topic would

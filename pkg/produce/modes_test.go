@@ -641,7 +641,7 @@ func TestEnds(t *testing.T) {
 	o.want(t, command.Loss, "t/0: 5 offsets had expired")
 	r.produce(stream(t, nil, frames...), nil).want(t, command.Corrupt, "stream ended before its end frame")
 	r.produce([]byte("no stream"), nil).want(t, command.Corrupt)
-	r.produce(stream(t, &format.End{}, &format.Batch{Topic: "t", Data: []byte("x")}), nil).want(t, command.Corrupt, "a raw batch")
+	r.produce(stream(t, &format.End{}, &format.Batch{Topic: "t", Data: []byte("x")}), nil).want(t, command.Corrupt, "a batch in a stream of records")
 }
 
 // TestDisorder refuses a stream that has offsets twice or goes back, with new offsets and

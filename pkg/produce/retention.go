@@ -34,7 +34,7 @@ func eatenBy(settings map[string]string, oldest, largest int64, now time.Time) (
 	ms, err := strconv.ParseInt(settings["retention.ms"], 10, 64)
 	if err == nil && ms >= 0 && oldest != math.MaxInt64 && oldest < now.UnixMilli()-ms {
 		out = append(out, eaten{"retention.ms", settings["retention.ms"],
-			fmt.Sprintf("that is %s, and the oldest record is from %s", period(ms), instant(oldest)), true})
+			fmt.Sprintf("that is %s, and there are records from %s", period(ms), instant(oldest)), true})
 	}
 	bytes, err := strconv.ParseInt(settings["retention.bytes"], 10, 64)
 	if err == nil && bytes >= 0 && largest > bytes {

@@ -54,7 +54,7 @@ type target struct {
 	spread     kgo.TopicPartitioner
 	turn       int // of the records that go to the partitions in turn
 
-	oldest        int64 // least timestamp of the stream's records
+	oldest        int64 // least timestamp of the stream's records; of a batch that stays as it is, its latest
 	appendTime    int64 // records that had the broker's timestamp
 	missing       bool  // at a dry run: it would be created
 	records, size int64 // at a dry run: what would be produced
@@ -481,6 +481,9 @@ func (t *targets) target(tp topicPlan, state topicState) (*target, error) {
 
 // compressor returns the one compressor of a codec.
 func (t *targets) compressor(codec string) (*recordbatch.Compressor, error) {
+	if codec == "uncompressed" {
+		codec = "none"
+	}
 	c := t.codecs[codec]
 	if c == nil {
 		var err error

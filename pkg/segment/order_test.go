@@ -20,6 +20,7 @@ func TestOrder(t *testing.T) {
 		return &format.Mark{Topic: "t", Next: next, MarkInfo: format.MarkInfo{Begins: true}}
 	}
 	rec := func(offset int64) *format.Record { return &format.Record{Topic: "t", Offset: offset} }
+	batch := func(first, last int64) *format.Batch { return &format.Batch{Topic: "t", First: first, Last: last} }
 	of1 := func(r *format.Record) *format.Record { r.Partition = 1; return r }
 	named := func(next int64, id string) *format.Mark {
 		return &format.Mark{Topic: "t", Next: next, MarkInfo: format.MarkInfo{TopicID: id}}
@@ -58,6 +59,9 @@ func TestOrder(t *testing.T) {
 		"a mark below a record":  {nil, []any{rec(5), mark(5)}, "t/0: a mark at offset 5 behind 6"},
 		"a mark with an id":      {nil, []any{rec(5), named(5, "A")}, "t/0: a mark at offset 5 behind 6"},
 		"behind one with an id":  {nil, []any{rec(5), named(8, "A"), rec(7)}, "t/0: record of offset 7 where 8 or above is due"},
+		"batches":                {nil, []any{mark(5), batch(5, 9), rec(10), batch(12, 12), mark(13)}, ""},
+		"a batch that overlaps":  {nil, []any{batch(5, 9), batch(9, 12)}, "t/0: record of offset 9 where 10 or above is due"},
+		"a record in a batch":    {nil, []any{batch(5, 9), rec(8)}, "t/0: record of offset 8 where 10 or above is due"},
 		"below a window's bound": {window, []any{topic("A"), mark(5), seg(0, 10), mark(9)}, "a mark at offset 9 behind 10"},
 	} {
 		o := &Order{Window: c.window}
@@ -68,6 +72,8 @@ func TestOrder(t *testing.T) {
 				o.Topic(f)
 			case *format.Record:
 				err = o.Record(f.Topic, f.Partition, f.Offset)
+			case *format.Batch:
+				err = o.Batch(f.Topic, f.Partition, f.First, f.Last)
 			case *format.Mark:
 				err = o.Mark(f)
 			case *format.Segment:
