@@ -83,6 +83,8 @@ type Header struct {
 	Created int64   `cbor:"created,omitempty"` // milliseconds since the epoch
 	Content string  `cbor:"content"`           // ContentRecords, ContentBatches or ContentSegments
 	Source  *Source `cbor:"source,omitempty"`
+	// Follow says that the stream comes as its source changes, and not from a store.
+	Follow bool `cbor:"follow,omitempty"`
 	// Window bounds the records that are asked for. Whoever unpacks segments drops
 	// those outside; in a stream of records it tells what was dropped.
 	Window *Window `cbor:"window,omitempty"`

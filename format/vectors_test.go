@@ -108,6 +108,11 @@ func goodVectors(t testing.TB) []vector {
 	if err != nil {
 		t.Fatal(err)
 	}
+	following, err := (&Header{ID: "0a1b2c3d4e5f6071", Created: 1_700_000_000_000, Content: ContentRecords, Follow: true,
+		Source: &Source{"lkc-1", "kbk-fetch 1.0", "read_committed"}}).Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return []vector{
 		{name: "empty", about: "nothing but a header and an end", bytes: cat(header, frames(t, &End{}))},
 		{name: "small", about: "the example of SPEC.md", bytes: cat(full, aMark, aRec, frames(t, &Mark{Topic: "orders", Next: 1}), end)},
@@ -131,6 +136,10 @@ func goodVectors(t testing.TB) []vector {
 			&Batch{"orders", 0, 10, 12, 1_700_000_000_002, 3, rawBatch(10), ""}), AppendRecord(nil, &Record{Topic: "orders", Offset: 14, Timestamp: -1}), frames(t,
 			&Batch{"orders", 0, 20, 22, 1_700_000_000_002, 3, rawBatch(20), "lz4"},
 			&Mark{Topic: "orders", Next: 23}, &End{Records: 7}))},
+		{name: "follow", about: "a source that goes on: a point in the middle, with the offsets of a group", bytes: cat(following, aMark, aRec, frames(t,
+			&Groups{[]string{"billing"}, GroupsInfo{Include: []string{"^"}, Topics: map[string]string{"orders": ""}}},
+			&Group{ID: "billing", Offsets: map[string]map[int32]GroupOffset{"orders": {0: {Offset: 1}}}},
+			&Mark{Topic: "orders", Next: 1}, &Point{Time: 1_700_000_000_000}, &Mark{Topic: "orders", Next: 1}, &End{Records: 1, Interrupted: true}))},
 		{name: "segments", about: "a segment, whose bytes are two zstd frames; in them is a complete stream", bytes: cat(segments, seg, data, frames(t, &End{Records: 1, Segments: 1}))},
 		{name: "coverage", about: "what was lost, hidden, filtered, cut off and deleted; which groups were asked for; what partitions became", bytes: cat(header, frames(t,
 			&Mark{"orders", 0, 20, MarkInfo{Begins: true, Branch: true}},

@@ -440,6 +440,7 @@ func (r *run) start() error {
 		Created: r.began.UnixMilli(),
 		Content: content,
 		Source:  &format.Source{Cluster: r.plan.cluster, Tool: "kbk-fetch " + command.Version(), Isolation: r.cfg.isolation()},
+		Follow:  r.cfg.Follow,
 		Window:  timeWindow(r.cfg.From, r.cfg.To).header(),
 	})
 	for i := range r.plan.topics {

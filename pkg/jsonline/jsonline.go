@@ -28,6 +28,7 @@ type line struct {
 	Created int64          `json:"created,omitempty"`
 	Content string         `json:"content,omitempty"`
 	Source  *format.Source `json:"source,omitempty"`
+	Follow  bool           `json:"follow,omitempty"`
 	Window  *window        `json:"window,omitempty"`
 	Filters []string       `json:"filters,omitempty"` // of a mark too
 
@@ -110,7 +111,7 @@ func AppendHeader(b []byte, h *format.Header) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &line{Kind: kindHeader, ID: h.ID, Created: h.Created, Content: h.Content, Source: h.Source, Filters: h.Filters, CBOR: raw}
+	l := &line{Kind: kindHeader, ID: h.ID, Created: h.Created, Content: h.Content, Source: h.Source, Follow: h.Follow, Filters: h.Filters, CBOR: raw}
 	if h.Window != nil {
 		l.Window = &window{h.Window.Since, h.Window.Until, h.Window.Offsets}
 	}
@@ -118,7 +119,7 @@ func AppendHeader(b []byte, h *format.Header) ([]byte, error) {
 }
 
 func (l *line) header() *format.Header {
-	h := &format.Header{ID: l.ID, Created: l.Created, Content: l.Content, Source: l.Source, Filters: l.Filters}
+	h := &format.Header{ID: l.ID, Created: l.Created, Content: l.Content, Source: l.Source, Follow: l.Follow, Filters: l.Filters}
 	if l.Window != nil {
 		h.Window = &format.Window{Since: l.Window.Since, Until: l.Window.Until, Offsets: l.Window.Offsets}
 	}

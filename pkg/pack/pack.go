@@ -126,7 +126,7 @@ const windowed = "window"
 // bytes.
 func segmentHeader(h *format.Header) ([]byte, error) {
 	inner := *h
-	inner.ID, inner.Created = "", 0
+	inner.ID, inner.Created, inner.Follow = "", 0, false
 	return inner.Append(nil)
 }
 

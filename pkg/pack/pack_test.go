@@ -216,10 +216,10 @@ func perPartition(fs []format.Frame) map[int32][]byte {
 
 // TestSameBytes packs the same records in two runs.
 func TestSameBytes(t *testing.T) {
-	segs := func(id string) [][]byte {
+	segs := func(id string, follow bool) [][]byte {
 		var b bytes.Buffer
 		w := format.NewWriter(&b)
-		ok(t, w.WriteHeader(&format.Header{ID: id, Created: int64(len(id)), Content: format.ContentRecords}))
+		ok(t, w.WriteHeader(&format.Header{ID: id, Created: int64(len(id)), Content: format.ContentRecords, Follow: follow}))
 		random(1, 3, 5000)(w)
 		ok(t, w.Close(&format.End{}))
 		var out [][]byte
@@ -230,7 +230,7 @@ func TestSameBytes(t *testing.T) {
 		}
 		return out
 	}
-	a, b := segs("one"), segs("another")
+	a, b := segs("one", false), segs("another", true)
 	if len(a) != 3 || !slices.EqualFunc(a, b, bytes.Equal) {
 		t.Error("the same records gave other segments")
 	}
