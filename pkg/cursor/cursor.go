@@ -16,7 +16,10 @@ const Version = 1
 //
 //	{"kbk_cursor": 1, "topics": {"orders": {"id": "…", "partitions": {"0": 1234}, "epochs": {"0": 7}}}}
 type Cursor struct {
-	Version int              `json:"kbk_cursor"`
+	Version int `json:"kbk_cursor"`
+	// Overlap is how many offsets earlier to begin, as far as they are there: by these a
+	// mirror sees that its source is the one that it has.
+	Overlap int64            `json:"overlap,omitempty"`
 	Topics  map[string]Topic `json:"topics"`
 }
 
@@ -45,6 +48,9 @@ func Read(r io.Reader) (*Cursor, error) {
 	}
 	if c.Version != Version {
 		return nil, fmt.Errorf(`cursor file of version %d, not %d (its "kbk_cursor")`, c.Version, Version)
+	}
+	if c.Overlap < 0 {
+		return nil, fmt.Errorf("cursor file: overlap %d", c.Overlap)
 	}
 	for name, t := range c.Topics {
 		for p, next := range t.Partitions {

@@ -271,6 +271,11 @@ func TestCursor(t *testing.T) {
 	w.want(r, "t/0", []int64{8, 9}, 8, 10)
 	w.want(r, "t/1", []int64{0, 1}, 0, 2)
 	w.want(w.fetch(from(id, 10), nil), "t/0", nil, 10, 10)
+	overlap := func(next, n int64) func(*Config) {
+		return func(c *Config) { from(id, next)(c); c.Cursor.Overlap = n }
+	}
+	w.want(w.fetch(overlap(10, 3), nil), "t/0", []int64{7, 8, 9}, 7, 10)
+	w.want(w.fetch(overlap(2, 3), nil), "t/0", upTo(10), 0, 10)
 	r = w.fetch(from("AAAAAAAAAAAAAAAAAAAAAA", 8), nil)
 	w.want(r, "t/0", upTo(10), 0, 10)
 	if !strings.Contains(r.log, "created again") {
@@ -292,6 +297,7 @@ func TestCursor(t *testing.T) {
 	}
 	r.err = nil
 	w.want(r, "t/0", []int64{5, 6, 7, 8, 9}, 3, 5, 10)
+	w.want(w.fetch(overlap(7, 100), nil), "t/0", []int64{5, 6, 7, 8, 9}, 5, 10) // what is gone was read
 	strict := from(id, 3)
 	r = w.fetch(func(c *Config) { strict(c); c.FailOnLoss = true }, nil)
 	if command.StatusOf(r.err) != command.Loss || r.end != nil || !strings.Contains(r.err.Error(), "t/0: offsets 3 to 4 were deleted") {

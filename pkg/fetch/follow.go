@@ -33,6 +33,7 @@ type follower struct {
 	point   time.Time // when to begin the next
 	aiming  bool      // its offsets are being asked for
 	pending *pointing // it is waited for
+	said    []string  // what the one before has left out of groups
 }
 
 // A pointing is a restore point to be made once every partition has reached its target.
@@ -50,7 +51,17 @@ func newFollower(cfg Config, p *plan) *follower {
 	if f.points && len(p.parts) > 0 {
 		f.pending, f.point = &pointing{groups: p.groups, hidden: p.hidden, time: p.time}, p.time.Add(cfg.PointEvery)
 	}
+	if p.groups != nil {
+		f.said = p.groups.LeftOut
+	}
 	return f
+}
+
+// unsaid returns those lines that were not there at the restore point before.
+func (f *follower) unsaid(lines []string) []string {
+	before := f.said
+	f.said = lines
+	return slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return slices.Contains(before, line) })
 }
 
 // follow does what is due.
@@ -257,7 +268,7 @@ func (s *source) aim() {
 		next := &pointing{}
 		var ends kafka.Offsets
 		var err error
-		if next.groups, err = readGroups(ctx, s.adm, s.cfg, followed, s.log); err == nil {
+		if next.groups, err = readGroups(ctx, s.adm, s.cfg, followed); err == nil {
 			next.time = time.Now()
 			ends = kafka.ListOffsets(ctx, s.cl, followed.lists(), kafka.EndOffset, !s.cfg.Uncommitted)
 			next.hidden = s.planner(s.cfg).hiddenLong(ctx, followed.lists())
@@ -271,6 +282,11 @@ func (s *source) aim() {
 func (s *source) aimed(next *pointing, ends kafka.Offsets, err error) error {
 	f := s.follower
 	f.aiming = false
+	if err == nil && next.groups != nil {
+		for _, what := range f.unsaid(next.groups.LeftOut) {
+			s.log.Warn(what)
+		}
+	}
 	for _, p := range s.parts {
 		if err != nil || p.state == done || p.absent || followedSince(p, next.time) {
 			continue

@@ -71,8 +71,13 @@ func (p *planner) plan(ctx context.Context, meta kadm.Metadata, selected selecti
 		return nil, err
 	}
 	// The groups before the ends, so that no committed offset is past them.
-	if out.groups, err = readGroups(ctx, p.adm, p.cfg, selected, p.log); err != nil {
+	if out.groups, err = readGroups(ctx, p.adm, p.cfg, selected); err != nil {
 		return nil, err
+	}
+	if out.groups != nil {
+		for _, what := range out.groups.LeftOut {
+			p.log.Warn(what)
+		}
 	}
 	out.time = time.Now()
 	var parts []*partition
@@ -166,6 +171,8 @@ func (p *planner) bound(part *partition, k known) error {
 		if part.pos = r.from; r.branch {
 			part.begins, part.branch = true, true
 			what = append(what, fmt.Sprintf("%s: %s", part, r.why))
+		} else if part.pos > k.start {
+			part.pos = max(k.start, part.pos-p.cfg.Cursor.Overlap)
 		}
 	}
 	part.end = max(part.end, part.pos)
@@ -256,7 +263,7 @@ func (p *planner) giveUp(plan *plan) error {
 
 // readGroups reads the groups that cfg asks for, as far as they are about the selected
 // topics.
-func readGroups(ctx context.Context, adm *kadm.Client, cfg Config, selected selection, log *slog.Logger) (*groups.Snapshot, error) {
+func readGroups(ctx context.Context, adm *kadm.Client, cfg Config, selected selection) (*groups.Snapshot, error) {
 	if len(cfg.Groups) == 0 {
 		return nil, nil
 	}
@@ -271,9 +278,6 @@ func readGroups(ctx context.Context, adm *kadm.Client, cfg Config, selected sele
 	out, err := groups.Read(ctx, adm, groups.Request{Include: cfg.Groups, Exclude: cfg.ExcludeGroups, Topics: topics})
 	if err != nil {
 		return nil, err
-	}
-	for _, what := range out.LeftOut {
-		log.Warn(what)
 	}
 	return out, nil
 }

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,4 +32,21 @@ func TestFollowPointsDespiteFaults(t *testing.T) {
 		at = f.until(at, "point") + 1
 	}
 	f.end()
+}
+
+// TestFollowSaysOnce has a restore point leave out the same as the one before.
+func TestFollowSaysOnce(t *testing.T) {
+	w := newWorld(t, 1, "t", 1)
+	w.produce("t", 0, 3)
+	f := w.follow(func(c *Config) { c.PointEvery, c.Groups = 20*time.Millisecond, []string{"^none"} })
+	at := 0
+	for range 4 {
+		at = f.until(at, "point") + 1
+	}
+	f.end()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if said := f.log.String(); strings.Count(said, "no consumer group matches") != 1 {
+		t.Errorf("it says\n%s", said)
+	}
 }

@@ -49,12 +49,14 @@ func MarkOwn(req *kmsg.OffsetCommitRequest) {
 }
 
 // own tells whether a committed offset is kbk's own.
-func own(group, metadata string) bool { return group == Produce || metadata == fetchMetadata }
+func own(group, metadata string) bool {
+	return group == Produce || group == Mirror || metadata == fetchMetadata
+}
 
 // DropOwn takes the offsets out of a group that are kbk's own, as backups of before have
 // them, and tells whether there is anything left of it.
 func DropOwn(g *format.Group) bool {
-	if g.ID == Produce {
+	if g.ID == Produce || g.ID == Mirror {
 		return false
 	}
 	dropped := false

@@ -44,6 +44,14 @@ The groups may also be those in the backup; kbk-produce passes them on:
 				Action: snapshot,
 			},
 			{
+				Name: "cursor", Usage: "print where the logs of a mirror end, for kbk-fetch --from",
+				Flags: append(kafka.Flags(),
+					&cli.StringSliceFlag{Name: "topic", Aliases: []string{"t"}, Usage: "only `TOPIC`: a name, or a regular expression that begins with ^; repeatable", DefaultText: "all topics"},
+					&cli.Int64Flag{Name: "overlap", Value: 100, Usage: "let `N` offsets before the ends be read again, to see that the source is the same"},
+				),
+				Action: printCursor,
+			},
+			{
 				Name: "map", Usage: "look for the records in the target, where there is no map of kbk-produce",
 				Flags: append(append(kafka.Flags(), groupFlags()...),
 					&cli.StringFlag{Name: "by", Usage: "find them `HOW`: by the headers of kbk-produce --offset-headers, or by their content"},
@@ -173,6 +181,21 @@ func snapshot(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.WithHint(err, "the stream is binary: pipe it into kbk-offsets translate, or read it as --json")
 	}
 	return Snapshot(ctx, cfg, env, out)
+}
+
+func printCursor(ctx context.Context, c *cli.Context, env *command.Env) error {
+	cfg := CursorConfig{Overlap: c.Int64("overlap")}
+	if cfg.Overlap < 0 {
+		return command.Usagef("--overlap %d is below 0", cfg.Overlap)
+	}
+	var err error
+	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
+		return err
+	}
+	if cfg.Topics, err = matching(c, "topic", true); err != nil {
+		return err
+	}
+	return Cursor(ctx, cfg, env.Log, os.Stdout)
 }
 
 func translate(ctx context.Context, c *cli.Context, env *command.Env) error {

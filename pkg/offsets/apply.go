@@ -121,31 +121,11 @@ func writeApplied(out io.Writer, planned []*format.Group, end *format.End) error
 }
 
 // states are the groups of a cluster and how they stand, by id.
-type states map[string]kadm.ListedGroup
+type states groups.States
 
 func statesOf(ctx context.Context, adm *kadm.Client) (states, error) {
-	listed, err := groups.List(ctx, adm)
-	if err != nil {
-		return nil, fmt.Errorf("list consumer groups: %w", err)
-	}
-	var silent []string // before Kafka 2.6 (KIP-518)
-	for id, l := range listed {
-		if l.State == "" {
-			silent = append(silent, id)
-		}
-	}
-	if len(silent) > 0 {
-		described, err := adm.DescribeGroups(ctx, silent...)
-		if err != nil {
-			return nil, fmt.Errorf("describe consumer groups: %w", err)
-		}
-		for id, d := range described {
-			l := listed[id]
-			l.State = d.State
-			listed[id] = l
-		}
-	}
-	return states(listed), nil
+	s, err := groups.ReadStates(ctx, adm)
+	return states(s), err
 }
 
 // known are the ids of the groups that there are.
@@ -159,15 +139,13 @@ func (s states) known() map[string]bool {
 
 // refuse wants none of the groups to have members, and none to be a share group, which
 // has no committed offsets.
-func (s states) refuse(groups []*format.Group) error {
+func (s states) refuse(planned []*format.Group) error {
 	var active, shared []string
-	for _, g := range groups {
-		l, ok := s[g.ID]
-		switch {
-		case !ok:
-		case l.ProtocolType == "share":
+	for _, g := range planned {
+		switch all := groups.States(s); {
+		case all.Shared(g.ID):
 			shared = append(shared, g.ID)
-		case l.State != "Empty" && l.State != "Dead":
+		case all.Active(g.ID):
 			active = append(active, g.ID)
 		}
 	}
@@ -356,37 +334,27 @@ func keep(file string, groups []*format.Group) (err error) {
 }
 
 // commit commits all offsets of groups, and returns how many it has.
-func commit(ctx context.Context, adm *kadm.Client, all []*format.Group) (offsets, groups int64, err error) {
+func commit(ctx context.Context, adm *kadm.Client, all []*format.Group) (offsets, committed int64, err error) {
 	var o, n atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(committers)
 	for _, group := range all {
 		g.Go(func() error {
-			set := make(kadm.Offsets)
-			for p, o := range each(group) {
-				k := kadm.Offset{Topic: p.topic, Partition: p.num, At: o.Offset, LeaderEpoch: -1}
-				if o.LeaderEpoch != nil {
-					k.LeaderEpoch = *o.LeaderEpoch
-				}
-				if o.Metadata != nil {
-					k.Metadata = *o.Metadata
-				}
-				set.Add(k)
+			var of int64
+			for range each(group) {
+				of++
 			}
-			if len(set) == 0 {
+			if of == 0 {
 				return nil
 			}
-			err := ctx.Err()
-			if err == nil {
-				err = kafka.Retry(ctx, adm, kafka.Patience, func() error { return adm.CommitAllOffsets(ctx, group.ID, set) })
-			}
-			if err != nil {
+			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("commit the offsets of group %s: %w", group.ID, err)
 			}
-			n.Add(1)
-			for range each(group) {
-				o.Add(1)
+			if err := groups.Commit(ctx, adm, group.ID, group.Offsets); err != nil {
+				return err
 			}
+			n.Add(1)
+			o.Add(of)
 			return nil
 		})
 	}

@@ -148,11 +148,7 @@ func (r *reader) each(ctx context.Context, p place, from, to int64, bytes int32,
 // decode calls do with the committed records of a response, and returns what offset it
 // has come to.
 func decode(d *recordbatch.Decoder, rp *kmsg.FetchResponseTopicPartition, from, to int64, do func(*format.Record) bool) (next int64, enough bool, err error) {
-	aborted := rp.AbortedTransactions
-	slices.SortFunc(aborted, func(a, b kmsg.FetchResponseTopicPartitionAbortedTransaction) int {
-		return cmp.Compare(a.FirstOffset, b.FirstOffset)
-	})
-	aborting := make(map[int64]bool) // producer ids with an aborted transaction here
+	aborted := recordbatch.NewAborted(rp.AbortedTransactions)
 	next = from
 	var rec format.Record
 	for b := rp.RecordBatches; len(b) > 0 && next < to; {
@@ -164,26 +160,15 @@ func decode(d *recordbatch.Decoder, rp *kmsg.FetchResponseTopicPartition, from, 
 			return 0, false, err
 		}
 		b, next = rest, max(next, t.Last+1)
-		// As the Java client does it (CompletedFetch.nextFetchedRecord).
-		for len(aborted) > 0 && aborted[0].FirstOffset <= t.Last {
-			aborting[aborted[0].ProducerID] = true
-			aborted = aborted[1:]
+		data, err := aborted.Data(t, d)
+		if err != nil {
+			return 0, false, err
 		}
-		if aborting[t.ProducerID] && !t.Control() && t.Transactional() || t.Control() && !aborting[t.ProducerID] {
+		if !data {
 			continue
 		}
 		if err := d.Open(t); err != nil {
 			return 0, false, err
-		}
-		if t.Control() {
-			aborts, err := d.Aborts()
-			if err != nil {
-				return 0, false, err
-			}
-			if aborts {
-				delete(aborting, t.ProducerID)
-			}
-			continue
 		}
 		for {
 			ok, err := d.Next(&rec)

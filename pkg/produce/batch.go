@@ -181,6 +181,8 @@ func (p *producer) foundBatch(ctx context.Context, r *route, b *recordbatch.Batc
 	switch {
 	case err != nil:
 		return false, false, err
+	case over && p.mirror != nil && b.First < l.bounds.End:
+		return false, true, nil
 	case over: // from here on it is new
 		l.finishExisting()
 		return false, false, nil

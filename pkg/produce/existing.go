@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/maphash"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/partitionlog"
 	"github.com/kbkio/kbk/pkg/recordbatch"
@@ -79,6 +81,9 @@ type scan struct {
 	hasher  *hasher
 	decoder *recordbatch.Decoder
 	whole   bool // batches are left as they are
+	// committed leaves out what was aborted: the log may have been written by others than
+	// kbk before.
+	committed bool
 }
 
 func newScan(logs *partitionlog.Logs, at partitionlog.Partition, bytes int32, h *hasher) *scan {
@@ -99,18 +104,19 @@ type chunk struct {
 func (s *scan) read(ctx context.Context, from, end int64) (c chunk) {
 	c.came = adopted{producer: sequence{id: -1}, marker: sequence{id: -1}}
 	c.next = from
-	answer, err := s.logs.Read(ctx, s.at, from, s.bytes, partitionlog.Uncommitted)
+	answer, err := s.ask(ctx, from, end)
 	if err != nil {
 		c.err = err
 		return c
 	}
+	aborted := recordbatch.NewAborted(answer.AbortedTransactions)
 	for records := answer.RecordBatches; len(records) > 0; {
 		b, rest, err := recordbatch.Cut(records)
 		if errors.Is(err, recordbatch.ErrPartial) {
 			break
 		}
 		if err == nil && b.Last >= from && b.First < end {
-			err = s.batch(&c, b, from, end)
+			err = s.batch(&c, b, aborted, from, end)
 		}
 		if err != nil {
 			c.err = fmt.Errorf("read %s: %w", s.at, err)
@@ -118,15 +124,28 @@ func (s *scan) read(ctx context.Context, from, end int64) (c chunk) {
 		}
 		records, c.next = rest, max(c.next, b.Last+1)
 	}
-	if c.next == from {
+	if c.next == from && s.committed { // compaction took the rest
+		c.next = end
+	} else if c.next == from {
 		c.err = fmt.Errorf("read %s: nothing at offset %d, below the log's end", s.at, from)
 	}
 	return c
 }
 
+func (s *scan) ask(ctx context.Context, from, end int64) (*kmsg.FetchResponseTopicPartition, error) {
+	if s.committed {
+		return s.logs.ReadBelow(ctx, s.at, from, end, s.bytes)
+	}
+	return s.logs.Read(ctx, s.at, from, s.bytes, partitionlog.Uncommitted)
+}
+
 // batch takes what there is of a batch in [from, end).
-func (s *scan) batch(c *chunk, b recordbatch.Batch, from, end int64) error {
+func (s *scan) batch(c *chunk, b recordbatch.Batch, aborted *recordbatch.Aborted, from, end int64) error {
 	c.size += int64(b.Size())
+	data, err := aborted.Data(b, s.decoder)
+	if err != nil {
+		return err
+	}
 	if b.Control() {
 		c.came.marker = sequence{id: b.ProducerID, epoch: b.ProducerEpoch}
 		return nil
@@ -135,12 +154,14 @@ func (s *scan) batch(c *chunk, b recordbatch.Batch, from, end int64) error {
 	if b.ProducerID >= 0 && b.Sequence >= 0 && !b.Transactional() {
 		c.came.producer = sequence{b.ProducerID, b.ProducerEpoch, recordbatch.NextSequence(b.Sequence, int32(b.Last-b.First+1))}
 	}
+	if !data {
+		return nil
+	}
 	if s.whole {
 		c.batches = append(c.batches, b)
 		return nil
 	}
-	spans, err := s.decode(c.spans, b, from, end)
-	c.spans = spans
+	c.spans, err = s.decode(c.spans, b, from, end)
 	return err
 }
 

@@ -47,10 +47,16 @@ type keeper struct {
 
 // A heldTopic is a topic of which configs are held off, or might be.
 type heldTopic struct {
+	name     string
 	id       string
 	was      map[string]*string // configs to put back; nil: not set on the topic
 	producer *holder            // a run that was killed, whose producer goes on
+	loose    bool               // retention and compaction are not held off any more
 }
+
+// mustStay says that a config is to be held off as long as records come that were made
+// elsewhere; for others it is enough to hold them off until all there was is copied.
+func mustStay(key string) bool { return strings.HasPrefix(key, "message.timestamp.") }
 
 func newKeeper(cl *kgo.Client, log *slog.Logger, timeout time.Duration) *keeper {
 	host, err := os.Hostname()
@@ -185,7 +191,7 @@ func (k *keeper) join(ctx context.Context, topics []topicPlan, states map[string
 			me.Renewed = w.now.UnixMilli()
 			joined, dead := had.join(me, w, state.settings, tp.hold)
 			if h == nil {
-				h = &heldTopic{id: state.id, producer: dead}
+				h = &heldTopic{name: tp.name, id: state.id, producer: dead}
 				k.topics[tp.name] = h
 			}
 			if h.producer != nil {
@@ -479,7 +485,7 @@ func (k *keeper) check(ctx context.Context) error {
 	for name, settings := range have {
 		for key, s := range settings {
 			to := held(key, s.value)
-			if to == "" {
+			if to == "" || !k.holds(name, key) {
 				continue
 			}
 			if again[name] == nil {
@@ -498,6 +504,58 @@ func (k *keeper) check(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("topic %s: %w", name, err))
 	}
 	return errors.Join(errs...)
+}
+
+// holds says whether a config is held off still.
+func (k *keeper) holds(topic, key string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h := k.topics[topic]
+	return h == nil || !h.loose || mustStay(key)
+}
+
+// loosen gives topics their retention and compaction back while the run goes on.
+func (k *keeper) loosen(ctx context.Context, names []string) error {
+	set, unset := make(map[string]map[string]string), make(map[string][]string)
+	var loosened []*heldTopic
+	k.mu.Lock()
+	for _, name := range names {
+		h := k.topics[name]
+		if h == nil || h.loose {
+			continue
+		}
+		h.loose = true
+		loosened = append(loosened, h)
+		for key, value := range h.was {
+			switch {
+			case mustStay(key):
+			case value == nil:
+				unset[name] = append(unset[name], key)
+			default:
+				if set[name] == nil {
+					set[name] = make(map[string]string)
+				}
+				set[name][key] = *value
+			}
+		}
+	}
+	k.mu.Unlock()
+	if len(set)+len(unset) == 0 {
+		return nil
+	}
+	failed := k.alter(ctx, set, unset)
+	k.mu.Lock()
+	var errs []error
+	for _, h := range loosened {
+		if name := h.name; failed[name] != nil {
+			h.loose = false
+			errs = append(errs, fmt.Errorf("topic %s: put back retention and compaction: %w", name, failed[name]))
+			continue
+		}
+		maps.DeleteFunc(h.was, func(key string, _ *string) bool { return !mustStay(key) })
+	}
+	k.mu.Unlock()
+	return errors.Join(append(errs, k.renew(ctx))...)
 }
 
 // noteChange remembers a config that somebody has changed: it is what is to be put back,

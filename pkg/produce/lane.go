@@ -124,6 +124,8 @@ const (
 	smallBatch = 16 << 10 // room that a batch begins with
 	// lingering is how long a batch may wait for more records.
 	lingering = 100 * time.Millisecond
+	// lingeringMirror is that of a mirror, where it adds to how far it is behind.
+	lingeringMirror = 20 * time.Millisecond
 )
 
 // limit is how large a batch of a lane may grow. What a codec adds where nothing can be
@@ -268,6 +270,10 @@ func (p *producer) sealAll() {
 // linger sends off batches that have waited for a while, so that what comes slowly is
 // written too.
 func (p *producer) linger(ctx context.Context) {
+	lingering := lingering
+	if p.mirror != nil {
+		lingering = lingeringMirror
+	}
 	tick := time.NewTicker(lingering / 2)
 	defer tick.Stop()
 	for {
@@ -319,6 +325,7 @@ type place struct {
 
 // work does what a lane's items say.
 func (p *producer) work(ctx context.Context, l *lane) error {
+	p.mirror.own(l)
 	first, err := p.identify(ctx, l)
 	if err != nil {
 		return fmt.Errorf("topic %s, partition %d: %w", l.target.name, l.num, err)

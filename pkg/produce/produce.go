@@ -80,6 +80,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	}
 	p := newProducer(&cfg, env, targets, logs, w)
 	p.fail, p.batches = cancel, h.Content == format.ContentBatches
+	if h.Follow && cfg.Exact {
+		p.mirror = newMirror(p, h.Source)
+	}
 	return p.run(ctx, cancel, r)
 }
 
@@ -89,9 +92,14 @@ func (p *producer) run(ctx context.Context, cancel context.CancelCauseFunc, r *f
 	p.writer = p.logs.NewWriter(ctx)
 	go p.linger(ctx)
 	go p.targets.keeper.watch(ctx)
+	if p.mirror != nil {
+		go p.mirror.run(ctx)
+	}
 	end, err := p.follow(ctx, r)
 	if err == nil {
-		err = p.finish(ctx, end)
+		if err = p.finish(ctx, end); err == nil && p.mirror != nil {
+			err = p.mirror.end(ctx, end)
+		}
 	} else { // what came before is to be in the topics, and in the map
 		err = errors.Join(err, p.drain(ctx))
 	}
@@ -104,6 +112,9 @@ func (p *producer) run(ctx context.Context, cancel context.CancelCauseFunc, r *f
 	cancel(err)
 	_ = p.workers.Wait() // they end with the context
 	<-p.writer.Ended()
+	if p.mirror != nil {
+		<-p.mirror.settled
+	}
 	if backErr := p.putBack(ctx, end, err); err == nil || backErr != nil {
 		err = errors.Join(err, backErr)
 	}
@@ -164,7 +175,7 @@ func (p *producer) proveBounds(l *lane, at partitionlog.Bounds, end *format.End)
 	if l.exact != nil {
 		first = max(first, l.exact.first)
 	}
-	if at.Start > first {
+	if at.Start > first && p.mirror == nil { // a mirror's retention is at work
 		end.Lose(fmt.Sprintf("topic %s, partition %d: offsets %d to %d have been deleted while records were restored", l.target.name, l.num, first, at.Start-1))
 	}
 	return nil
@@ -201,6 +212,9 @@ func (p *producer) putBack(ctx context.Context, end *format.End, failed error) e
 		return nil
 	}
 	found := p.targets.eaten(time.Now())
+	if p.mirror != nil { // its retention is at work anyway, and the next run goes on at the end
+		found = nil
+	}
 	whole := failed == nil && end != nil && !end.Interrupted
 	// Whoever stops a run wants nothing left behind.
 	if stopped := p.stopped(); stopped || p.cfg.PutBackRetention {

@@ -46,6 +46,7 @@ type producer struct {
 	spoken  spoken // what target frames are written of
 	mayMark *bool  // the cluster lets markers be written; nil: nobody has asked
 	check   tooLargeCount
+	mirror  *mirror // nil: the stream is not that of a cluster that goes on
 
 	workers    errgroup.Group // one goroutine a lane
 	memory     *semaphore.Weighted
@@ -128,12 +129,12 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 				}
 			}
 			err = p.record(ctx, last, &rec, last.source.target.compressor)
-		case format.KindPoint: // what came before it is one moment, topics without records included
-			if p.began {
-				err = p.targets.prepare(ctx)
-			}
+		case format.KindPoint:
+			err = p.point(ctx, f.Raw)
 		case format.KindGroup, format.KindGroups:
-			err = p.pass(f.Raw)
+			if err = p.pass(f.Raw); err == nil && p.mirror != nil && f.Kind == format.KindGroup {
+				err = p.mirror.group(f.Raw)
+			}
 		case format.KindSeg:
 			err = command.WithStatus(command.Corrupt, errors.New("standard input: a segment in a stream of records"))
 		case format.KindBatch:
@@ -170,6 +171,11 @@ func (p *producer) topic(ctx context.Context, raw []byte) error {
 	about, err := format.DecodeTopic(raw)
 	if err != nil {
 		return command.Input(err)
+	}
+	if p.mirror != nil {
+		if err := p.mirror.topic(p.targets.sources[about.Name], about); err != nil {
+			return err
+		}
 	}
 	p.order.Topic(about)
 	p.targets.describe(about)
@@ -210,6 +216,11 @@ func (p *producer) marked(ctx context.Context, m *format.Mark) error {
 	part, err := p.partition(ctx, m.Topic, m.Partition)
 	if err != nil {
 		return err
+	}
+	if p.mirror != nil {
+		if err := p.mirror.mark(part, m); err != nil {
+			return err
+		}
 	}
 	if part.first < 0 {
 		part.first = m.Next
@@ -337,6 +348,7 @@ func (p *producer) enter(ctx context.Context, l *lane) error {
 	l.due = l.bounds.End
 	if l.bounds.Start < l.bounds.End {
 		l.existing = newExisting(p.logs, l.at, l.bounds, int32(min(max(p.cfg.Memory/16, 64<<10), 1<<20)), p.hasher, p.batches)
+		l.existing.scan.committed = p.mirror != nil
 	}
 	return nil
 }
@@ -417,6 +429,9 @@ func (p *producer) record(ctx context.Context, part *partition, rec *format.Reco
 // found tells whether the target has the record from an earlier run. What is there
 // must be, record by record, what this run would have produced there.
 func (p *producer) found(ctx context.Context, r *route, rec *format.Record) (bool, error) {
+	if p.mirror != nil {
+		return p.mirror.found(ctx, r, rec)
+	}
 	l := r.to
 	is, ok, err := l.existing.peek(ctx)
 	if err != nil {

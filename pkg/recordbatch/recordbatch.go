@@ -354,3 +354,9 @@ func nullable(b []byte) (v, rest []byte, ok bool) {
 	end := n + int(l)
 	return b[n:end:end], b[end:], true
 }
+
+// Filler tells whether a record holds nothing, as those by which an exact restore takes a
+// log to the offset where it is to begin.
+func Filler(r *format.Record) bool {
+	return r.Key == nil && r.Value == nil && len(r.Headers) == 0 && r.Timestamp == 0
+}

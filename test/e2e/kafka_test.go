@@ -317,7 +317,11 @@ func count(ctx context.Context, topic string) (int, error) {
 
 // consume reads a topic's committed records with franz-go's consumer.
 func consume(ctx context.Context, topic string) (map[int32][]*kgo.Record, error) {
-	cl, err := client(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	return consumeFrom(ctx, cluster.Bootstrap(), topic)
+}
+
+func consumeFrom(ctx context.Context, brokers, topic string) (map[int32][]*kgo.Record, error) {
+	cl, err := connect(brokers, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(100*time.Millisecond))
 	if err != nil {
 		return nil, err
