@@ -379,11 +379,14 @@ func TestMirrorFailover(t *testing.T) {
 		t.Errorf("%d records were read", n)
 	}
 
-	// And back again, the line as it was before.
+	// And back again, by the script of the examples.
 	a.write("orders", 2, 5, "home")
-	p = start(t, line...)
+	p = start(t, fmt.Sprintf("env A=%s B=%s POINT_EVERY=1s bash ../../examples/mirror/mirror.sh", a.Bootstrap(), b.Bootstrap()))
 	p.untilAlike(a, b, "orders", "quiet")
-	p.stopped()
+	p.signal(syscall.SIGINT)
+	if status := p.wait(); status[0] != 130 {
+		t.Errorf("the script ended with %d\n%s", status, p)
+	}
 
 	// A topic of the source is deleted and created again.
 	_, err = a.adm.DeleteTopics(t.Context(), "quiet")
