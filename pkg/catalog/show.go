@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -140,8 +141,9 @@ type ReportTopic struct {
 	Configs           map[string]string             `json:"configs,omitempty"`
 	Records           int64                         `json:"records"`
 	Segments          int64                         `json:"segments"`
-	Bytes             int64                         `json:"bytes"`     // as stored
-	RawBytes          int64                         `json:"raw_bytes"` // of the streams inside
+	Bytes             int64                         `json:"bytes"`                 // as stored
+	RawBytes          int64                         `json:"raw_bytes"`             // of the streams inside
+	BatchBytes        int64                         `json:"batch_bytes,omitempty"` // of Bytes, those of segments that hold batches
 	MinTimestamp      *int64                        `json:"min_timestamp,omitempty"`
 	MaxTimestamp      *int64                        `json:"max_timestamp,omitempty"`
 	Lost              int64                         `json:"lost"`             // offsets deleted before they were read
@@ -246,6 +248,7 @@ func report(st *store.Store, state *commitlog.State, m *partitions.Matcher) (*Re
 			t.Segments += p.Segments
 			t.Bytes += p.Bytes
 			t.RawBytes += p.RawBytes
+			t.BatchBytes += p.BatchBytes
 			t.Lost += total(p.Lost)
 			t.Holes += total(p.Holes)
 			t.Pruned += total(p.Gone)
@@ -308,7 +311,7 @@ func Show(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 		return errors.Join(json.NewEncoder(out).Encode(r), without(log))
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "TOPIC\tPARTITIONS\tRECORDS\tSEGMENTS\tSIZE\tRATIO\tFIRST RECORD\tLAST RECORD\tLOST\tHOLES\tNEWEST POINT")
+	fmt.Fprintln(table, "TOPIC\tPARTITIONS\tRECORDS\tSEGMENTS\tSIZE\tBATCHES\tRATIO\tFIRST RECORD\tLAST RECORD\tLOST\tHOLES\tNEWEST POINT")
 	for _, t := range r.Topics {
 		first, last := "-", "-"
 		if t.MinTimestamp != nil {
@@ -318,8 +321,8 @@ func Show(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 		if t.NewestPoint != nil {
 			point = when(t.NewestPoint.Time)
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.name(), len(t.Partitions), humanize.Comma(t.Records), humanize.Comma(t.Segments),
-			humanize.IBytes(uint64(t.Bytes)), ratio(t.RawBytes, t.Bytes), first, last, count(t.Lost), count(t.Holes), point)
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.name(), len(t.Partitions), humanize.Comma(t.Records), humanize.Comma(t.Segments),
+			humanize.IBytes(uint64(t.Bytes)), batches(t.BatchBytes, t.Bytes), ratio(t.RawBytes, t.Bytes), first, last, count(t.Lost), count(t.Holes), point)
 	}
 	if details {
 		fmt.Fprintln(table, "\nTOPIC\tPARTITION\tFROM\tNEXT\tRECORDS\tSEGMENTS\tSIZE\tFIRST RECORD\tLAST RECORD")
@@ -419,13 +422,26 @@ func printable(s string) string {
 	return s
 }
 
-func when(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
+func when(ms int64) string {
+	if ms == math.MinInt64 { // a batch that was too large to look into
+		return "unknown"
+	}
+	return time.UnixMilli(ms).UTC().Format(time.RFC3339)
+}
 
 func ratio(raw, packed int64) string {
 	if packed == 0 {
 		return "-"
 	}
 	return fmt.Sprintf("%.2f", float64(raw)/float64(packed))
+}
+
+// batches is how much of what is stored is batches.
+func batches(some, all int64) string {
+	if some == 0 || all == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f%%", 100*float64(some)/float64(all))
 }
 
 func count(n int64) string {

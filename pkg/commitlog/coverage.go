@@ -323,6 +323,7 @@ func (p *partition) insert(seg held) {
 // before counts for nothing: another run has stored the same.
 type sums struct {
 	records, bytes, rawBytes, segments int64
+	batchBytes                         int64 // of bytes, those of segments that hold batches
 	minTimestamp, maxTimestamp         int64
 }
 
@@ -334,6 +335,9 @@ func (t *sums) add(seg *Content) {
 	t.records += seg.Records
 	t.bytes += seg.Size
 	t.rawBytes += seg.RawSize
+	if seg.Form != nil && seg.Holds != "" {
+		t.batchBytes += seg.Size
+	}
 	t.minTimestamp = min(t.minTimestamp, seg.MinTimestamp)
 	t.maxTimestamp = max(t.maxTimestamp, seg.MaxTimestamp)
 }
@@ -346,7 +350,7 @@ func (t sums) plus(o sums) sums {
 	case t.segments == 0:
 		return o
 	}
-	return sums{t.records + o.records, t.bytes + o.bytes, t.rawBytes + o.rawBytes, t.segments + o.segments,
+	return sums{t.records + o.records, t.bytes + o.bytes, t.rawBytes + o.rawBytes, t.segments + o.segments, t.batchBytes + o.batchBytes,
 		min(t.minTimestamp, o.minTimestamp), max(t.maxTimestamp, o.maxTimestamp)}
 }
 

@@ -46,6 +46,7 @@ type ManifestPartition struct {
 	Bytes        int64      `json:"bytes"`     // as stored
 	RawBytes     int64      `json:"raw_bytes"` // of the streams inside
 	Segments     int64      `json:"segments"`
+	BatchBytes   int64      `json:"batch_bytes,omitempty"`   // of Bytes those of segments that hold batches
 	MinTimestamp int64      `json:"min_timestamp,omitempty"` // milliseconds since the epoch
 	MaxTimestamp int64      `json:"max_timestamp,omitempty"`
 	Lost         [][2]int64 `json:"lost,omitempty"`  // [from, next) ranges that could not be read
@@ -93,7 +94,7 @@ func (p *partition) summary(number int32) ManifestPartition {
 	v, t := p.now(), p.total()
 	return ManifestPartition{
 		Partition: number, From: v.from, Next: v.next, Records: t.records, Bytes: t.bytes, RawBytes: t.rawBytes,
-		Segments: t.segments, MinTimestamp: t.minTimestamp, MaxTimestamp: t.maxTimestamp,
+		Segments: t.segments, BatchBytes: t.batchBytes, MinTimestamp: t.minTimestamp, MaxTimestamp: t.maxTimestamp,
 		Lost: v.missing(), Holes: v.holes(), Gone: v.gone(), Filtered: v.onlyPartial(),
 	}
 }

@@ -46,6 +46,8 @@ type Form struct {
 	// Filters says that records of [From, Next) may have been dropped or changed on
 	// purpose, and by which stages.
 	Filters []string `json:"filters,omitempty"`
+	// Holds is "batches" where the stream inside holds batches; else it is "".
+	Holds string `json:"content,omitempty"`
 	// Run is the run that stored it, and part of its name: no other run lists the object, so
 	// that it can be deleted whatever others are doing. Earlier versions have none.
 	Run string `json:"run,omitempty"`
@@ -78,9 +80,12 @@ func SegmentOf(m *format.Segment, run string) (Segment, error) {
 	s := Segment{Topic: m.Topic, TopicID: m.TopicID, Partition: m.Partition, Content: Content{
 		From: m.From, Next: m.Next, First: m.First, Last: m.Last, Records: m.Records,
 		MinTimestamp: m.MinTimestamp, MaxTimestamp: m.MaxTimestamp,
-		Form:    &Form{Codec: m.Codec, Cipher: m.Cipher, Filters: m.Filters, Run: run},
+		Form:    &Form{Codec: m.Codec, Cipher: m.Cipher, Filters: m.Filters, Holds: m.Content, Run: run},
 		RawSize: m.RawSize, Size: m.Size,
 	}}
+	if m.Content == format.ContentRecords {
+		s.Holds = "" // which says the same
+	}
 	if len(m.SHA256) != len(s.SHA256) {
 		return s, fmt.Errorf("sha256 of %d bytes", len(m.SHA256))
 	}
@@ -97,7 +102,7 @@ func (s *Segment) Frame() *format.Segment {
 	return &format.Segment{
 		Topic: s.Topic, TopicID: s.TopicID, Partition: s.Partition, From: s.From, Next: s.Next, First: s.First, Last: s.Last,
 		Records: s.Records, MinTimestamp: s.MinTimestamp, MaxTimestamp: s.MaxTimestamp,
-		Codec: cmp.Or(s.Codec, "none"), Cipher: s.Cipher, Filters: s.Filters,
+		Content: s.Holds, Codec: cmp.Or(s.Codec, "none"), Cipher: s.Cipher, Filters: s.Filters,
 		RawSize: s.RawSize, Size: s.Size, SHA256: bytes.Clone(s.SHA256[:]),
 	}
 }
@@ -120,6 +125,8 @@ func (s *Segment) validate() error {
 		return fmt.Errorf("%d records do not fit into %d to %d", s.Records, s.First, s.Last)
 	case s.MinTimestamp > s.MaxTimestamp:
 		return fmt.Errorf("timestamps %d to %d are not a range", s.MinTimestamp, s.MaxTimestamp)
+	case s.Holds != "" && s.Holds != format.ContentBatches:
+		return fmt.Errorf("it holds %q, which is not known", s.Holds)
 	case s.Size < 0 || s.RawSize < 0:
 		return fmt.Errorf("size %d or raw size %d is negative", s.Size, s.RawSize)
 	}
@@ -144,9 +151,9 @@ type forms map[string]*Form
 
 // share lets c have the form that others like it have.
 func (f forms) share(c Content) Content {
-	key := strings.Join(append([]string{c.Codec, c.Cipher, c.Run}, c.Filters...), "\x00")
+	key := strings.Join(append([]string{c.Codec, c.Cipher, c.Run, c.Holds}, c.Filters...), "\x00")
 	if f[key] == nil {
-		f[key] = &Form{c.Codec, c.Cipher, slices.Clone(c.Filters), c.Run}
+		f[key] = &Form{c.Codec, c.Cipher, slices.Clone(c.Filters), c.Holds, c.Run}
 	}
 	c.Form = f[key]
 	return c

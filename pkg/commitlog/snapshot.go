@@ -111,6 +111,7 @@ type SnapshotSums struct {
 	Bytes        int64 `json:"bytes"`
 	RawBytes     int64 `json:"raw_bytes"`
 	Segments     int64 `json:"segments"`
+	BatchBytes   int64 `json:"batch_bytes,omitempty"`
 	MinTimestamp int64 `json:"min_timestamp"`
 	MaxTimestamp int64 `json:"max_timestamp"`
 }
@@ -285,10 +286,10 @@ func (s *State) AddSnapshot(n *Snapshot) {
 func (p *partition) addSnapshot(sp *SnapshotPartition, tellsFilters bool) {
 	p.run, p.losses = sp.Run, sp.Losses
 	if sp.Segments > p.sums.segments { // a second snapshot is of the same segments, or nearly
-		p.sums = sums{sp.Records, sp.Bytes, sp.RawBytes, sp.Segments, sp.MinTimestamp, sp.MaxTimestamp}
+		p.sums = sums{sp.Records, sp.Bytes, sp.RawBytes, sp.Segments, sp.BatchBytes, sp.MinTimestamp, sp.MaxTimestamp}
 		p.partial = sums{}
 		if x := sp.Partial; x != nil {
-			p.partial = sums{x.Records, x.Bytes, x.RawBytes, x.Segments, x.MinTimestamp, x.MaxTimestamp}
+			p.partial = sums{x.Records, x.Bytes, x.RawBytes, x.Segments, x.BatchBytes, x.MinTimestamp, x.MaxTimestamp}
 		}
 	}
 	branches := sp.Branches
@@ -489,7 +490,7 @@ func (t *told) correct(p *partition) {
 		b.reach = max(b.reach, b.lost[n-1][1])
 	}
 	p.sums = sums{p.sums.records - t.sums.records, p.sums.bytes - t.sums.bytes, p.sums.rawBytes - t.sums.rawBytes,
-		p.sums.segments - t.sums.segments, p.sums.minTimestamp, p.sums.maxTimestamp}
+		p.sums.segments - t.sums.segments, p.sums.batchBytes - t.sums.batchBytes, p.sums.minTimestamp, p.sums.maxTimestamp}
 	p.partial = t.sums
 }
 
@@ -563,9 +564,10 @@ func (p *partition) snapshot(number int32) SnapshotPartition {
 	sp := SnapshotPartition{ManifestPartition: p.summary(number), Covered: v.whole, Scanned: v.partial, LeaderEpoch: v.epoch, Losses: p.losses}
 	sp.Holes, sp.Filtered = nil, nil // the rest says it
 	sp.Records, sp.Bytes, sp.RawBytes, sp.Segments = p.sums.records, p.sums.bytes, p.sums.rawBytes, p.sums.segments
+	sp.BatchBytes = p.sums.batchBytes
 	sp.MinTimestamp, sp.MaxTimestamp = p.sums.minTimestamp, p.sums.maxTimestamp
 	if x := p.partial; x.segments > 0 {
-		sp.Partial = &SnapshotSums{x.records, x.bytes, x.rawBytes, x.segments, x.minTimestamp, x.maxTimestamp}
+		sp.Partial = &SnapshotSums{x.records, x.bytes, x.rawBytes, x.segments, x.batchBytes, x.minTimestamp, x.maxTimestamp}
 	}
 	if v.reach != v.next {
 		sp.Reach = &v.reach

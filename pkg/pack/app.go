@@ -27,6 +27,7 @@ type Config struct {
 	Level      int             // of the codec, as its own tool counts
 	Recipients []age.Recipient // encrypt to them; none: do not encrypt
 	Identities []age.Identity  // decrypt with the one that fits
+	Batches    bool            // unpack batches as they are stored
 }
 
 // App is the command kbk-pack.
@@ -42,6 +43,7 @@ With -r they are encrypted with age, and with -d -i opened again.
    kbk-pull /var/backups/nightly | kbk-pack -d | kbk-produce -b localhost:9092 > map.kbk`,
 		Flags: slices.Concat([]cli.Flag{
 			&cli.BoolFlag{Name: "unpack", Aliases: []string{"d"}, Usage: "unpack segments"},
+			&cli.BoolFlag{Name: "batches", Usage: "with -d: put batches out as they are stored, for kbk-produce and others that know them"},
 			command.SizeFlag("segment-size", 128<<20, "close a segment at `SIZE` of uncompressed bytes"),
 			&cli.DurationFlag{Name: "segment-age", Usage: "close a segment when it has been open for `TIME`, such as 10m", DefaultText: "never"},
 			command.SizeFlag("memory", 512<<20, "take `SIZE` of memory; when half of it holds open segments, the largest are closed"),
@@ -60,8 +62,11 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		Codec:       segment.CodecOf(c.String("codec")),
 		Level:       c.Int("level"),
 		MaxFrame:    command.SizeOf(c, "max-frame"),
+		Batches:     c.Bool("batches"),
 	}
 	switch {
+	case cfg.Batches && !c.Bool("unpack"):
+		return command.WithHint(command.Usagef("--batches goes with -d"), "batches are packed as they come")
 	case cfg.Codec == nil:
 		return command.Usagef("--codec %q is not %s", c.String("codec"), segment.CodecNames())
 	case cfg.Codec.Levels == 0 && c.IsSet("level"):

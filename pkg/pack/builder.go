@@ -16,10 +16,13 @@ type builder struct {
 	meta    format.Segment
 	opened  time.Time
 	chunk   []byte       // not yet compressed
+	batches [][2]int     // where batches are in it
 	chunks  []*chunk     // compressed, or being so
+	times   times        // of records outside of batches; when it is sealed, of all
+	cut     int64        // bytes that were cut off
 	raw     int64        // bytes in all, uncompressed
 	left    []string     // filters that marks say have left out or changed records of it
-	cutOff  atomic.Int64 // bytes of memory that chunks take
+	taken   atomic.Int64 // bytes of memory that chunks take
 	counted int64        // of held, what the packer knows
 
 	sealed chan struct{} // closed when parts are there, and meta has their size and sum
@@ -27,31 +30,59 @@ type builder struct {
 }
 
 // held is how many bytes of memory the segment takes.
-func (s *builder) held() int64 { return s.cutOff.Load() + int64(cap(s.chunk)) }
+func (s *builder) held() int64 { return s.taken.Load() + int64(cap(s.chunk)) }
 
-// A chunk is a part of a segment; packed may be read once done is closed.
+// A chunk is a part of a segment; what is behind done may be read once done is closed.
 type chunk struct {
-	raw    []byte
-	packed []byte
+	raw     []byte
+	batches [][2]int // where batches are in it
+
 	done   chan struct{}
+	packed []byte
+	size   int64 // bytes in it, uncompressed
+	times  times // of the records in its batches
+}
+
+// times are the bounds of the timestamps of records.
+type times struct {
+	some     bool
+	min, max int64
+}
+
+func (t *times) add(first, last int64) {
+	if !t.some {
+		*t = times{true, first, last}
+	}
+	t.min, t.max = min(t.min, first), max(t.max, last)
 }
 
 // append adds a record's frame.
 func (s *builder) append(ctx context.Context, out *output, f *format.Frame) error {
+	s.times.add(f.Timestamp, f.Timestamp)
+	return s.add(ctx, out, f.Raw, f.Offset, f.Offset, 1)
+}
+
+// appendBatch adds a batch's frame. What is in it is looked at when it is compressed.
+func (s *builder) appendBatch(ctx context.Context, out *output, b *format.Batch, raw []byte) error {
+	s.batches = append(s.batches, [2]int{len(s.chunk), len(s.chunk) + len(raw)})
+	return s.add(ctx, out, raw, b.First, b.Last, b.Records)
+}
+
+// add adds the frame of records of these offsets.
+func (s *builder) add(ctx context.Context, out *output, raw []byte, first, last, records int64) error {
 	m := &s.meta
 	if m.Records == 0 {
-		m.First, m.MinTimestamp, m.MaxTimestamp = f.Offset, f.Timestamp, f.Timestamp
+		m.First = first
 	}
-	m.Records++
-	m.Last = f.Offset
-	m.Next = f.Offset + 1
-	m.MinTimestamp, m.MaxTimestamp = min(m.MinTimestamp, f.Timestamp), max(m.MaxTimestamp, f.Timestamp)
-	s.chunk = append(s.chunk, f.Raw...)
-	s.raw = m.RawSize + int64(len(s.chunk))
+	m.Records += records
+	m.Last = last
+	m.Next = last + 1
+	s.chunk = append(s.chunk, raw...)
+	s.raw = s.cut + int64(len(s.chunk))
 	if len(s.chunk) < segment.ChunkSize {
 		return nil
 	}
-	return s.cut(ctx, out)
+	return s.cutOff(ctx, out)
 }
 
 // scanned takes a mark of the segment's partition, behind its records.
@@ -75,13 +106,13 @@ func (s *builder) mark(next int64) error {
 	return err
 }
 
-// cut hands the current chunk to the compressors.
-func (s *builder) cut(ctx context.Context, out *output) error {
-	c := &chunk{raw: s.chunk, done: make(chan struct{})}
+// cutOff hands the current chunk to the compressors.
+func (s *builder) cutOff(ctx context.Context, out *output) error {
+	c := &chunk{raw: s.chunk, batches: s.batches, done: make(chan struct{})}
 	s.chunks = append(s.chunks, c)
-	s.meta.RawSize += int64(len(s.chunk))
-	s.cutOff.Add(int64(cap(s.chunk))) // until it is compressed
-	s.chunk = nil
+	s.cut += int64(len(s.chunk))
+	s.taken.Add(int64(cap(s.chunk))) // until it is compressed
+	s.chunk, s.batches = nil, nil
 	if recyclable(c.raw) {
 		s.chunk = out.buffer()
 	}
@@ -97,7 +128,7 @@ func (s *builder) finish(ctx context.Context, out *output) error {
 	if s.chunk, err = (&format.End{Records: s.meta.Records}).AppendFrame(s.chunk); err != nil {
 		return err
 	}
-	if err := s.cut(ctx, out); err != nil {
+	if err := s.cutOff(ctx, out); err != nil {
 		return err
 	}
 	out.recycle(s.chunk)

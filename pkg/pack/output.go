@@ -5,16 +5,21 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"log/slog"
 	"math"
 	"runtime"
 	"slices"
 	"sync"
 
 	"filippo.io/age"
+	"github.com/dustin/go-humanize"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 	"github.com/kbkio/kbk/pkg/segment"
 )
 
@@ -35,20 +40,25 @@ type item struct {
 // and other frames in the order in which they are put in.
 type output struct {
 	w        *format.Writer
-	to       []age.Recipient // nobody: not encrypted
+	log      *slog.Logger
+	store    func([]byte) []byte // makes a frame of what is compressed already; nil: compress
+	to       []age.Recipient     // nobody: not encrypted
 	jobs     chan job
 	items    chan item
 	room     *semaphore.Weighted // for segments that are closed
 	capacity int64
 	buffers  sync.Pool
+	tooLarge sync.Once // a batch: it is said of the first
 
 	// Of what was written; to be read when the group is done.
 	segments, records, raw, packed int64
 }
 
-func newOutput(ctx context.Context, g *errgroup.Group, w *format.Writer, cfg Config) (*output, error) {
+func newOutput(ctx context.Context, g *errgroup.Group, w *format.Writer, cfg Config, log *slog.Logger) (*output, error) {
 	o := &output{
 		w:        w,
+		log:      log,
+		store:    cfg.Codec.Store,
 		to:       cfg.Recipients,
 		jobs:     make(chan job, runtime.GOMAXPROCS(0)),
 		items:    make(chan item, 64),
@@ -125,6 +135,7 @@ func (o *output) put(ctx context.Context, s *builder) error {
 // seals waits for chunks that others are at work on, and never for one that waits.
 func (o *output) work(ctx context.Context, compress segment.Compress) error {
 	var scratch []byte
+	decoder := recordbatch.NewDecoder()
 	for {
 		select {
 		case j, ok := <-o.jobs:
@@ -132,14 +143,10 @@ func (o *output) work(ctx context.Context, compress segment.Compress) error {
 				return nil
 			}
 			var err error
-			switch {
-			case j.chunk == nil:
+			if j.chunk == nil {
 				err = o.seal(ctx, j.of)
-			case compress == nil:
-				j.chunk.packed = j.chunk.raw
-				close(j.chunk.done)
-			default:
-				scratch, err = o.compress(j, compress, scratch)
+			} else {
+				scratch, err = o.pack(j, decoder, compress, scratch)
 			}
 			if err != nil {
 				return err
@@ -150,6 +157,61 @@ func (o *output) work(ctx context.Context, compress segment.Compress) error {
 	}
 }
 
+// pack checks the batches in a chunk, and compresses it.
+func (o *output) pack(j job, decoder *recordbatch.Decoder, compress segment.Compress, scratch []byte) ([]byte, error) {
+	c := j.chunk
+	c.size = int64(len(c.raw))
+	compressed, err := o.check(c, decoder)
+	if err != nil {
+		return nil, command.WithStatus(command.Corrupt, command.Input(err))
+	}
+	switch {
+	case compress == nil:
+		c.packed = c.raw
+	case o.store != nil && compressed > len(c.raw)/2:
+		before := cap(c.raw)
+		c.packed = o.store(c.raw)
+		j.of.taken.Add(int64(cap(c.packed) - before))
+	default:
+		if scratch, err = o.compress(j, compress, scratch); err != nil {
+			return nil, err
+		}
+	}
+	c.raw = nil
+	close(c.done)
+	return scratch, nil
+}
+
+// check opens the batches in a chunk, and finds out between which times their records are. It
+// returns how many bytes of the chunk are compressed already.
+func (o *output) check(c *chunk, decoder *recordbatch.Decoder) (compressed int, err error) {
+	var f format.Batch
+	for _, at := range c.batches {
+		if err := f.Decode(c.raw[at[0]:at[1]]); err != nil {
+			return 0, err
+		}
+		b, err := recordbatch.Open(&f)
+		if err != nil {
+			return 0, err
+		}
+		if b.Codec() != kgo.CodecNone {
+			compressed += len(f.Data)
+		}
+		first, last, known, err := segment.TimesOf(decoder, b)
+		if err != nil {
+			return 0, fmt.Errorf("%s/%d: %w", f.Topic, f.Partition, err)
+		}
+		if !known {
+			o.tooLarge.Do(func() {
+				o.log.Warn(fmt.Sprintf("%s/%d: the batch of offsets %d to %d comes to more than %s uncompressed: it is packed without a look at its records, and its segment counts as one of any time before; others like it are not named",
+					f.Topic, f.Partition, f.First, f.Last, humanize.IBytes(uint64(decoder.MaxSize))))
+			})
+		}
+		c.times.add(first, last)
+	}
+	return compressed, nil
+}
+
 func (o *output) compress(j job, compress segment.Compress, scratch []byte) ([]byte, error) {
 	c := j.chunk
 	scratch, err := compress(scratch[:0], c.raw)
@@ -157,10 +219,8 @@ func (o *output) compress(j job, compress segment.Compress, scratch []byte) ([]b
 		return nil, fmt.Errorf("compress: %w", err)
 	}
 	c.packed = slices.Clone(scratch)
-	j.of.cutOff.Add(int64(len(c.packed) - cap(c.raw)))
+	j.of.taken.Add(int64(len(c.packed) - cap(c.raw)))
 	o.recycle(c.raw)
-	c.raw = nil
-	close(c.done)
 	if cap(scratch) > 4*segment.ChunkSize { // one that a huge record made larger is not kept
 		scratch = nil
 	}
@@ -194,7 +254,12 @@ func (o *output) seal(ctx context.Context, s *builder) error {
 			return err
 		}
 		c.packed = nil
+		s.meta.RawSize += c.size
+		if c.times.some {
+			s.times.add(c.times.min, c.times.max)
+		}
 	}
+	s.meta.MinTimestamp, s.meta.MaxTimestamp = s.times.min, s.times.max
 	if err := end(); err != nil {
 		return err
 	}

@@ -52,6 +52,9 @@ type packer struct {
 	topics map[string][]byte // the topic frame of each topic, as it came
 	ids    map[string]string // and its topic id
 	header []byte            // what a segment begins with
+	// content is what segments say that they hold: "" or format.ContentBatches.
+	content string
+	batch   format.Batch // the last one
 	// The stages before that may have dropped or changed records.
 	filters []string
 	held    int64 // bytes of open segments
@@ -84,6 +87,9 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	if p.header, err = segmentHeader(h); err != nil {
 		return err
 	}
+	if h.Content == format.ContentBatches {
+		p.content = h.Content
+	}
 	p.filters = h.Filters
 	if h.Window != nil {
 		p.filters = append(slices.Clone(h.Filters), windowed)
@@ -93,7 +99,7 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
-	if p.out, err = newOutput(ctx, g, w, cfg); err != nil {
+	if p.out, err = newOutput(ctx, g, w, cfg, env.Log); err != nil {
 		return err
 	}
 	end := new(format.End)
@@ -157,7 +163,9 @@ func (p *packer) read(ctx context.Context, r *format.Reader) (*format.End, error
 			if err = p.closeAll(ctx); err == nil {
 				err = p.out.pass(ctx, f.Raw)
 			}
-		case format.KindSeg, format.KindBatch:
+		case format.KindBatch:
+			err = p.batchFrame(ctx, f)
+		case format.KindSeg:
 			err = corrupt("a %s frame in a stream of records", f.Name)
 		case format.KindEnd:
 			if err := p.closeAll(ctx); err != nil {
@@ -188,20 +196,55 @@ func (p *packer) record(ctx context.Context, part *partition, f *format.Frame) e
 	if err := p.order.Record(part.topic, part.num, f.Offset); err != nil {
 		return command.Input(err)
 	}
-	s := part.open
-	if s == nil {
-		if !part.begun {
-			part.next, part.begun = f.Offset, true
-		}
-		var err error
-		if s, err = p.openSegment(part); err != nil {
-			return err
-		}
+	s, err := p.segmentFor(part, f.Offset)
+	if err != nil {
+		return err
 	}
-	part.mark = nil // the record is past it
 	if err := s.append(ctx, p.out, f); err != nil {
 		return err
 	}
+	return p.appended(ctx, part)
+}
+
+// batchFrame appends a batch, as it is, to its partition's open segment.
+func (p *packer) batchFrame(ctx context.Context, f *format.Frame) error {
+	if p.content != format.ContentBatches {
+		return corrupt("a batch frame in a stream of records")
+	}
+	b := &p.batch
+	err := b.Decode(f.Raw)
+	if err == nil {
+		err = p.order.Batch(b.Topic, b.Partition, b.First, b.Last)
+	}
+	if err != nil {
+		return command.Input(err)
+	}
+	part := p.partition(b.Topic, b.Partition)
+	s, err := p.segmentFor(part, b.First)
+	if err != nil {
+		return err
+	}
+	if err := s.appendBatch(ctx, p.out, b, f.Raw); err != nil {
+		return err
+	}
+	return p.appended(ctx, part)
+}
+
+// segmentFor is the open segment that a record or batch of this offset goes to.
+func (p *packer) segmentFor(part *partition, first int64) (*builder, error) {
+	part.mark = nil // what comes is past it
+	if part.open != nil {
+		return part.open, nil
+	}
+	if !part.begun {
+		part.next, part.begun = first, true
+	}
+	return p.openSegment(part)
+}
+
+// appended closes segments, if what was appended asks for it.
+func (p *packer) appended(ctx context.Context, part *partition) error {
+	s := part.open
 	p.count(s)
 	if s.raw >= p.cfg.SegmentSize {
 		return p.closeSegment(ctx, part)
@@ -253,7 +296,7 @@ func corrupt(why string, args ...any) error {
 
 func (p *packer) openSegment(part *partition) (*builder, error) {
 	s := &builder{opened: time.Now(), meta: format.Segment{
-		Topic: part.topic, TopicID: part.topicID, Partition: part.num, From: part.next, Next: part.next, Codec: p.cfg.Codec.Name, Filters: p.filters,
+		Topic: part.topic, TopicID: part.topicID, Partition: part.num, From: part.next, Next: part.next, Content: p.content, Codec: p.cfg.Codec.Name, Filters: p.filters,
 	}}
 	s.chunk = append(s.chunk, p.header...)
 	s.chunk = append(s.chunk, p.topics[part.topic]...)

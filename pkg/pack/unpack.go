@@ -17,6 +17,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/ordered"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 	"github.com/kbkio/kbk/pkg/segment"
 )
 
@@ -25,6 +26,7 @@ type unpacker struct {
 	opener  *segment.Opener
 	queue   *ordered.Queue
 	window  *format.Window
+	batches bool // put batches out
 	order   segment.Order
 	topics  map[string]bool // that have had a topic frame
 	freed   chan []byte     // the memory of segments that are unpacked
@@ -42,18 +44,21 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	if err != nil {
 		return command.Input(err)
 	}
-	if h.Content == format.ContentRecords {
-		return command.WithHint(command.Usagef("standard input is not packed: it holds records"), "to pack it, leave out -d")
+	if h.Content != format.ContentSegments {
+		return command.WithHint(command.Usagef("standard input is not packed: it holds %s", h.Content), "to pack it, leave out -d")
 	}
 	w := format.NewWriter(out)
 	h.Content = format.ContentRecords
+	if cfg.Batches {
+		h.Content = format.ContentBatches
+	}
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
 	u := &unpacker{
 		opener: segment.NewOpener(cfg.Identities, cfg.MaxFrame),
 		queue:  ordered.NewQueue(cfg.Memory/4, cfg.Memory/4), // the rest is for what is being read, and for the garbage collector
-		window: h.Window,
+		window: h.Window, batches: cfg.Batches,
 		order:  segment.Order{Window: h.Window},
 		topics: make(map[string]bool),
 		freed:  make(chan []byte, keptBuffers),
@@ -172,17 +177,20 @@ func (u *unpacker) pass(ctx context.Context, raw []byte) error {
 // unpack puts out the frames in a segment, but for the topic where withTopic does not
 // ask for it, and what is outside of the bounds.
 func (u *unpacker) unpack(m *format.Segment, data []byte, withTopic bool, out *ordered.Output) error {
-	from, next, since, until := u.window.Bounds(m.Topic, m.Partition)
-	from = max(from, m.DropBelow)
-	if m.DropFrom > 0 {
-		next = min(next, m.DropFrom)
-	}
+	w := boundsOf(u.window, m)
 	put := int64(0)
 	buf := out.Buffer()
-	err := u.opener.Open(m, data, func(f *format.Frame) (err error) {
+	grown := func() (err error) {
+		if len(buf) >= ordered.ChunkSize {
+			err = out.Emit(buf)
+			buf = out.Buffer()
+		}
+		return err
+	}
+	frame := func(f *format.Frame) (err error) {
 		switch f.Kind {
 		case format.KindRec:
-			if f.Offset < from || f.Offset >= next || f.Timestamp < since || f.Timestamp > until {
+			if !w.has(f.Offset, f.Timestamp) {
 				return nil
 			}
 			put++
@@ -192,22 +200,97 @@ func (u *unpacker) unpack(m *format.Segment, data []byte, withTopic bool, out *o
 				buf = append(buf, f.Raw...)
 			}
 		case format.KindMark:
-			buf, err = appendMark(buf, m, f.Raw, from, next)
+			buf, err = appendMark(buf, m, f.Raw, w.from, w.next)
 		default:
 			buf = append(buf, f.Raw...)
 		}
-		if err != nil || len(buf) < ordered.ChunkSize {
+		return errors.Join(err, grown())
+	}
+	batch := func(b *segment.Batch) error {
+		what, err := w.ofBatch(b, u.batches)
+		switch {
+		case err != nil || what == none:
 			return err
+		case what == whole:
+			put += b.Batch.Records
+			buf = append(buf, b.Raw...)
+			return grown()
 		}
-		err = out.Emit(buf)
-		buf = out.Buffer()
+		err = b.Records(func(r *format.Record) error {
+			if !w.has(r.Offset, r.Timestamp) {
+				return nil
+			}
+			put++
+			buf = format.AppendRecord(buf, r)
+			return grown()
+		})
+		if errors.Is(err, recordbatch.ErrTooLarge) {
+			err = command.WithHint(fmt.Errorf("%s/%d: take records out of a batch: %w", m.Topic, m.Partition, err),
+				"kbk-pack -d --batches puts batches out as they are")
+		}
 		return err
-	})
-	if err != nil {
+	}
+	if err := u.opener.OpenBatches(m, data, frame, batch); err != nil {
 		return err
 	}
 	u.records.Add(put)
 	return out.Emit(buf)
+}
+
+// A bounds is what to put out of a segment: the records of offsets in [from, next), of
+// timestamps from since to until, both included.
+type bounds struct{ from, next, since, until int64 }
+
+func boundsOf(window *format.Window, m *format.Segment) (w bounds) {
+	w.from, w.next, w.since, w.until = window.Bounds(m.Topic, m.Partition)
+	w.from = max(w.from, m.DropBelow)
+	if m.DropFrom > 0 {
+		w.next = min(w.next, m.DropFrom)
+	}
+	return w
+}
+
+func (w *bounds) has(offset, timestamp int64) bool {
+	return offset >= w.from && offset < w.next && timestamp >= w.since && timestamp <= w.until
+}
+
+// A portion is how much of a batch is put out.
+type portion int
+
+const (
+	none    portion = iota // nothing
+	records                // those of its records that are within the bounds
+	whole
+)
+
+// ofBatch decides about a batch. It looks into one only where neither its offsets nor the
+// times of its segment tell.
+func (w *bounds) ofBatch(b *segment.Batch, batches bool) (portion, error) {
+	switch {
+	case b.Last < w.from || b.First >= w.next:
+		// Its times are of the segment's, and have to be right as others have.
+		if batches {
+			return none, nil
+		}
+		_, _, err := b.Times()
+		return none, err
+	case !batches, b.First < w.from, b.Last >= w.next:
+		return records, nil
+	}
+	first, last := b.Within[0], b.Within[1]
+	if first < w.since || last > w.until {
+		var err error
+		if first, last, err = b.Times(); err != nil {
+			return none, err
+		}
+	}
+	switch {
+	case first > w.until || last < w.since:
+		return none, nil
+	case first >= w.since && last <= w.until:
+		return whole, nil
+	}
+	return records, nil
 }
 
 // appendMark appends a mark that is in segment m, unless it is outside of [from, next]: of

@@ -1,6 +1,7 @@
 package recordbatch
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -125,12 +126,11 @@ func (d *Decoder) Times(t Batch) (first, last int64, err error) {
 	}
 	for due := int64(0); d.left > 0; due++ {
 		d.left--
-		b, err := d.body()
+		time, offset, err := d.deltasOnly()
 		if err != nil {
 			return 0, 0, err
 		}
-		time, offset, _, ok := deltas(b)
-		if !ok || offset != due {
+		if offset != due {
 			return 0, 0, d.corrupt()
 		}
 		at := t.baseTime + time
@@ -143,6 +143,36 @@ func (d *Decoder) Times(t Batch) (first, last int64, err error) {
 		first, last = t.MaxTimestamp, t.MaxTimestamp
 	}
 	return first, last, d.over()
+}
+
+// deltasOnly takes the next record off the open batch, and is done with all of it but its
+// timestamp and offset: so that a large record takes no memory.
+func (d *Decoder) deltasOnly() (time, offset int64, err error) {
+	length, n, err := d.length()
+	if err != nil {
+		return 0, 0, err
+	}
+	const most = 1 + 2*binary.MaxVarintLen64
+	if err := d.fill(n + min(length, most)); err != nil {
+		return 0, 0, err
+	}
+	time, offset, _, ok := deltas(d.plain[n:min(n+length, len(d.plain))])
+	if !ok {
+		return 0, 0, d.corrupt()
+	}
+	for left := n + length; ; {
+		skipped := min(left, len(d.plain))
+		d.plain = d.plain[skipped:]
+		if left -= skipped; left == 0 {
+			return time, offset, nil
+		}
+		if d.in == nil {
+			return 0, 0, d.corrupt()
+		}
+		if err := d.fill(1); err != nil {
+			return 0, 0, err
+		}
+	}
 }
 
 // over checks that nothing is left of the open batch.

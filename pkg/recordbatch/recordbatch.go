@@ -272,26 +272,35 @@ func (d *Decoder) Next(r *format.Record) (bool, error) {
 
 // body takes the next record off the open batch, without its length.
 func (d *Decoder) body() ([]byte, error) {
-	if err := d.fill(binary.MaxVarintLen64); err != nil {
+	length, n, err := d.length()
+	if err != nil {
 		return nil, err
 	}
-	length, n := varint(d.plain)
-	if n <= 0 || length < 0 {
-		return nil, d.corrupt()
-	}
-	// What was decompressed ahead does not count before it is decoded.
-	if decoded := d.size - int64(len(d.plain)); length > d.MaxSize-decoded-int64(n) {
-		return nil, d.tooLarge()
-	}
-	if err := d.fill(n + int(length)); err != nil {
+	if err := d.fill(n + length); err != nil {
 		return nil, err
 	}
 	b := d.plain
-	if length > int64(len(b)-n) {
+	if length > len(b)-n {
 		return nil, d.corrupt()
 	}
-	d.plain = b[n+int(length):]
-	return b[n : n+int(length)], nil
+	d.plain = b[n+length:]
+	return b[n : n+length], nil
+}
+
+// length reads how long the next record is, and how many bytes say so.
+func (d *Decoder) length() (length, n int, err error) {
+	if err := d.fill(binary.MaxVarintLen64); err != nil {
+		return 0, 0, err
+	}
+	l, n := varint(d.plain)
+	if n <= 0 || l < 0 {
+		return 0, 0, d.corrupt()
+	}
+	// What was decompressed ahead does not count before it is decoded.
+	if decoded := d.size - int64(len(d.plain)); l > d.MaxSize-decoded-int64(n) {
+		return 0, 0, d.tooLarge()
+	}
+	return int(l), n, nil
 }
 
 // deltas takes the attributes of a record, which nothing uses, and its timestamp and

@@ -23,8 +23,11 @@ const maxWindow = 128 << 20
 
 // A Codec is a compression format as segments name it.
 type Codec struct {
-	Name      string
-	Levels    int // it has levels 1, the fastest, to this; 0: none
+	Name   string
+	Levels int // it has levels 1, the fastest, to this; 0: none
+	// Store makes a frame of its own of what does not compress, which costs a copy; nil: the
+	// format has no way to. It uses the memory of what it is given.
+	Store     func([]byte) []byte
 	newWriter func(level int) (Compress, error)
 	newReader func() (*decompressor, error)
 }
@@ -43,10 +46,10 @@ type decompressor struct {
 const None = "none"
 
 var codecs = []*Codec{
-	{Name: "zstd", Levels: 19, newWriter: zstdWriter, newReader: zstdReader}, // RFC 8878
-	{Name: "lz4", Levels: 9, newWriter: lz4Writer, newReader: lz4Reader},     // the LZ4 frame format
-	{Name: "gzip", Levels: 9, newWriter: gzipWriter, newReader: gzipReader},  // RFC 1952
-	{Name: "snappy", newWriter: snappyWriter, newReader: snappyReader},       // snappy's framing format
+	{Name: "zstd", Levels: 19, Store: storeZstd, newWriter: zstdWriter, newReader: zstdReader}, // RFC 8878
+	{Name: "lz4", Levels: 9, newWriter: lz4Writer, newReader: lz4Reader},                       // the LZ4 frame format
+	{Name: "gzip", Levels: 9, newWriter: gzipWriter, newReader: gzipReader},                    // RFC 1952
+	{Name: "snappy", newWriter: snappyWriter, newReader: snappyReader},                         // snappy's framing format
 	{Name: None},
 }
 

@@ -9,6 +9,7 @@ import (
 	"math"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
 // Describe reads a segment that lies somewhere by itself, and returns what a backup's
@@ -39,12 +40,21 @@ func Describe(codec string, data []byte, maxFrame int64) (*format.Segment, error
 	if err != nil {
 		return nil, err
 	}
+	decoder := recordbatch.NewDecoder()
 	for {
 		f, err := r.Next()
 		if err != nil {
 			return nil, err
 		}
-		if err := in.frame(f); err != nil {
+		if f.Kind == format.KindBatch {
+			var b *Batch
+			if b, err = in.batch(f, decoder); err == nil {
+				_, _, err = b.Times()
+			}
+		} else {
+			err = in.frame(f)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("it is no segment: %w", err)
 		}
 		if f.Kind == format.KindEnd {
@@ -54,11 +64,15 @@ func Describe(codec string, data []byte, maxFrame int64) (*format.Segment, error
 	if in.records == 0 {
 		return nil, errors.New("it holds no records")
 	}
+	content := in.content
+	if content == format.ContentRecords {
+		content = "" // what it is where nothing is said
+	}
 	sum := sha256.Sum256(data)
 	return &format.Segment{
 		Topic: in.topic, TopicID: in.id, Partition: in.partition, From: in.from, Next: in.at, First: in.first, Last: in.last,
 		Records: in.records, MinTimestamp: in.minTimestamp, MaxTimestamp: in.maxTimestamp,
-		Codec: codec, RawSize: plain.n, Size: int64(len(data)), SHA256: sum[:], Filters: in.filters,
+		Content: content, Codec: codec, RawSize: plain.n, Size: int64(len(data)), SHA256: sum[:], Filters: in.filters,
 	}, nil
 }
 

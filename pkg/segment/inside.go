@@ -17,25 +17,30 @@ type inside struct {
 	known     bool  // which partition it is
 	from, at  int64 // the first offset scanned, -1 while it is not known, and the first not scanned
 	marked    bool  // no record came behind the last mark
+	content   string
 
 	records                    int64
 	first, last                int64
+	timed                      bool // there are timestamps
 	minTimestamp, maxTimestamp int64
+	unread                     int64    // batches whose timestamps are not known
 	filters                    []string // what has left out or changed records
+
+	frameOf format.Batch // of the batch that came last
 }
 
 func newInside(h *format.Header) (*inside, error) {
-	if h.Content != format.ContentRecords {
+	if h.Content == format.ContentSegments {
 		return nil, fmt.Errorf("it is a stream of %s, not of records", h.Content)
 	}
-	in := &inside{from: -1, last: -1, filters: slices.Clone(h.Filters)}
+	in := &inside{from: -1, last: -1, content: h.Content, filters: slices.Clone(h.Filters)}
 	if h.Window != nil {
 		in.filters = append(in.filters, "window")
 	}
 	return in, nil
 }
 
-// frame takes the next frame.
+// frame takes the next frame, which is no batch.
 func (in *inside) frame(f *format.Frame) error {
 	switch f.Kind {
 	case format.KindRec:
@@ -59,20 +64,28 @@ func (in *inside) frame(f *format.Frame) error {
 }
 
 func (in *inside) record(f *format.Frame) error {
-	if f.Topic != in.topic || f.Partition != in.partition || in.from < 0 {
-		if err := in.of(f.Topic, f.Partition, f.Offset); err != nil {
+	if err := in.offsets("record", f.Topic, f.Partition, f.Offset, f.Offset, 1); err != nil {
+		return err
+	}
+	in.times(f.Timestamp, f.Timestamp)
+	return nil
+}
+
+// offsets takes those of a record or a batch.
+func (in *inside) offsets(what, topic string, partition int32, first, last, records int64) error {
+	if topic != in.topic || partition != in.partition || in.from < 0 {
+		if err := in.of(topic, partition, first); err != nil {
 			return err
 		}
 	}
-	if f.Offset < in.at {
-		return fmt.Errorf("a record of offset %d where %d or above is due", f.Offset, in.at)
+	if first < in.at {
+		return fmt.Errorf("a %s of offset %d where %d or above is due", what, first, in.at)
 	}
 	if in.records == 0 {
-		in.first, in.minTimestamp, in.maxTimestamp = f.Offset, f.Timestamp, f.Timestamp
+		in.first = first
 	}
-	in.records++
-	in.last, in.at, in.marked = f.Offset, f.Offset+1, false
-	in.minTimestamp, in.maxTimestamp = min(in.minTimestamp, f.Timestamp), max(in.maxTimestamp, f.Timestamp)
+	in.records += records
+	in.last, in.at, in.marked = last, last+1, false
 	return nil
 }
 
@@ -138,7 +151,8 @@ func (in *inside) compare(m *format.Segment, rawSize int64) error {
 		return fmt.Errorf("%d records, not %d", in.records, m.Records)
 	case in.first != m.First || in.last != m.Last:
 		return fmt.Errorf("offsets %d to %d, not %d to %d", in.first, in.last, m.First, m.Last)
-	case in.minTimestamp != m.MinTimestamp || in.maxTimestamp != m.MaxTimestamp:
+	case in.timed && (in.minTimestamp < m.MinTimestamp || in.maxTimestamp > m.MaxTimestamp),
+		in.unread == 0 && (in.minTimestamp != m.MinTimestamp || in.maxTimestamp != m.MaxTimestamp):
 		return fmt.Errorf("timestamps %d to %d, not %d to %d", in.minTimestamp, in.maxTimestamp, m.MinTimestamp, m.MaxTimestamp)
 	case !in.marked:
 		return errors.New("no mark behind its last record")

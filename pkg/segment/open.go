@@ -2,6 +2,7 @@ package segment
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
 // Age is the one cipher there is: https://age-encryption.org/v1.
@@ -25,6 +27,7 @@ type Opener struct {
 	maxFrame int
 	decoders map[string]*sync.Pool // by codec
 	readers  sync.Pool
+	batches  sync.Pool // decoders of their records
 }
 
 // NewOpener returns an Opener that tries keys on encrypted segments, and refuses frames
@@ -42,21 +45,48 @@ func NewOpener(keys []age.Identity, maxFrame int64) *Opener {
 // byte is decrypted before the checksum is found right, and none is decompressed, nor
 // each called, before the cipher has authenticated all of it.
 //
+// Of batches, it compares the times of the records inside with the segment's.
+//
 // An error of each is returned as it is. Every other names the segment; its status is
 // [command.Corrupt], unless it is about the keys.
 func (o *Opener) Open(m *format.Segment, data []byte, each func(*format.Frame) error) error {
-	var own error
-	err := o.open(m, data, func(f *format.Frame) error {
-		own = each(f)
-		return own
+	var frame format.Frame
+	return o.OpenBatches(m, data, each, func(b *Batch) error {
+		if _, _, err := b.Times(); err != nil {
+			return err
+		}
+		frame = format.Frame{Kind: format.KindBatch, Name: nameBatch, Raw: b.Raw}
+		return each(&frame)
 	})
-	if err == nil || own != nil {
+}
+
+var nameBatch = []byte("batch")
+
+// OpenBatches is [Opener.Open], with batches given to a function of their own, which may look
+// into them or not: what it does not read is not compared with the times of the segment. A
+// batch and its frame hold until the function returns.
+func (o *Opener) OpenBatches(m *format.Segment, data []byte, each func(*format.Frame) error, batch func(*Batch) error) error {
+	var own error
+	err := o.open(m, data, visitor{
+		func(f *format.Frame) error { own = each(f); return own },
+		func(b *Batch) error { own = batch(b); return own },
+	})
+	if err == nil {
+		return nil
+	}
+	if own != nil && !errors.As(own, new(*batchError)) {
 		return own
 	}
 	if errors.As(err, new(*keyError)) {
 		return named(m, err)
 	}
 	return corrupt(m, err)
+}
+
+// A visitor is given what is in a segment.
+type visitor struct {
+	frame func(*format.Frame) error
+	batch func(*Batch) error
 }
 
 // Check holds data, what a segment holds, against the size and the checksum that the
@@ -90,7 +120,7 @@ func check(m *format.Segment, data []byte) error {
 	return nil
 }
 
-func (o *Opener) open(m *format.Segment, data []byte, each func(*format.Frame) error) error {
+func (o *Opener) open(m *format.Segment, data []byte, to visitor) error {
 	if err := check(m, data); err != nil {
 		return err
 	}
@@ -131,7 +161,12 @@ func (o *Opener) open(m *format.Segment, data []byte, each func(*format.Frame) e
 		r.Reset(plain)
 	}
 	defer o.readers.Put(r)
-	return inspect(m, plain, r, each)
+	d, _ := o.batches.Get().(*recordbatch.Decoder)
+	if d == nil {
+		d = recordbatch.NewDecoder()
+	}
+	defer o.batches.Put(d)
+	return inspect(m, plain, r, d, to)
 }
 
 // decrypt decrypts data in place, to its end: what age has decrypted is always behind
@@ -176,11 +211,14 @@ func changed(err error) error {
 }
 
 // inspect reads what is in a segment and holds it against what the segment says.
-func inspect(m *format.Segment, plain *counter, r *format.Reader, each func(*format.Frame) error) error {
+func inspect(m *format.Segment, plain *counter, r *format.Reader, d *recordbatch.Decoder, to visitor) error {
 	h, err := r.Header()
 	var in *inside
 	if err == nil {
 		in, err = newInside(h)
+	}
+	if said := cmp.Or(m.Content, format.ContentRecords); err == nil && in.content != said {
+		err = fmt.Errorf("it is a stream of %s, and the segment says %s", in.content, said)
 	}
 	if err != nil {
 		return fmt.Errorf("inside: %w", err)
@@ -188,19 +226,30 @@ func inspect(m *format.Segment, plain *counter, r *format.Reader, each func(*for
 	in.topic, in.partition, in.known = m.Topic, m.Partition, true
 	for {
 		f, err := r.Next()
-		if err == nil {
-			err = in.frame(f)
+		var b *Batch
+		switch {
+		case err != nil:
+		case f.Kind == format.KindBatch:
+			if b, err = in.batch(f, d); err == nil && (b.First < m.From || b.Last >= m.Next) {
+				err = fmt.Errorf("a batch of offsets %d to %d outside [%d, %d)", b.First, b.Last, m.From, m.Next)
+			}
+		default:
+			if err = in.frame(f); err == nil && f.Kind == format.KindRec && (f.Offset < m.From || f.Offset >= m.Next) {
+				err = fmt.Errorf("a record of offset %d outside [%d, %d)", f.Offset, m.From, m.Next)
+			}
 		}
-		if err == nil && f.Kind == format.KindRec && (f.Offset < m.From || f.Offset >= m.Next) {
-			err = fmt.Errorf("a record of offset %d outside [%d, %d)", f.Offset, m.From, m.Next)
+		switch {
+		case err != nil:
+			return fmt.Errorf("inside: %w", err)
+		case b != nil:
+			b.Within = [2]int64{m.MinTimestamp, m.MaxTimestamp}
+			err = to.batch(b)
+		case f.Kind == format.KindEnd:
+			return in.compare(m, plain.n)
+		default:
+			err = to.frame(f)
 		}
 		if err != nil {
-			return fmt.Errorf("inside: %w", err)
-		}
-		if f.Kind == format.KindEnd {
-			return in.compare(m, plain.n)
-		}
-		if err := each(f); err != nil {
 			return err
 		}
 	}
