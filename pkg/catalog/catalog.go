@@ -226,7 +226,8 @@ func cursorSpec() command.Spec {
 		Name: "cursor", Usage: "print where the next run begins", Args: "REMOTE", MaxArgs: 1,
 		Description: `Prints, as kbk-fetch --from reads it, how far each partition of the backup goes. What was
 read through a filter or a window does not count: a run without them stores the whole. With
---skip-damaged, where the log has damaged files, it is how far each partition goes without a hole.`,
+--skip-damaged, where the log has damaged files, it is how far each partition goes without a hole
+from offset 0 on.`,
 		Flags: append(logFlags(),
 			&cli.BoolFlag{Name: "filtered", Usage: "count what was read through filters, too: for jobs that always filter"},
 		),
@@ -260,9 +261,12 @@ func Cursor(ctx context.Context, st *store.Store, opts store.LogOptions, filtere
 	for name, pos := range log.Cursor(filtered) {
 		if len(log.Damage) > 0 { // what a damaged file stood for is to be read again
 			for number, next := range pos.Partitions {
-				pos.Partitions[number] = min(next, log.UpToHole(name, pos.ID, number, filtered))
-				if pos.Partitions[number] < next {
+				known, ok := log.UpToHole(name, pos.ID, number, filtered)
+				if pos.Partitions[number] = min(next, known); known < next {
 					delete(pos.Epochs, number)
+				}
+				if !ok { // to be read from its beginning
+					delete(pos.Partitions, number)
 				}
 			}
 		}

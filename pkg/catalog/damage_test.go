@@ -3,11 +3,8 @@ package catalog
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"io/fs"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +16,6 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
-	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/pack"
 	"github.com/kbkio/kbk/pkg/pull"
@@ -128,6 +124,34 @@ func TestUnreadableEntry(t *testing.T) {
 			}
 			if got, status, next, _ := skipped(t, dir); !slices.Equal(got, []string{"id/0 [[0 300]]"}) || status != command.Loss || next != 300 {
 				t.Errorf("then restored %q with status %d, cursor %d", got, status, next)
+			}
+		})
+	}
+}
+
+// TestUnreadableBeginning has the entry of the first run damaged, and a snapshot that stands
+// for it: a cursor that goes by the rest says nothing of where it begins.
+func TestUnreadableBeginning(t *testing.T) {
+	for name, damage := range map[string]func(dir string, entries []string){
+		"an entry": func(_ string, entries []string) { ok(t, os.Remove(entries[0])) },
+		"a snapshot": func(dir string, _ []string) {
+			compacted(t, dir)
+			ok(t, store1(t, push.Config{Remote: dir}, 300, 400))
+			spoil(t, dir, "log/*.snapshot.json", 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, entries := threeRuns(t)
+			damage(dir, entries)
+			got, status, next, cursorStatus := skipped(t, dir)
+			if len(got) != 1 || strings.Contains(got[0], "[0 ") || status != command.Loss || next != 0 || cursorStatus != command.Loss {
+				t.Errorf("restored %q with status %d, cursor %d with status %d", got, status, next, cursorStatus)
+			}
+			if err := store1(t, push.Config{Remote: dir}, 0, 400); command.StatusOf(err) != command.Loss {
+				t.Errorf("push: %v", err)
+			}
+			if got, _, next, _ := skipped(t, dir); !slices.Equal(got, []string{"id/0 [[0 400]]"}) || next != 400 {
+				t.Errorf("then restored %q, cursor %d", got, next)
 			}
 		})
 	}
@@ -370,74 +394,4 @@ func TestCompactByItselfAtOnce(t *testing.T) {
 	if got, status := restored(t, pull.Config{Remote: dir}, nil); !slices.Equal(got, []string{"id/0 [[0 250]]"}) || status != command.OK {
 		t.Errorf("restored %q with status %d", got, status)
 	}
-}
-
-var (
-	flips    = flag.Int("flips", 300, "how many single bits TestFlippedBits flips")
-	flipSeed = flag.Uint64("flip-seed", 0, "with this seed; 0: another each time")
-)
-
-// TestFlippedBits flips single bits anywhere in a small backup: entries, snapshots, their
-// indexes and moments, signatures and segments. None passes verify --deep and changes what
-// is restored, or where the next run begins.
-func TestFlippedBits(t *testing.T) {
-	seed := *flipSeed
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
-	key, dir := signingKey(t), filepath.Join(t.TempDir(), "b")
-	for from := int64(0); from < 60; from += 10 {
-		if from == 30 {
-			ok(t, Compact(t.Context(), signingStore(t, dir, key), Signing{Signs: true, Signers: key.Signers()}, env()))
-		}
-		ok(t, store1(t, push.Config{Remote: dir, Key: key}, from, from+10))
-	}
-	look := func() string {
-		var out bytes.Buffer
-		ok(t, Cursor(t.Context(), open(t, dir), store.LogOptions{}, false, env(), &out))
-		got, status := restored(t, pull.Config{Remote: dir}, nil)
-		point, _ := restored(t, pull.Config{Remote: dir, At: new(time.UnixMilli(200))}, nil)
-		return fmt.Sprint(out.String(), got, status, point)
-	}
-	want := look()
-	var files []string
-	var ends []int64 // the bits up to the end of each
-	bits := int64(0)
-	ok(t, filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || d.Name() == commitlog.ManifestName {
-			return err
-		}
-		info, err := d.Info()
-		bits += 8 * info.Size()
-		files, ends = append(files, name), append(ends, bits)
-		return err
-	}))
-	passed := 0
-	for n := range *flips {
-		bit := r.Int64N(bits)
-		i, _ := slices.BinarySearch(ends, bit+1)
-		at := bit
-		if i > 0 {
-			at -= ends[i-1]
-		}
-		data, err := os.ReadFile(files[i])
-		ok(t, err)
-		whole := bytes.Clone(data)
-		data[at/8] ^= 1 << (at % 8)
-		ok(t, os.WriteFile(files[i], data, 0o600))
-		verify := VerifyConfig{Deep: true}
-		if n%2 == 0 {
-			verify.Signers = key.Signers()
-		}
-		if p := problems(t, dir, verify); p == nil {
-			passed++
-			if got := look(); got != want {
-				t.Errorf("%s, bit %d: passes verify, and gives\n%s\nwant\n%s", files[i], at, got, want)
-			}
-		}
-		ok(t, os.WriteFile(files[i], whole, 0o600))
-	}
-	t.Logf("%d of %d flips passed verify --deep and changed nothing", passed, *flips)
 }

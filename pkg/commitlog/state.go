@@ -349,21 +349,25 @@ func (s *State) Next(topic, id string, partition int32) (int64, bool) {
 	return v.next, true
 }
 
-// UpToHole returns how far something is known of a partition from its beginning on. What
-// filters have left counts if filtered is set.
-func (s *State) UpToHole(topic, id string, partition int32, filtered bool) int64 {
+// UpToHole returns how far something is known of a partition from offset 0 on, and false
+// where nothing is: where the lowest offset that the log speaks of is above it, what spoke of
+// those below may be gone. What filters have left counts if filtered is set.
+func (s *State) UpToHole(topic, id string, partition int32, filtered bool) (next int64, ok bool) {
 	p := s.parts[partitionKey{topic, id, partition}]
 	if p == nil {
-		return 0
+		return 0, false
 	}
 	v := p.now()
+	if v.from > 0 {
+		return 0, false
+	}
 	if !filtered {
 		v.partial = nil
 	}
 	if holes := v.holes(); len(holes) > 0 {
-		return holes[0][0]
+		return holes[0][0], true
 	}
-	return v.next
+	return v.next, true
 }
 
 // A Position is where the next run starts to read a topic: for each partition the
