@@ -376,7 +376,17 @@ func (p *Parser) other(b, text []byte) ([]byte, error) {
 		return b, err
 	}
 	raw, err := frame.AppendFrame(nil)
-	return append(b, raw...), err
+	if err != nil {
+		return b, err
+	}
+	var f format.Frame
+	if err := f.Scan(raw); err != nil {
+		return b, err
+	}
+	if _, err := describe(&f); err != nil { // no reader would take it
+		return b, err
+	}
+	return append(b, raw...), nil
 }
 
 // encode makes a frame of the readable fields.
