@@ -50,6 +50,13 @@ func original(g *format.Group) string { return cmp.Or(g.Source, g.ID) }
 // readGroups reads a stream of groups to its end.
 func readGroups(ctx context.Context, in io.Reader, maxFrame int64) ([]*format.Group, *format.End, error) {
 	r := format.NewReader(command.Interruptible(ctx, in), int(maxFrame))
+	h, err := r.Header()
+	if err != nil {
+		return nil, nil, command.Input(err)
+	}
+	if err := command.Takes(h, "standard input", format.ContentRecords); err != nil {
+		return nil, nil, err
+	}
 	found := newMerged()
 	for {
 		f, err := r.Next()

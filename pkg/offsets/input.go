@@ -113,8 +113,8 @@ func (in *input) read(ctx context.Context, src io.Reader, name string, maxFrame 
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if h.Content != format.ContentRecords {
-		return command.WithHint(command.Usagef("%s is a stream of segments", name), "put kbk-pack -d before this command")
+	if err := command.Takes(h, name, format.ContentRecords); err != nil {
+		return err
 	}
 	in.groups.begin()
 	t := &taking{input: in, name: name, withGroups: withGroups, marks: in.coverage.marker(), buffered: make([]byte, 0, 1<<18)}

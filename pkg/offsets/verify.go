@@ -156,6 +156,13 @@ func readRecords(ctx context.Context, name string, maxFrame int64, do func(place
 	}
 	defer f.Close()
 	r := format.NewReader(command.Interruptible(ctx, f), int(maxFrame))
+	h, err := r.Header()
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := command.Takes(h, name, format.ContentRecords); err != nil {
+		return err
+	}
 	var rec format.Record
 	for {
 		f, err := r.Next()

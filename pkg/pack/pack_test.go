@@ -383,6 +383,13 @@ func TestBadInput(t *testing.T) {
 		ok(t, w.Close(&format.End{}))
 		return b.Bytes()
 	}
+	holding := func(content string) []byte {
+		var b bytes.Buffer
+		w := format.NewWriter(&b)
+		ok(t, w.WriteHeader(&format.Header{Content: content}))
+		ok(t, w.Close(&format.End{}))
+		return b.Bytes()
+	}
 	small := testConfig()
 	small.SegmentSize = 10_000
 	many := packed(t, small, stream(t, random(1, 1, 100)))
@@ -436,6 +443,8 @@ func TestBadInput(t *testing.T) {
 		"a mark back, 2":   {pack, backOpen, "t/0: a mark at offset 7 behind 12", command.Corrupt},
 		"another topic id": {pack, otherID, "t/0: a mark of topic id B where the topic's id is A", command.Corrupt},
 		"a batch":          {pack, batch(format.ContentRecords), "a batch frame in a stream of records", command.Corrupt},
+		"later content":    {pack, holding("later"), `standard input is a stream of "later"`, command.Corrupt},
+		"later, packed":    {unpack, holding("later"), `standard input is a stream of "later"`, command.Corrupt},
 		"a batch, packed":  {unpack, batch(format.ContentSegments), "a batch frame in a stream of segments", command.Corrupt},
 		"missing segment":  {unpack, missing, "what is between is missing", command.Corrupt},
 		"segment twice":    {unpack, twice, "has come before", command.Corrupt},

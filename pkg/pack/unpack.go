@@ -47,6 +47,9 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	if h.Content != format.ContentSegments {
 		return command.WithHint(command.Usagef("standard input is not packed: it holds %s", h.Content), "to pack it, leave out -d")
 	}
+	if err := command.Takes(h, "standard input", format.ContentSegments); err != nil {
+		return err
+	}
 	w := format.NewWriter(out)
 	h.Content = format.ContentRecords
 	if cfg.Batches {

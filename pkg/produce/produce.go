@@ -57,12 +57,8 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	if err != nil {
 		return command.Input(err)
 	}
-	switch h.Content {
-	case format.ContentRecords, format.ContentBatches:
-	case format.ContentSegments:
-		return command.WithHint(command.Usagef("standard input is a stream of segments, not of records"), "put kbk-pack -d before this command")
-	default:
-		return command.Usagef("standard input is a stream of %q, which this version does not know", h.Content)
+	if err := command.Takes(h, "standard input", format.ContentRecords, format.ContentBatches); err != nil {
+		return err
 	}
 	cl, err := connect(ctx, &cfg)
 	if err != nil {

@@ -212,8 +212,8 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	if err != nil {
 		return command.Input(err)
 	}
-	if h.Content != format.ContentSegments {
-		return command.WithHint(command.Usagef("standard input is a stream of records, not of segments"), "put kbk-pack before this command")
+	if err := command.Takes(h, "standard input", format.ContentSegments); err != nil {
+		return err
 	}
 	if h.Window != nil {
 		// The segments hold more than was asked for, and the log cannot say so.

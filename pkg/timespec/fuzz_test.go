@@ -1,6 +1,7 @@
 package timespec
 
 import (
+	"strconv"
 	"testing"
 	"time"
 )
@@ -17,7 +18,7 @@ func FuzzParse(f *testing.F) {
 			if d < 0 {
 				t.Fatalf("%q is %v", s, d)
 			}
-			if !at.Equal(now.Add(-d)) {
+			if _, isNumber := strconv.ParseInt(s, 10, 64); isNumber != nil && !at.Equal(now.Add(-d)) {
 				t.Fatalf("%q before now is %v", s, at)
 			}
 		}
