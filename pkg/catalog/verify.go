@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
-	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/segment"
@@ -376,7 +375,7 @@ func (v *verifier) content(ctx context.Context, opener *segment.Opener, seg comm
 	if sealed { // its checksum is right, and more cannot be told
 		return nil
 	}
-	err = opener.Open(seg.Frame(), data, func(*format.Frame) error { return nil })
+	err = opener.Verify(seg.Frame(), data)
 	if err != nil {
 		v.found("content", seg.Path, "%v", err)
 	}

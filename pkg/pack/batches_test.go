@@ -476,7 +476,7 @@ func TestBatchTooLarge(t *testing.T) {
 		t.Errorf("%v, %q", err, command.HintOf(err))
 	}
 	// Whoever looks into it finds what pack found.
-	ok(t, segment.NewOpener(nil, 1<<30).Open(all[0], data[0], func(*format.Frame) error { return nil }))
+	ok(t, segment.NewOpener(nil, 1<<30).Verify(all[0], data[0]))
 	described, err := segment.Describe("zstd", data[0], 1<<30)
 	if err != nil || described.MinTimestamp != math.MinInt64 || described.Content != format.ContentBatches {
 		t.Errorf("%+v, %v", described, err)
@@ -495,7 +495,7 @@ func TestBatchTimes(t *testing.T) {
 	} {
 		m := *all[0]
 		change(&m)
-		err := segment.NewOpener(nil, 1<<30).Open(&m, bytes.Clone(data[0]), func(*format.Frame) error { return nil })
+		err := segment.NewOpener(nil, 1<<30).Verify(&m, bytes.Clone(data[0]))
 		if err == nil || !strings.Contains(err.Error(), "timestamps") || command.StatusOf(err) != command.Corrupt {
 			t.Errorf("%s: %v", name, err)
 		}
