@@ -1,9 +1,10 @@
 // filter.js PREFIX HEADER: drops records whose key begins with PREFIX, and headers named HEADER.
 const fs = require("fs"), [prefix, name] = process.argv.slice(2).map((s) => Buffer.from(s)), chunk = Buffer.alloc(1 << 20);
 let buf = Buffer.alloc(0), out = [], size = 0;
+function fail(status, why) { console.error("filter.js: error: " + why); process.exit(status); }
 function need(n) { // reads until there are n bytes
   for (let k; buf.length < n; buf = Buffer.concat([buf, chunk.subarray(0, k)]))
-    if ((k = fs.readSync(0, chunk)) === 0) { console.error("filter.js: error: the input ended before its end frame"); process.exit(3); }
+    if ((k = fs.readSync(0, chunk)) === 0) fail(3, "the input ended before its end frame");
 }
 function head(i) { // of the item at i: its major type, its argument, and where its content begins
   need(i + 1);
@@ -18,12 +19,16 @@ function skip(i) { // where the item at i ends
   return at;
 }
 const me = Buffer.from("filter.js:" + require("crypto").createHash("sha256").update(process.argv.slice(2).join("\0")).digest("hex").slice(0, 8)); // what it was told to do
+function find(map, key) { // where the key of a map is, or the map's end, and whether it is there
+  for (let [, n, i] = head(map); ; n--, i = skip(skip(i))) if (n === 0 || bytes(i).toString() === key) return [i, n > 0];
+}
 function named(end) { // the header, with our name among its filters
-  let map = skip(skip(head(head(0)[2])[2])), [, n, i] = head(map); // behind the tag, "kbk" and 1
-  for (; n > 0 && bytes(i).toString() !== "filters"; n--) i = skip(skip(i));
-  const to = n > 0 ? skip(skip(i)) : i, had = n > 0 ? skip(i) : map; // the array that is there, or the map gets one more
+  const map = skip(skip(head(head(0)[2])[2])), [i, n] = find(map, "filters"), [at, there] = find(map, "content"); // behind the tag, "kbk" and 1
+  if (!there || bytes(skip(at)).toString() !== "records") // in others there are records that it would not see
+    fail(2, "standard input is not a stream of records: leave out --batches, or put kbk-pack -d before it");
+  const to = n ? skip(skip(i)) : i, had = n ? skip(i) : map; // the array that is there, or the map gets one more
   buf[had]++; // up to 22 there were
-  return Buffer.concat([buf.subarray(0, to), Buffer.from(n > 0 ? "" : "\x67filters\x81", "latin1"), Buffer.from([0x60 + me.length]), me, buf.subarray(to, end)]);
+  return Buffer.concat([buf.subarray(0, to), Buffer.from(n ? "" : "\x67filters\x81", "latin1"), Buffer.from([0x60 + me.length]), me, buf.subarray(to, end)]);
 }
 const bytes = (i) => buf.subarray(head(i)[2], skip(i)); // the content of the string at i
 function write(b) { out.push(Buffer.from(b)); if ((size += b.length) > chunk.length) { fs.writeSync(1, Buffer.concat(out)); out = []; size = 0; } }

@@ -7,8 +7,8 @@ me = "filter.py:" + hashlib.sha256("\0".join(sys.argv[1:]).encode()).hexdigest()
 stdin, stdout, end = cbor2.CBORDecoder(sys.stdin.buffer), sys.stdout.buffer, None
 try:
     header = stdin.decode()  # cbor2 takes the tag off
-    if list(header[:2]) != ["kbk", 1] or header[2]["content"] != "records":
-        sys.exit("filter.py: error: standard input is not a stream of records")
+    if list(header[:2]) != ["kbk", 1] or header[2].get("content") != "records":  # in others there are records that it would not see
+        sys.exit(print("filter.py: error: standard input is not a stream of records: leave out --batches, or put kbk-pack -d before it", file=sys.stderr) or 2)
     info = dict(header[2], filters=[*header[2].get("filters", []), me])
     stdout.write(cbor2.dumps(cbor2.CBORTag(55799, [*header[:2], info, *header[3:]]), canonical=True))
     while (frame := stdin.decode())[0] != "end":

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/recordbatch/batchtest"
 	"github.com/kbkio/kbk/test/need"
 )
 
@@ -184,6 +185,47 @@ func TestFilters(t *testing.T) {
 				}
 				if err == io.EOF {
 					t.Errorf("cut at %d: the output is whole", cut)
+				}
+			}
+		})
+	}
+}
+
+// TestContents gives the filters what they do not know: a mask that passed it on would leak
+// whole batches. The one with jq stands between two kbk-filters, which take batches apart.
+func TestContents(t *testing.T) {
+	secret := format.Record{Topic: "t", Key: []byte("test-1"), Value: []byte("secret"), Headers: []format.RecordHeader{{Name: []byte("internal"), Value: []byte("x")}}}
+	kept := format.Record{Topic: "t", Offset: 1, Key: []byte("k"), Value: []byte("kept"), Headers: []format.RecordHeader{{Name: []byte("internal"), Value: []byte("x")}}}
+	for name, line := range filters(t) {
+		t.Run(name, func(t *testing.T) {
+			has(t, name)
+			for _, content := range []string{format.ContentBatches, format.ContentSegments, "pages", "recordsets"} {
+				var in, out, stderr bytes.Buffer
+				w := format.NewWriter(&in)
+				err := w.WriteHeader(&format.Header{Created: 7, Content: content, Filters: []string{"a"}})
+				if content == format.ContentBatches {
+					err = errors.Join(err, w.Write(batchtest.Frame(t, "none", secret, kept)))
+				}
+				if err := errors.Join(err, w.Close(&format.End{})); err != nil {
+					t.Fatal(err)
+				}
+				cmd := exec.Command(line[0], append(slices.Clone(line[1:]), "test-", "internal")...)
+				cmd.Stdin, cmd.Stdout, cmd.Stderr = &in, &out, &stderr
+				err = cmd.Run()
+				if name == "jq" && content == format.ContentBatches {
+					masked := kept
+					masked.Headers = nil
+					if got, want := frames(t, out.Bytes()), fmt.Sprintf("%x", format.AppendRecord(nil, &masked)); err != nil || len(got) != 1 || got[0] != want {
+						t.Errorf("of batches it makes %q, %v: %s; want %s", got, err, &stderr, want)
+					}
+					continue
+				}
+				status, said := cmd.ProcessState.ExitCode(), stderr.String()
+				if status != 2 && status != 3 || bytes.Contains(out.Bytes(), []byte("secret")) {
+					t.Errorf("a stream of %s: status %d, %q, on standard output %q", content, status, said, out.Bytes())
+				}
+				if name != "jq" && (!strings.Contains(said, "error: standard input is not a stream of records: leave out --batches") || strings.Count(said, "\n") != 1 || out.Len() > 0) {
+					t.Errorf("a stream of %s: it says %q, on standard output %q", content, said, out.Bytes())
 				}
 			}
 		})

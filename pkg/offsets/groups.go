@@ -54,7 +54,7 @@ func readGroups(ctx context.Context, in io.Reader, maxFrame int64) ([]*format.Gr
 	if err != nil {
 		return nil, nil, command.Input(err)
 	}
-	if err := command.Takes(h, "standard input", format.ContentRecords); err != nil {
+	if err := command.Takes(h, "standard input", format.ContentRecords, format.ContentBatches); err != nil {
 		return nil, nil, err
 	}
 	found := newMerged()

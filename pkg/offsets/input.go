@@ -12,6 +12,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/groups"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
 // input is what the streams that a translation starts from say. Groups may come behind
@@ -113,11 +114,14 @@ func (in *input) read(ctx context.Context, src io.Reader, name string, maxFrame 
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if err := command.Takes(h, name, format.ContentRecords); err != nil {
+	if err := command.Takes(h, name, format.ContentRecords, format.ContentBatches); err != nil {
 		return err
 	}
 	in.groups.begin()
 	t := &taking{input: in, name: name, withGroups: withGroups, marks: in.coverage.marker(), buffered: make([]byte, 0, 1<<18)}
+	if h.Content == format.ContentBatches {
+		t.decoder = recordbatch.NewDecoder()
+	}
 	for {
 		f, err := r.Next()
 		if err != nil {
@@ -140,6 +144,8 @@ type taking struct {
 	marks      *marker
 	buffered   []byte // records, for the spool
 	rec        format.Record
+	decoder    *recordbatch.Decoder // nil where the stream has no batches
+	batch      format.Batch
 	run        format.Map
 }
 
@@ -186,9 +192,18 @@ func (t *taking) frame(f *format.Frame) error {
 	case format.KindMap:
 		return t.takeRun(f.Raw)
 	case format.KindRec:
-		return t.takeRecord(f)
+		if err := f.Record(&t.rec); err != nil {
+			return err
+		}
+		return t.takeRecord(&t.rec)
 	case format.KindSeg, format.KindBatch:
-		return command.WithStatus(command.Corrupt, fmt.Errorf("a %s frame in a stream of records", f.Name))
+		if f.Kind == format.KindSeg || t.decoder == nil {
+			return command.WithStatus(command.Corrupt, fmt.Errorf("a %s frame in a stream of records", f.Name))
+		}
+		if err := t.batch.Decode(f.Raw); err != nil {
+			return err
+		}
+		return t.decoder.Unpack(&t.batch, t.takeRecord)
 	case format.KindUnknown, format.KindPoint:
 		return t.pass(f)
 	case format.KindEnd:
@@ -224,15 +239,12 @@ func (t *taking) takeRun(raw []byte) error {
 	return nil
 }
 
-func (t *taking) takeRecord(f *format.Frame) error {
-	if err := f.Record(&t.rec); err != nil {
-		return err
-	}
+func (t *taking) takeRecord(r *format.Record) error {
 	if err := t.records.open(); err != nil {
 		return err
 	}
 	t.records.n++
-	if t.buffered = t.appendRecord(t.buffered, &t.rec); len(t.buffered)+recordSize > cap(t.buffered) {
+	if t.buffered = t.appendRecord(t.buffered, r); len(t.buffered)+recordSize > cap(t.buffered) {
 		return t.flush()
 	}
 	return nil

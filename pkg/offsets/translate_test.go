@@ -17,24 +17,39 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/pattern"
+	"github.com/kbkio/kbk/pkg/recordbatch/batchtest"
 )
 
 // stream is a backup of partition 0 of topic t whose records, one a letter, begin at
 // offset 0, with a group at each offset.
 func stream(t *testing.T, letters string) *bytes.Buffer {
 	t.Helper()
+	return streamOf(t, letters, format.ContentRecords)
+}
+
+// streamOf is [stream] with a content: where that is batches, all records are in one.
+func streamOf(t *testing.T, letters, content string) *bytes.Buffer {
+	t.Helper()
 	var b bytes.Buffer
 	w := format.NewWriter(&b)
-	err := w.WriteHeader(&format.Header{Content: format.ContentRecords})
+	err := w.WriteHeader(&format.Header{Content: content})
 	write := func(f format.Encoder) {
 		if err == nil {
 			err = w.Write(f)
 		}
 	}
 	write(&format.Mark{Topic: "t"})
+	var records []format.Record
 	for i, l := range letters {
+		records = append(records, format.Record{Topic: "t", Offset: int64(i), Timestamp: 1000, Value: []byte(string(l))})
+	}
+	if content == format.ContentBatches {
+		write(batchtest.Frame(t, "lz4", records...))
+		records = nil
+	}
+	for i := range records {
 		if err == nil {
-			err = w.WriteRecord(&format.Record{Topic: "t", Offset: int64(i), Timestamp: 1000, Value: []byte(string(l))})
+			err = w.WriteRecord(&records[i])
 		}
 	}
 	write(&format.Mark{Topic: "t", Next: int64(len(letters))})
@@ -50,9 +65,9 @@ func stream(t *testing.T, letters string) *bytes.Buffer {
 	return &b
 }
 
-// byLetters translates the groups of [stream] to a cluster where topic t has other
+// byLetters translates the groups of a [stream] to a cluster where topic t has other
 // records, and returns the offset of each group; -1: no place.
-func byLetters(t *testing.T, source, target string) []int64 {
+func byLetters(t *testing.T, source *bytes.Buffer, target string) []int64 {
 	t.Helper()
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
 	if err != nil {
@@ -76,7 +91,7 @@ func byLetters(t *testing.T, source, target string) []int64 {
 	}
 	var found, out bytes.Buffer
 	env, all := &command.Env{Name: "test", Log: slog.New(slog.DiscardHandler)}, func(string) bool { return true }
-	if err := Map(t.Context(), MapConfig{Kafka: kafka.Config{Brokers: c.ListenAddrs()}, By: byContent, Topics: rename, Groups: all}, env, stream(t, source), &found); err != nil {
+	if err := Map(t.Context(), MapConfig{Kafka: kafka.Config{Brokers: c.ListenAddrs()}, By: byContent, Topics: rename, Groups: all}, env, source, &found); err != nil {
 		t.Fatal(err)
 	}
 	err = Translate(t.Context(), TranslateConfig{By: byMap, Topics: rename, RenameGroups: rename, Groups: all}, env, &found, &out)
@@ -115,8 +130,10 @@ func TestContent(t *testing.T) {
 		{"nothing of it", "abc", "xyz", []int64{-1, -1, -1, -1, -1}},
 		{"nothing within sight", strings.Repeat("m", candidates) + "z", "z", append(append([]int64{-1}, make([]int64, candidates)...), 1, -1)},
 	} {
-		if got := byLetters(t, c.source, c.target); fmt.Sprint(got) != fmt.Sprint(c.want) {
-			t.Errorf("%s: %v, not %v", c.name, got, c.want)
+		for _, content := range []string{format.ContentRecords, format.ContentBatches} {
+			if got := byLetters(t, streamOf(t, c.source, content), c.target); fmt.Sprint(got) != fmt.Sprint(c.want) {
+				t.Errorf("%s, %s: %v, not %v", c.name, content, got, c.want)
+			}
 		}
 	}
 }
@@ -135,7 +152,7 @@ func TestContentSkipsNothing(t *testing.T) {
 				target = append(target, source[i])
 			}
 		}
-		for c, got := range byLetters(t, string(source), string(target)) {
+		for c, got := range byLetters(t, stream(t, string(source)), string(target)) {
 			want := int64(len(target))
 			for i := len(source) - 1; i >= c; i-- {
 				if at, ok := place[i]; ok {

@@ -14,6 +14,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
 // VerifyConfig says what a plan is held against.
@@ -160,24 +161,30 @@ func readRecords(ctx context.Context, name string, maxFrame int64, do func(place
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if err := command.Takes(h, name, format.ContentRecords); err != nil {
+	if err := command.Takes(h, name, format.ContentRecords, format.ContentBatches); err != nil {
 		return err
 	}
 	var rec format.Record
+	var batch format.Batch
+	d := recordbatch.NewDecoder()
+	take := func(r *format.Record) error {
+		do(place{r.Topic, r.Partition}, nextRecord(r))
+		return nil
+	}
 	for {
 		f, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
+		if err == nil && f.Kind == format.KindRec {
+			err = errors.Join(f.Record(&rec), take(&rec))
+		} else if err == nil && f.Kind == format.KindBatch {
+			if err = batch.Decode(f.Raw); err == nil {
+				err = d.Unpack(&batch, take)
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if f.Kind != format.KindRec {
-			continue
-		}
-		if err := f.Record(&rec); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		do(place{rec.Topic, rec.Partition}, nextRecord(&rec))
 	}
 }

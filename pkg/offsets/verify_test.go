@@ -10,6 +10,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/recordbatch/batchtest"
 )
 
 func (w *world) verify(in *bytes.Buffer, records ...string) error {
@@ -44,7 +45,25 @@ func TestVerify(t *testing.T) {
 	ok(t, os.WriteFile(records, b.Bytes(), 0o600))
 	ok(t, w.verify(planned(t, format.End{}, a(), group("b", "t", numbers{0: 0})), records))
 	w.tells("2 next records compared, 1 at the end, 0 not compared")
-	ok(t, os.WriteFile(records, b.Bytes()[:b.Len()-3], 0o600))
+	whole := b.Bytes()
+	var in bytes.Buffer
+	f = format.NewWriter(&in)
+	ok(t, f.WriteHeader(&format.Header{Content: format.ContentBatches}))
+	batch := batchtest.Frame(t, "gzip", format.Record{Topic: "old", Offset: 0, Timestamp: 1000, Value: []byte("a")}, format.Record{Topic: "old", Offset: 1, Timestamp: 1001, Value: []byte("b")})
+	ok(t, f.Write(batch))
+	ok(t, f.Close(&format.End{Records: 2}))
+	ok(t, os.WriteFile(records, in.Bytes(), 0o600))
+	ok(t, w.verify(planned(t, format.End{}, a(), group("b", "t", numbers{0: 0})), records))
+	w.tells("2 next records compared, 1 at the end, 0 not compared")
+	batch.Data[len(batch.Data)-1] ^= 1
+	in.Reset()
+	f = format.NewWriter(&in)
+	ok(t, f.WriteHeader(&format.Header{Content: format.ContentBatches}))
+	ok(t, f.Write(batch))
+	ok(t, f.Close(&format.End{Records: 2}))
+	ok(t, os.WriteFile(records, in.Bytes(), 0o600))
+	fails(t, w.verify(planned(t, format.End{}, a()), records), command.Corrupt, "records: old/0: batch of offsets 0 to 1: corrupt record batch at offset 0: checksum")
+	ok(t, os.WriteFile(records, whole[:len(whole)-3], 0o600))
 	fails(t, w.verify(planned(t, format.End{}, a()), records), command.Corrupt, "stream ended before its end frame")
 	fails(t, w.verify(planned(t, format.End{}, a()), records+"nowhere"), command.Failed, "no such file")
 

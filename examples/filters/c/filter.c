@@ -28,6 +28,8 @@ static int is(size_t i, const char *text, int whole) { // is the string at i thi
 }
 static void header(size_t end, char **argv) { // writes the header, with our name among its filters
     unsigned long long n; size_t map = skip(skip(head(head(0, &n), &n))), i = head(map, &n), had, to; unsigned h = 2166136261;
+    for (size_t c = i, k = n; !is(c, "content", 1) || !is(skip(c), "records", 1); c = skip(skip(c)), k--) // in others there are records that it would not see
+        if (k < 2) fputs("filter: error: standard input is not a stream of records: leave out --batches, or put kbk-pack -d before it\n", stderr), exit(2);
     for (; n && !is(i, "filters", 1); n--) i = skip(skip(i));
     had = n ? skip(i) : map, to = n ? skip(had) : i; // the array that is there, or the map gets one more
     for (int a = 1; a < 3; a++) for (char *c = argv[a]; ; c++) { h = (h ^ (unsigned char)*c) * 16777619; if (!*c) break; } // FNV-1a of what it was told to do

@@ -4,6 +4,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -14,9 +15,13 @@ import (
 )
 
 func main() {
+	log.SetFlags(0)
 	in, out, rec := format.NewReader(os.Stdin, 0), format.NewWriter(os.Stdout), format.Record{}
 	header, err := in.Header()
 	check(err)
+	if header.Content != format.ContentRecords { // in others there are records that it would not see
+		check(errors.New("standard input is not a stream of records: leave out --batches, or put kbk-pack -d before it"))
+	}
 	digest := sha256.Sum256([]byte(strings.Join(os.Args[1:], "\x00"))) // of what it was told to do
 	header.Filters = append(header.Filters, fmt.Sprintf("filter.go:%x", digest[:4]))
 	check(out.WriteHeader(header))
@@ -44,6 +49,7 @@ func main() {
 
 func check(err error) {
 	if err != nil {
-		log.Fatal("filter.go: error: ", err)
+		log.Print("filter.go: error: ", err)
+		os.Exit(3)
 	}
 }
