@@ -126,11 +126,23 @@ func (c *coverage) holes() spans {
 	return known.gaps(c.from, c.next)
 }
 
-// onlyPartial is what no run has kept whole, by filters, no offset twice.
+// onlyPartial is what no run has kept whole, by filters, no offset twice: of what several
+// have scanned each, the first one's. Windows come last: they leave out records that belong
+// to the offsets.
 func (c *coverage) onlyPartial() []partial {
 	var out []partial
 	whole := c.whole
-	for _, p := range c.partial {
+	ordered := slices.Clone(c.partial)
+	slices.SortStableFunc(ordered, func(a, b partial) int {
+		switch in := slices.Contains(a.Filters, Window); {
+		case in == slices.Contains(b.Filters, Window):
+			return 0
+		case in:
+			return 1
+		}
+		return -1
+	})
+	for _, p := range ordered {
 		if rest := spans(p.Ranges).without(whole); len(rest) > 0 {
 			out = append(out, partial{p.Filters, rest})
 			whole = slices.Clone(whole)

@@ -197,14 +197,19 @@ func (p *partition) sources(branch int) (s sources) {
 }
 
 // choose returns segments that give every record that a branch has, whole where any has it
-// whole: those that were kept whole first, and between them what filters have left.
+// whole: those that were kept whole first, and between them what filters have left. Of offsets
+// that several have scanned they are those of the filters that the plan names.
 func (s sources) choose(v *coverage) []chosen {
 	out := fewest(nil, s[whole], math.MinInt64, math.MaxInt64)
 	if len(s[filtered]) == 0 {
 		return out
 	}
-	for _, gap := range v.whole.gaps(v.from, v.next) {
-		out = fewest(out, s[filtered], gap[0], gap[1])
+	for _, p := range v.onlyPartial() {
+		left := slices.Clone(s[filtered])
+		left = slices.DeleteFunc(left, func(c chosen) bool { return !slices.Equal(c.Filters, p.Filters) })
+		for _, r := range p.Ranges {
+			out = fewest(out, left, r[0], r[1])
+		}
 	}
 	slices.SortFunc(out, func(a, b chosen) int { return cmp.Compare(a.at, b.at) })
 	return out

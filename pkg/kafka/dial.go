@@ -70,12 +70,21 @@ const (
 )
 
 // A dialer connects to brokers, and says in one line why one cannot be had.
-type dialer struct{ tls *tls.Config }
+type dialer struct {
+	tls     *tls.Config
+	connect dialFunc // nil: over TCP
+}
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
 func (d *dialer) dial(ctx context.Context, network, broker string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, network, broker)
+	connect := d.connect
+	if connect == nil {
+		connect = new(net.Dialer).DialContext
+	}
+	conn, err := connect(ctx, network, broker)
 	if err != nil {
 		return nil, unreachable(broker, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -24,6 +25,9 @@ import (
 type Config struct {
 	Brokers  []string // host:port, host for port 9092, or srv+NAME of SRV records; without a protocol
 	ClientID string   // as the brokers' logs and quotas have it; empty: kbk
+
+	// Dial makes the connections; nil: over TCP. Behind TLS and SASL, if these are set.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	settings settings // the properties, of TLS and SASL above all
 	log      *slog.Logger
@@ -61,7 +65,7 @@ func FromFlags(c *cli.Context) (Config, error) {
 	if len(cfg.Brokers) == 0 {
 		return cfg, ErrNoBrokers
 	}
-	if _, err := s.options(new(atomic.Value)); err != nil { // what is wrong is said before anything is done
+	if _, err := s.options(nil, new(atomic.Value)); err != nil { // what is wrong is said before anything is done
 		return cfg, err
 	}
 	for _, w := range s.warnings() {
@@ -88,7 +92,7 @@ func NewClient(ctx context.Context, cfg Config, opts ...kgo.Opt) (*kgo.Client, e
 		return nil, err
 	}
 	var last atomic.Value
-	secure, err := cfg.settings.options(&last)
+	secure, err := cfg.settings.options(cfg.Dial, &last)
 	if err != nil {
 		return nil, err
 	}

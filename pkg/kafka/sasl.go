@@ -282,8 +282,8 @@ func (s settings) kerberos(in *login) (sasl.Mechanism, error) {
 	return kerberos.Auth{Client: cl, Service: service}.AsMechanismWithClose(), nil
 }
 
-// options are what the properties ask of a client.
-func (s settings) options(last *atomic.Value) ([]kgo.Opt, error) {
+// options are what the properties ask of a client whose connections connect makes.
+func (s settings) options(connect dialFunc, last *atomic.Value) ([]kgo.Opt, error) {
 	use, known := protocols[s.protocol()]
 	if !known {
 		return nil, s.failf(protocolKey, "%q is not PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL", s.get(protocolKey))
@@ -291,7 +291,7 @@ func (s settings) options(last *atomic.Value) ([]kgo.Opt, error) {
 	if useless := s.useless(); len(useless) > 0 && s.get(protocolKey) == "" {
 		return nil, s.failf(useless[0], "it is of no use without security.protocol: SSL, SASL_PLAINTEXT or SASL_SSL")
 	}
-	d := &dialer{}
+	d := &dialer{connect: connect}
 	if use.tls {
 		var err error
 		if d.tls, err = s.tlsConfig(); err != nil {

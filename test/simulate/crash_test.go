@@ -82,10 +82,15 @@ func (w *world) crashing(what string, v *vault, do func(), again *fetched) int {
 // clone is a vault of its own with the same content and promises.
 func (v *vault) clone() *vault {
 	c := *v
-	c.storage, c.promised = v.storage.copied(), make(map[part]map[int64]bool)
-	for p, offsets := range v.promised {
-		c.promised[p] = maps.Clone(offsets)
-	}
+	c.storage, c.promised, c.perhaps, c.hollow = v.storage.copied(), cloneAll(v.promised), cloneAll(v.perhaps), maps.Clone(v.hollow)
 	c.points = slices.Clone(v.points)
 	return &c
+}
+
+func cloneAll(m map[part]map[int64]bool) map[part]map[int64]bool {
+	c := make(map[part]map[int64]bool)
+	for p, offsets := range m {
+		c[p] = maps.Clone(offsets)
+	}
+	return c
 }

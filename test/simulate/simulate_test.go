@@ -5,6 +5,9 @@ package simulate
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -16,8 +19,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"filippo.io/age"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/kbkio/kbk/pkg/sign"
 	"github.com/kbkio/kbk/pkg/store"
 )
 
@@ -53,6 +61,10 @@ var kinds = []struct {
 	{"expire", 1, (*world).expire},
 	{"commit", 2, (*world).commit},
 	{"lead", 1, (*world).lead},
+	{"wait", 1, (*world).wait},
+	{"compact Kafka", 1, (*world).compact},
+	{"follow", 2, (*world).follow},
+	{"restore a window", 2, (*world).restoreWindow},
 }
 
 // history is what happens, from a seed.
@@ -75,6 +87,7 @@ func play(t *testing.T, seed uint64, h []step) (w *world, err error) {
 	return played(t, seed, func(w *world) {
 		for _, s := range h {
 			w.rng = rand.New(rand.NewPCG(s.seed, 3))
+			w.pass(time.Duration(1+w.rng.IntN(10_000)) * time.Millisecond)
 			for _, k := range kinds {
 				if k.name == s.kind {
 					k.do(w)
@@ -84,9 +97,21 @@ func play(t *testing.T, seed uint64, h []step) (w *world, err error) {
 	})
 }
 
-// played makes a world, and returns what went wrong in it.
+// played makes a world, and returns what went wrong in it. The cluster and all that talks to
+// it live in a bubble of their own; what is done to stores is done outside of it.
 func played(t *testing.T, seed uint64, do func(w *world)) (w *world, err error) {
 	w = newWorld(t, rand.New(rand.NewPCG(seed, 2)))
+	go func() {
+		defer close(w.outside)
+		synctest.Test(t, func(*testing.T) { err = w.live(do) })
+	}()
+	for do := range w.outside {
+		do()
+	}
+	return w, err
+}
+
+func (w *world) live(do func(w *world)) (err error) {
 	defer func() {
 		switch x := recover().(type) {
 		case nil:
@@ -102,7 +127,7 @@ func played(t *testing.T, seed uint64, do func(w *world)) (w *world, err error) 
 	}()
 	w.begin()
 	do(w)
-	return w, nil
+	return nil
 }
 
 // shorten drops steps for as long as what is left still fails.
@@ -139,9 +164,42 @@ func TestMain(m *testing.M) {
 	if err := st.List(context.Background(), "", func(string, int64) error { return nil }); err != nil {
 		panic(err)
 	}
+	makeKeys()
 	status := m.Run()
 	_ = st.Close()
 	os.Exit(status)
+}
+
+// The keys that segments are encrypted and entries signed with.
+var (
+	identity   *age.X25519Identity
+	signingKey *sign.Key
+)
+
+func makeKeys() {
+	var err error
+	if identity, err = age.GenerateX25519Identity(); err != nil {
+		panic(err)
+	}
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		panic(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		panic(err)
+	}
+	f, err := os.CreateTemp("", "kbk-simulate")
+	if err != nil {
+		panic(err)
+	}
+	defer os.Remove(f.Name())
+	if err := errors.Join(pem.Encode(f, block), f.Close()); err != nil {
+		panic(err)
+	}
+	if signingKey, err = sign.LoadKey(f.Name(), nil); err != nil {
+		panic(err)
+	}
 }
 
 func firstSeed() uint64 {

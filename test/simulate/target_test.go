@@ -9,13 +9,13 @@ import (
 	"slices"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kbkio/kbk/pkg/command"
-	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/offsets"
 	"github.com/kbkio/kbk/pkg/pattern"
 	"github.com/kbkio/kbk/pkg/produce"
@@ -31,12 +31,16 @@ type place struct {
 // the first one is cut short, and looks what is there then, and what groups read next.
 func (w *world) recover(what string, records []byte, want int) {
 	s := w.read(what, records)
-	target, err := kfake.NewCluster(kfake.NumBrokers(1))
+	target, err := kfake.NewCluster(kfake.Ports(9192), kfake.ListenFn(w.net.Listen))
 	w.must(err)
 	defer target.Close()
 	cfg := produce.Config{
-		Kafka:        kafka.Config{Brokers: target.ListenAddrs(), ClientID: "simulate"},
+		Kafka:        w.kafka(target),
 		CreateTopics: true, ReplicationFactor: 1, IfNotEmpty: "fail", Memory: 16 << 20, MaxFrame: 1 << 20, Timeout: time.Minute,
+	}
+	if cfg.Exact = w.rng.IntN(3) == 0; cfg.Exact {
+		cfg.MaxGap = 1 << 20
+		what += ", exact"
 	}
 	if w.rng.IntN(2) == 0 {
 		cut := records[:w.rng.IntN(len(records))]
@@ -60,6 +64,9 @@ func (w *world) recover(what string, records []byte, want int) {
 			if got[at][i].content != rs[offset] {
 				w.breaks("%s: %s: record %d is %v in the target instead of %v", what, p, offset, got[at][i].content, rs[offset])
 			}
+			if cfg.Exact && got[at][i].offset != offset {
+				w.breaks("%s: %s: record %d has offset %d in the target", what, p, offset, got[at][i].offset)
+			}
 			w.compared++
 		}
 	}
@@ -74,36 +81,50 @@ type consumed struct {
 	content
 }
 
-// consume reads all that is in the topics of s.
-func (w *world) consume(target *kfake.Cluster, s *stream) map[place][]consumed {
+// consume reads all committed records in the topics of s, with another client than kbk's.
+func (w *world) consume(cluster *kfake.Cluster, s *stream) map[place][]consumed {
 	all := make(map[place][]consumed)
-	starts := make(map[string]map[int32]kgo.Offset)
-	left := int64(0)
 	for topic := range s.ids {
-		for _, info := range target.PartitionInfos(topic) {
-			if starts[topic] == nil {
-				starts[topic] = make(map[int32]kgo.Offset)
-			}
-			starts[topic][info.Partition] = kgo.NewOffset().AtStart()
-			left += info.HighWatermark
+		for _, info := range cluster.PartitionInfos(topic) {
+			all[place{topic, info.Partition}] = w.consumed(cluster, topic, info)
 		}
 	}
-	if left == 0 {
-		return all
+	return all
+}
+
+func (w *world) consumed(cluster *kfake.Cluster, topic string, info *kfake.PartitionInfo) (all []consumed) {
+	if info.HighWatermark == info.LogStartOffset {
+		return nil
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(target.ListenAddrs()...), kgo.ConsumePartitions(starts))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.Dialer(w.dial), kgo.WithDecompressor(decompressor{}),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), // these are the end of a log at times
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {info.Partition: kgo.NewOffset().AtStart()}}))
 	w.must(err)
 	defer cl.Close()
-	for left > 0 {
+	for at := int64(-1); at < info.LastStableOffset-1; {
 		fetches := cl.PollFetches(w.ctx)
 		w.must(fetches.Err())
 		fetches.EachRecord(func(r *kgo.Record) {
-			left--
-			at := place{r.Topic, r.Partition}
-			all[at] = append(all[at], consumed{r.Offset, content{string(r.Key), string(r.Value), r.Timestamp.UnixMilli()}})
+			if at = r.Offset; !r.Attrs.IsControl() {
+				all = append(all, consumed{r.Offset, content{string(r.Key), string(r.Value), r.Timestamp.UnixMilli()}})
+			}
 		})
 	}
 	return all
+}
+
+// A decompressor is one without channels: those of a bubble cannot be closed outside of it, and
+// kgo's decoders are closed when the garbage collector finds them.
+type decompressor struct{}
+
+var zstdDecoder, _ = zstd.NewReader(nil)
+
+// Decompress implements kgo.Decompressor.
+func (decompressor) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	if codec == kgo.CodecZstd {
+		return zstdDecoder.DecodeAll(src, nil)
+	}
+	return kgo.DefaultDecompressor().Decompress(src, codec)
 }
 
 // carryOver translates and commits the groups that are in a map, and looks which record each
@@ -118,12 +139,12 @@ func (w *world) carryOver(what string, s *stream, target *kfake.Cluster, got map
 		w.breaks("%s: translate: %v", what, err)
 	}
 	undo := filepath.Join(w.t.TempDir(), fmt.Sprintf("undo%d", w.compared))
-	applyErr := offsets.Apply(w.ctx, offsets.ApplyConfig{Kafka: kafka.Config{Brokers: target.ListenAddrs(), ClientID: "simulate"}, Skip: func(string) bool { return false }, Undo: undo, MaxFrame: 1 << 20},
+	applyErr := offsets.Apply(w.ctx, offsets.ApplyConfig{Kafka: w.kafka(target), Skip: func(string) bool { return false }, Undo: undo, MaxFrame: 1 << 20},
 		w.env("kbk-offsets"), bytes.NewReader(translated.Bytes()), new(bytes.Buffer))
 	if applyErr != nil && status(applyErr) != command.Loss {
 		w.breaks("%s: apply: %v", what, applyErr)
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(target.ListenAddrs()...))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(target.ListenAddrs()...), kgo.Dialer(w.dial))
 	w.must(err)
 	defer cl.Close()
 	adm := kadm.NewClient(cl)

@@ -9,15 +9,21 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
@@ -49,20 +55,31 @@ type world struct {
 	cancel context.CancelFunc
 	rng    *rand.Rand // of the step that is going on
 	fake   *kfake.Cluster
+	net    *kfake.VirtualNetwork
 	cl     *kgo.Client
 	adm    *kadm.Client
 
-	topics   map[string]string // the current topic id of each topic
-	truth    truth
-	open     *transaction
-	groups   map[string]map[string]map[int32]int64 // committed offsets: group, topic, partition
-	number   int                                   // of the record produced last
-	vaults   []*vault
-	log      []string // what the steps did
-	compared int64
-	texts    messages
-	filter   string
-	calm     bool // stores and processes do not fail
+	topics    map[string]string // the current topic id of each topic
+	truth     truth
+	compacted map[part]map[int64]bool // of the truth: Kafka has it no more
+	open      *transaction
+	groups    map[string]map[string]map[int32]int64 // committed offsets: group, topic, partition
+	number    int                                   // of the record produced last
+	vaults    []*vault
+	log       []string // what the steps did
+	compared  int64
+	texts     messages
+	filter    filter
+	brokers   int
+	leading   atomic.Bool
+	windows   bool // of times, from since on, instead of the filter
+	since     time.Time
+	calm      bool // stores and processes do not fail
+
+	// What is to be done outside of the cluster's bubble. Both channels are made there: the
+	// cluster's clock does not go on for who waits for them.
+	outside chan func()
+	done    chan struct{}
 }
 
 // messages are what the commands said.
@@ -78,11 +95,21 @@ func (m *messages) Write(b []byte) (int, error) {
 	return m.b.Write(b)
 }
 
+func (m *messages) len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.b.Len()
+}
+
 // A transaction is one that is open.
 type transaction struct {
 	cl      *kgo.Client
 	records map[part]map[int64]content
+	since   time.Time
 }
+
+// transactionTimeout is when Kafka aborts a transaction.
+const transactionTimeout = 15 * time.Minute
 
 // A broken invariant ends a history.
 type broken struct{ error }
@@ -105,20 +132,24 @@ const partitionCount = 3
 var topicNames = []string{"orders", "audit", "users"}
 
 func newWorld(t *testing.T, rng *rand.Rand) *world {
-	return &world{t: t, rng: rng, topics: make(map[string]string), truth: make(truth), groups: make(map[string]map[string]map[int32]int64)}
+	return &world{t: t, rng: rng, net: new(kfake.VirtualNetwork), outside: make(chan func()), done: make(chan struct{}), topics: make(map[string]string), truth: make(truth), compacted: make(map[part]map[int64]bool), groups: make(map[string]map[string]map[int32]int64)}
 }
 
 // begin makes the cluster, its topics, and two stores.
 func (w *world) begin() {
 	rng := w.rng
-	w.ctx, w.cancel = context.WithTimeout(context.Background(), 2*time.Minute)
+	time.Sleep(days(rng)) // the clocks of Kafka and of each command that works on a store are their own
+	w.ctx, w.cancel = context.WithTimeout(context.Background(), 8*time.Hour)
 	var err error
-	w.fake, err = kfake.NewCluster(kfake.NumBrokers(2))
+	w.fake, err = kfake.NewCluster(kfake.Ports(9092, 9093, 9094), kfake.ListenFn(w.net.Listen))
 	w.must(err)
 	w.cl = w.client()
 	w.adm = kadm.NewClient(w.cl)
-	w.filter = fmt.Sprintf("k%d", rng.IntN(5))
-	w.vaults = []*vault{newVault(rng.IntN(2) == 0), newVault(rng.IntN(2) == 0)}
+	w.holdEpochs()
+	w.brokers = 3
+	w.windows, w.since = rng.IntN(3) == 0, time.Now().Add(time.Duration(rng.IntN(2000)-1000)*time.Minute)
+	w.filter = []func(string) filter{keepOnly, mask}[rng.IntN(2)](fmt.Sprintf("k%d", rng.IntN(5)))
+	w.vaults = []*vault{newVault(rng.IntN(2) == 0, rng.IntN(4) == 0), newVault(rng.IntN(2) == 0, rng.IntN(4) == 0)}
 	for _, name := range topicNames[:1+rng.IntN(len(topicNames))] {
 		w.create(name)
 	}
@@ -140,10 +171,24 @@ func (w *world) close() {
 }
 
 func (w *world) client(opts ...kgo.Opt) *kgo.Client {
-	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(w.fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	cl, err := kgo.NewClient(append(opts, kgo.TransactionTimeout(transactionTimeout), kgo.SeedBrokers(w.fake.ListenAddrs()...), kgo.Dialer(w.dial), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.MetadataMinAge(10*time.Millisecond), kgo.ProducerLinger(0))...)
 	w.must(err)
 	return cl
+}
+
+// dial connects to a broker. A client tries again where an error is the network's.
+func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := w.net.DialContext(ctx, network, address)
+	if err != nil {
+		err = &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	}
+	return conn, err
+}
+
+// kafka is how commands connect to a cluster.
+func (w *world) kafka(c *kfake.Cluster) kafka.Config {
+	return kafka.Config{Brokers: c.ListenAddrs(), ClientID: "simulate", Dial: w.dial}
 }
 
 func (w *world) env(name string) *command.Env {
@@ -151,7 +196,11 @@ func (w *world) env(name string) *command.Env {
 }
 
 func (w *world) create(name string) {
-	w.must(w.fake.CreateTopic(name, partitionCount, nil))
+	configs := map[string]string{}
+	if compacts(name) {
+		configs["cleanup.policy"] = "compact"
+	}
+	w.must(w.fake.CreateTopic(name, partitionCount, configs))
 	w.topics[name] = kafka.FormatTopicID(w.fake.TopicInfo(name).TopicID)
 	w.say("created %s as %s", name, w.topics[name])
 }
@@ -174,7 +223,8 @@ func (w *world) produce() {
 	case kind == 6 && w.open == nil:
 		cl := w.client(kgo.TransactionalID(fmt.Sprintf("tx%d", w.number)))
 		w.must(cl.BeginTransaction())
-		w.open = &transaction{cl, w.send(cl, topic, n)}
+		since := time.Now()
+		w.open = &transaction{cl, w.send(cl, topic, n), since}
 		w.say("began a transaction with %d records in %s", n, topic)
 	case kind == 6:
 		w.endTransaction()
@@ -202,6 +252,24 @@ func (w *world) endTransaction() {
 	w.open.cl.Close()
 	w.open = nil
 	w.say("ended the open transaction, committed: %v", commit)
+}
+
+// pass lets time go on. A transaction that is open for too long is aborted.
+func (w *world) pass(d time.Duration) {
+	time.Sleep(d)
+	if w.open != nil && time.Since(w.open.since) > transactionTimeout-time.Minute {
+		time.Sleep(2 * time.Minute)
+		w.open.cl.Close()
+		w.open = nil
+		w.say("the open transaction was aborted")
+	}
+}
+
+// wait is a step in which nothing else happens.
+func (w *world) wait() {
+	d := time.Duration(1+w.rng.IntN(10)) * 2 * time.Minute
+	w.say("%s went by", d)
+	w.pass(d)
 }
 
 func (w *world) into(t truth, records map[part]map[int64]content) {
@@ -257,8 +325,13 @@ func (w *world) recreate() {
 	if len(w.topics) == 0 || w.rng.IntN(3) > 0 {
 		w.create(topic)
 	}
+	w.reconnect()
+}
+
+// reconnect gives the producer a client that does not know what was.
+func (w *world) reconnect() {
 	w.cl.Close()
-	w.cl = w.client() // does not know the old one
+	w.cl = w.client()
 	w.adm = kadm.NewClient(w.cl)
 }
 
@@ -277,15 +350,60 @@ func (w *world) expire() {
 	w.say("retention: %s/%d begins at %d", topic, n, to)
 }
 
+// lead moves leaders, with or without a broker.
 func (w *world) lead() {
-	w.fake.ShufflePartitionLeaders()
-	w.say("leaders moved")
-	// The fake cluster does not know where a leader's epoch begins before there is a batch of it.
+	w.leading.Store(true)
+	defer w.leading.Store(false)
+	switch gone := int32(w.brokers - 1); w.rng.IntN(4) {
+	case 0:
+		if w.brokers > 1 {
+			w.must(w.fake.RemoveNode(gone))
+			w.brokers--
+		}
+		w.reconnect()
+		w.say("broker %d is gone", gone)
+	case 1:
+		if w.brokers < 3 {
+			_, _, err := w.fake.AddNode(int32(w.brokers), 9092+w.brokers)
+			w.must(err)
+			w.brokers++
+		}
+		w.reconnect()
+		w.say("%d brokers", w.brokers)
+	default:
+		w.fake.ShufflePartitionLeaders()
+		w.say("leaders moved")
+	}
+	// The fake cluster does not know where a leader's epoch begins before there is a batch of
+	// it. Nobody may ask before.
 	for topic := range w.topics {
 		for n := range int32(partitionCount) {
 			w.into(w.truth, w.send(w.cl, topic, 1, n))
 		}
 	}
+}
+
+// holdEpochs puts off who asks for the ends of epochs while leaders move.
+func (w *world) holdEpochs() {
+	w.fake.ControlKey(int16(kmsg.OffsetForLeaderEpoch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		if !w.leading.Load() {
+			return nil, nil, false
+		}
+		asked := req.(*kmsg.OffsetForLeaderEpochRequest)
+		resp := asked.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
+		for _, t := range asked.Topics {
+			rt := kmsg.NewOffsetForLeaderEpochResponseTopic()
+			rt.Topic = t.Topic
+			for _, p := range t.Partitions {
+				rp := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, kerr.NotLeaderForPartition.Code
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
 }
 
 // commit sets offsets of a consumer group.
@@ -318,19 +436,21 @@ func (w *world) commit() {
 // A stream is what a stream of records holds.
 type stream struct {
 	records map[part]map[int64]content
+	first   map[part]int64 // of the first mark
+	hollow  map[part]int64 // what is above was scanned without a hole
 	next    map[part]int64 // of the last mark
 	start   map[part]int64 // where Kafka's log began
 	ids     map[string]string
 	groups  map[string]*format.Group
-	point   *format.Point
+	points  []*point
 	end     *format.End
-	moments int
 }
 
 // read takes a stream of records apart, and checks that each comes once, in order, and is
 // what was produced.
 func (w *world) read(what string, b []byte) *stream {
-	s := &stream{records: make(map[part]map[int64]content), next: make(map[part]int64), start: make(map[part]int64), ids: make(map[string]string), groups: make(map[string]*format.Group)}
+	s := &stream{records: make(map[part]map[int64]content), first: make(map[part]int64), hollow: make(map[part]int64), next: make(map[part]int64), start: make(map[part]int64),
+		ids: make(map[string]string), groups: make(map[string]*format.Group)}
 	r := format.NewReader(bytes.NewReader(b), 0)
 	if _, err := r.Header(); err != nil {
 		w.breaks("%s: %v", what, err)
@@ -348,48 +468,83 @@ func (w *world) read(what string, b []byte) *stream {
 		case format.KindTopic:
 			t, err := format.DecodeTopic(f.Raw)
 			w.must(err)
+			if old := s.ids[t.Name]; old != t.ID { // what was is no part of later points
+				maps.DeleteFunc(s.next, func(p part, _ int64) bool { return p.topic == t.Name })
+			}
 			s.ids[t.Name] = t.ID
 		case format.KindMark:
 			m, err := format.DecodeMark(f.Raw)
 			w.must(err)
 			p := part{m.Topic, s.ids[m.Topic], m.Partition}
-			s.next[p] = m.Next
+			if _, ok := s.first[p]; !ok {
+				s.first[p], s.hollow[p] = m.Next, m.Next
+			}
+			if m.Begins || len(m.Lost) > 0 {
+				s.hollow[p] = m.Next
+			}
+			if s.next[p] = m.Next; m.Deleted {
+				delete(s.next, p)
+			}
 			if m.LogStart != nil {
 				s.start[p] = *m.LogStart
 			}
 		case format.KindRec:
-			var rec format.Record
-			w.must(f.Record(&rec))
-			p := part{f.Topic, s.ids[f.Topic], f.Partition}
-			if before, ok := last[p]; ok && f.Offset <= before {
-				w.breaks("%s: %s: record %d behind %d", what, p, f.Offset, before)
-			}
-			last[p] = f.Offset
-			got := content{string(rec.Key), string(rec.Value), rec.Timestamp}
-			want, ok := w.truth[p][f.Offset]
-			if !ok {
-				w.breaks("%s: %s: record %d was never committed: %v", what, p, f.Offset, got)
-			}
-			if got != want {
-				w.breaks("%s: %s: record %d is %v instead of %v", what, p, f.Offset, got, want)
-			}
-			if s.records[p] == nil {
-				s.records[p] = make(map[int64]content)
-			}
-			s.records[p][f.Offset] = got
-			w.compared++
+			w.record(what, s, last, f)
 		case format.KindGroup:
 			g, err := format.DecodeGroup(f.Raw)
 			w.must(err)
 			s.groups[g.ID] = g
 		case format.KindPoint:
-			s.point, err = format.DecodePoint(f.Raw)
+			at, err := format.DecodePoint(f.Raw)
 			w.must(err)
-		case format.KindMoment:
-			s.moments++
+			s.points = append(s.points, s.point(at))
 		case format.KindEnd:
 			s.end, err = format.DecodeEnd(f.Raw)
 			w.must(err)
 		}
 	}
+}
+
+// record takes in a record.
+func (w *world) record(what string, s *stream, last map[part]int64, f *format.Frame) {
+	var rec format.Record
+	w.must(f.Record(&rec))
+	p := part{f.Topic, s.ids[f.Topic], f.Partition}
+	if before, ok := last[p]; ok && f.Offset <= before {
+		w.breaks("%s: %s: record %d behind %d", what, p, f.Offset, before)
+	}
+	last[p] = f.Offset
+	got := content{string(rec.Key), string(rec.Value), rec.Timestamp}
+	want, ok := w.truth[p][f.Offset]
+	if !ok {
+		w.breaks("%s: %s: record %d was never committed: %v", what, p, f.Offset, got)
+	}
+	if left, _ := w.filter.apply(want); got != want && got != left {
+		w.breaks("%s: %s: record %d is %v instead of %v", what, p, f.Offset, got, want)
+	}
+	if s.records[p] == nil {
+		s.records[p] = make(map[int64]content)
+	}
+	s.records[p][f.Offset] = got
+	w.compared++
+}
+
+// point is a restore point where the stream has come to.
+func (s *stream) point(at *format.Point) *point {
+	p := &point{time: at.Time, at: make(map[part][2]int64), groups: make(map[string]map[string]map[int32]int64)}
+	for key, next := range s.next {
+		if !slices.Contains(at.Without[key.topic], key.n) {
+			p.at[key] = [2]int64{s.start[key], next}
+		}
+	}
+	for id, g := range s.groups {
+		p.groups[id] = make(map[string]map[int32]int64)
+		for topic, offsets := range g.Offsets {
+			p.groups[id][topic] = make(map[int32]int64)
+			for n, o := range offsets {
+				p.groups[id][topic][n] = o.Offset
+			}
+		}
+	}
+	return p
 }
