@@ -32,7 +32,7 @@ SEEDS ?= 1000
 SEED  ?= 0
 
 simulate:
-	go test -count=1 -timeout 2h -v ./test/simulate -seeds $(SEEDS) -seed $(SEED)
+	go test -count=1 -timeout 2h -v ./test/simulate -seeds $(SEEDS) -seed $(SEED) -processes $(shell getconf _NPROCESSORS_ONLN)
 
 bench: build
 	go test -run '^$$' -bench . -benchmem ./format ./pkg/...

@@ -74,7 +74,8 @@ func (m *Moment) currentID(topic string) string {
 }
 
 // AtPoints returns the moments of the points of the run's last entry, which the moment
-// must have been taken to by [Moment.Add].
+// must have been taken to by [Moment.Add]. Of a topic that was deleted and created again
+// while the run read it, the older incarnation is no part of what comes behind that.
 func (m *Moment) AtPoints() []*Moment {
 	var out []*Moment
 	for i, p := range m.Points {
@@ -84,7 +85,9 @@ func (m *Moment) AtPoints() []*Moment {
 			out = append(out, &at)
 			continue
 		}
-		at := m.Keep(func(topic, _ string, partition int32) bool { return !slices.Contains(p.Without[topic], partition) })
+		at := m.Keep(func(topic, id string, partition int32) bool {
+			return id == m.currentID(topic) && !slices.Contains(p.Without[topic], partition)
+		})
 		at.Points = m.Points[i : i+1]
 		out = append(out, at)
 	}

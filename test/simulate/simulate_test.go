@@ -1,3 +1,5 @@
+//go:debug randseednop=0
+
 // Package simulate plays random histories: a cluster in memory is written to, backed up,
 // pruned, copied and restored by the commands' own code, while stores fail and processes are
 // killed. A model beside it knows what must be there.
@@ -10,15 +12,19 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	mathrand "math/rand"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -34,6 +40,9 @@ var (
 	seed    = flag.Uint64("seed", 1, "the first seed; 0: by the time")
 	crashes = flag.Int("crashes", 2, "of how many histories all crash points are looked at")
 	steps   = flag.Int("steps", 14, "how long a history is")
+
+	split  = flag.Int("processes", 1, "how many processes share the seeds")
+	stride = flag.Uint64("stride", 1, "how far one seed is from the next")
 )
 
 // A step is one thing that happens, in a way that its own seed decides: so a history can be
@@ -100,6 +109,9 @@ func play(t *testing.T, seed uint64, h []step) (w *world, err error) {
 // played makes a world, and returns what went wrong in it. The cluster and all that talks to
 // it live in a bubble of their own; what is done to stores is done outside of it.
 func played(t *testing.T, seed uint64, do func(w *world)) (w *world, err error) {
+	cryptotest.SetGlobalRandom(t, seed) // of ids
+	//lint:ignore SA1019 the fake cluster draws leaders from it
+	mathrand.Seed(int64(seed))
 	w = newWorld(t, rand.New(rand.NewPCG(seed, 2)))
 	go func() {
 		defer close(w.outside)
@@ -133,7 +145,7 @@ func (w *world) live(do func(w *world)) (err error) {
 // shorten drops steps for as long as what is left still fails.
 func shorten(t *testing.T, seed uint64, h []step, until time.Time) []step {
 	fails := func(h []step) bool {
-		for range 2 { // goroutines run as they like
+		for range 2 { // goroutines run much alike, and not alike
 			if _, err := play(t, seed, h); err != nil {
 				return true
 			}
@@ -155,6 +167,9 @@ func shorten(t *testing.T, seed uint64, h []step, until time.Time) []step {
 // TestMain starts what lives as long as the process does, rclone above all: it must not begin
 // in a bubble of virtual time.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	runtime.GOMAXPROCS(1) // goroutines run in much the same order each time, and processes of it side by side
+	debug.SetGCPercent(400)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGUSR2) // starts the goroutine that deals signals out
 	at, _ := newStorage(false).attach(faults{}, nil)
 	st, err := store.Open(context.Background(), at)
@@ -211,39 +226,84 @@ func firstSeed() uint64 {
 
 // TestHistories plays histories. A failing one says how to play it again.
 func TestHistories(t *testing.T) {
+	if *split > 1 {
+		inProcesses(t, *split)
+		return
+	}
 	first := firstSeed()
 	began := time.Now()
 	var compared int64
 	failed := 0
 	for i := range uint64(*seeds) {
-		w, err := play(t, first+i, history(first+i, *steps))
-		compared += w.compared
-		if err == nil {
+		seed := first + i*(*stride)
+		w, err := play(t, seed, history(seed, *steps))
+		if compared += w.compared; err == nil {
 			continue
 		}
-		failed++
-		short := shorten(t, first+i, history(first+i, *steps), time.Now().Add(time.Minute))
-		again, shortErr := play(t, first+i, short)
-		if shortErr == nil {
-			again, shortErr = w, err
-		}
-		commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
-		t.Errorf("seed %d at commit %s: %v\nthe shortest history that fails, of %d steps: %v\n%s\nagain: make simulate SEEDS=1 SEED=%d",
-			first+i, strings.TrimSpace(string(commit)), err, len(short), shortErr, strings.Join(again.log, "\n"), first+i)
-		if testing.Verbose() {
-			t.Log(again.texts.b.String())
-			for i, v := range again.vaults {
-				for _, name := range v.names() {
-					t.Logf("store %d: %s, %d bytes", i, name, len(v.objects[name].data))
-					if strings.HasSuffix(name, ".json") {
-						t.Logf("%s", v.objects[name].data)
-					}
-				}
-			}
-		}
-		if failed == 5 {
+		report(t, seed, w, err)
+		if failed++; failed == 5 {
 			break
 		}
 	}
 	t.Logf("%d seeds from %d: %d records compared, %d failed, in %s", *seeds, first, compared, failed, time.Since(began).Round(time.Millisecond))
+}
+
+// report looks for the shortest history that fails, and prints it.
+func report(t *testing.T, seed uint64, w *world, err error) {
+	short := shorten(t, seed, history(seed, *steps), time.Now().Add(time.Minute))
+	again, shortErr := play(t, seed, short)
+	if shortErr == nil {
+		again, shortErr = w, err
+	}
+	t.Errorf("seed %d at commit %s: %v\nthe shortest history that fails, of %d steps: %v\n%s\nagain: make simulate SEEDS=1 SEED=%d",
+		seed, commit(), err, len(short), shortErr, strings.Join(again.log, "\n"), seed)
+	if !testing.Verbose() {
+		return
+	}
+	t.Log(again.texts.b.String())
+	for i, v := range again.vaults {
+		for _, name := range v.names() {
+			t.Logf("store %d: %s, %d bytes", i, name, len(v.objects[name].data))
+			if strings.HasSuffix(name, ".json") {
+				t.Logf("%s", v.objects[name].data)
+			}
+		}
+	}
+}
+
+// commit is what is tried.
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").Output()
+	if err != nil {
+		return "devel"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// inProcesses deals the seeds out to processes of their own: one runs on one core, so that it
+// does the same again.
+func inProcesses(t *testing.T, n int) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := firstSeed()
+	t.Logf("seeds from %d, in %d processes", first, n)
+	var all sync.WaitGroup
+	for i := range n {
+		mine := (*seeds - i + n - 1) / n
+		if mine <= 0 {
+			continue
+		}
+		all.Go(func() {
+			cmd := exec.Command(self, "-test.run=^TestHistories$", "-test.timeout=2h", fmt.Sprint("-test.v=", testing.Verbose()),
+				fmt.Sprint("-seeds=", mine), fmt.Sprint("-seed=", first+uint64(i)), fmt.Sprint("-stride=", n), fmt.Sprint("-steps=", *steps))
+			out, err := cmd.CombinedOutput()
+			t.Logf("%s", out)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }

@@ -341,6 +341,26 @@ func (w *world) follow() {
 	push := w.newPushing(v, f)
 	w.bubble(func() { push.run(w, false) })
 	push.book(w)
+	if status(push.err) == f.status {
+		w.listsPoints(v, f.stream.points)
+	}
+}
+
+// listsPoints looks whether each point that has just been made is listed, with its topics.
+func (w *world) listsPoints(v *vault, points []*point) {
+	topics := make(map[int64]map[string]int)
+	for _, p := range w.listed(v) {
+		topics[p.Time] = p.Topics
+	}
+	for _, p := range points {
+		want := make(map[string]int)
+		for key := range p.at {
+			want[key.topic]++
+		}
+		if !maps.Equal(topics[p.time], want) {
+			w.breaks("show says that point %d is of %v, and it is of %v", p.time, topics[p.time], want)
+		}
+	}
 }
 
 // floors are where a run begins in each partition.

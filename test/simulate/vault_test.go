@@ -594,6 +594,10 @@ func (w *world) restorePoint() {
 	p := sure[w.rng.IntN(len(sure))]
 	id := ids[p.time]
 	if id == "" {
+		for _, q := range v.points {
+			w.say("point %d: %v", q.time, q.at)
+		}
+		w.say("listed: %v", w.listed(v))
 		w.breaks("show lists no point of %d", p.time)
 	}
 	cfg, what := pull.Config{Point: id, Newest: true}, "restore of point "+id
