@@ -40,7 +40,7 @@ func FuzzProperties(f *testing.F) {
 		_, err := s.brokers(s["bootstrap.servers"])
 		s.warnings()
 		if err == nil {
-			_, err = s.options(new(atomic.Value))
+			_, err = s.options(nil, new(atomic.Value))
 		}
 		for _, key := range []string{"sasl.password", "sasl.oauthbearer.token", "ssl.key.password", "ssl.keystore.password"} {
 			if secret := s.get(key); err != nil && len(secret) > 6 && strings.Contains(err.Error(), secret) {
