@@ -176,28 +176,20 @@ func (k *keeper) join(ctx context.Context, topics []topicPlan, states map[string
 		k.mu.Lock()
 		for _, tp := range topics {
 			state := states[tp.name]
-			had, ours := parseNote(metas[tp.name], k.cluster, state.id)
+			had, ours := k.noteOf(metas, tp.name, state.id)
 			if metas[tp.name] != "" && !ours {
 				k.log.Warn(fmt.Sprintf("topic %s: what an earlier run has noted in group %s is of another topic or cluster, and is not acted on", tp.name, holdGroup))
-			}
-			if !ours {
-				had = note{Cluster: k.cluster, TopicID: state.id}
 			}
 			h := k.topics[tp.name]
 			if h != nil && had.has(k.me.Run) {
 				continue // it was there when it was read again
 			}
-			me := k.me
-			me.Renewed = w.now.UnixMilli()
-			joined, dead := had.join(me, w, state.settings, tp.hold)
+			joined, dead := had.join(k.me, w, state.settings, tp.hold)
 			if h == nil {
 				h = &heldTopic{name: tp.name, id: state.id, producer: dead}
 				k.topics[tp.name] = h
 			}
-			if h.producer != nil {
-				last := &joined.Holders[len(joined.Holders)-1]
-				last.Producer, last.Epoch, last.Markers = h.producer.Producer, h.producer.Epoch, h.producer.Markers
-			}
+			joined.Holders[len(joined.Holders)-1] = k.holder(h, w.now)
 			h.was = joined.Was
 			mine[tp.name] = joined
 		}
@@ -209,6 +201,25 @@ func (k *keeper) join(ctx context.Context, topics []topicPlan, states map[string
 			return fmt.Errorf("note the topics' configs in group %s: %w", holdGroup, err)
 		}
 	}
+}
+
+// noteOf is the note of a topic that has this id, or a new one of it. ours says that there
+// was one.
+func (k *keeper) noteOf(metas map[string]string, topic, id string) (n note, ours bool) {
+	if n, ours = parseNote(metas[topic], k.cluster, id); !ours {
+		n = note{Version: noteVersion, Cluster: k.cluster, TopicID: id}
+	}
+	return n, ours
+}
+
+// holder is this run as the note of a topic has it.
+func (k *keeper) holder(h *heldTopic, now time.Time) holder {
+	me := k.me
+	me.Renewed = now.UnixMilli()
+	if h.producer != nil {
+		me.Producer, me.Epoch, me.Markers = h.producer.Producer, h.producer.Epoch, h.producer.Markers
+	}
+	return me
 }
 
 func (n *note) has(run string) bool {
@@ -591,16 +602,8 @@ func (k *keeper) renew(ctx context.Context) error {
 	k.mu.Lock()
 	for _, name := range names {
 		h := k.topics[name]
-		n, ours := parseNote(metas[name], k.cluster, h.id)
-		if !ours {
-			n = note{Version: noteVersion, Cluster: k.cluster, TopicID: h.id}
-		}
-		me := k.me
-		me.Renewed = w.now.UnixMilli()
-		if h.producer != nil {
-			me.Producer, me.Epoch, me.Markers = h.producer.Producer, h.producer.Epoch, h.producer.Markers
-		}
-		n.Was, n.Holders = h.was, append(n.leave(w), me)
+		n, _ := k.noteOf(metas, name, h.id)
+		n.Was, n.Holders = h.was, append(n.leave(w), k.holder(h, w.now))
 		notes[name] = n
 	}
 	k.mu.Unlock()
@@ -663,10 +666,7 @@ func (k *keeper) putBack(ctx context.Context, keep map[string][]string, unfinish
 			}
 		}
 		mine = append(mine, name)
-		me := k.me
-		if h.producer != nil {
-			me.Producer, me.Epoch, me.Markers = h.producer.Producer, h.producer.Epoch, h.producer.Markers
-		}
+		me := k.holder(h, time.UnixMilli(0)) // it is over: nobody is to wait for it
 		left := note{Version: noteVersion, Cluster: k.cluster, TopicID: h.id, Was: make(map[string]*string), Holders: []holder{me}}
 		for key, value := range h.was {
 			switch {

@@ -1,6 +1,7 @@
 package produce
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -97,7 +98,7 @@ func (w *witness) split(holders []holder) (living, dead []holder) {
 func (n *note) join(me holder, w *witness, settings map[string]setting, hold map[string]string) (joined note, dead *holder) {
 	living, gone := w.split(n.Holders)
 	if len(gone) > 0 {
-		last := slices.MaxFunc(gone, func(a, b holder) int { return int(a.Renewed - b.Renewed) })
+		last := slices.MaxFunc(gone, func(a, b holder) int { return cmp.Compare(a.Renewed, b.Renewed) })
 		dead = &last
 	}
 	joined = note{Version: noteVersion, Cluster: n.Cluster, TopicID: n.TopicID, Was: make(map[string]*string)}
