@@ -23,7 +23,6 @@ import (
 	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/sign"
 	"github.com/kbkio/kbk/pkg/store"
-	"github.com/kbkio/kbk/pkg/timespec"
 )
 
 // App is the command kbk-catalog.
@@ -313,8 +312,8 @@ func catSpec() command.Spec {
 a look: keys and values that are no text are in base64.`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "topic-id", Usage: "of a topic that was deleted and created again take the incarnation `ID`, not the newest"},
-			&cli.Int64Flag{Name: "from", Usage: "begin at `OFFSET`", DefaultText: "beginning"},
-			&cli.Int64Flag{Name: "to", Usage: "end before `OFFSET`", DefaultText: "end"},
+			&cli.StringFlag{Name: "from", Usage: "begin at `OFFSET`", DefaultText: "beginning"},
+			&cli.StringFlag{Name: "to", Usage: "end before `OFFSET`", DefaultText: "end"},
 			&cli.StringFlag{Name: "since", Usage: "only records with timestamps from `TIME` on"},
 			&cli.StringFlag{Name: "until", Usage: "only records with timestamps to `TIME`, itself included"},
 			&cli.Int64Flag{Name: "limit", Aliases: []string{"n"}, Usage: "no more than `N` records", DefaultText: "no limit"},
@@ -345,7 +344,7 @@ a look: keys and values that are no text are in base64.`,
 
 func catConfig(c *cli.Context, now time.Time) (CatConfig, error) {
 	cfg := CatConfig{
-		TopicID: c.String("topic-id"), From: c.Int64("from"), To: cmp.Or(c.Int64("to"), 1<<63-1), Limit: c.Int64("limit"), JSON: c.Bool("json"),
+		TopicID: c.String("topic-id"), Limit: c.Int64("limit"), JSON: c.Bool("json"),
 		Since: -1 << 63, Until: 1<<63 - 1, MaxFrame: command.SizeOf(c, "max-frame"),
 	}
 	topic, number, found := strings.Cut(c.Args().Get(1), ":")
@@ -353,23 +352,22 @@ func catConfig(c *cli.Context, now time.Time) (CatConfig, error) {
 	switch {
 	case !found || topic == "" || err != nil:
 		return cfg, command.WithHint(command.Usagef("%q is not a topic and a partition, such as orders:3", c.Args().Get(1)), "kbk-catalog show lists the topics")
-	case cfg.From < 0 || cfg.To <= cfg.From:
-		return cfg, command.Usagef("--from %d and --to %d are not a range of offsets", cfg.From, cfg.To)
 	case cfg.Limit < 0 || c.IsSet("limit") && cfg.Limit == 0:
 		return cfg, command.Usagef("--limit %d is below 1", cfg.Limit)
 	}
 	cfg.Topic, cfg.Partition = topic, int32(n)
-	for name, to := range map[string]*int64{"since": &cfg.Since, "until": &cfg.Until} {
-		if !c.IsSet(name) {
-			continue
-		}
-		t, err := timespec.Parse(c.String(name), now)
-		if err != nil {
-			return cfg, command.Usagef("--%s: %w", name, err)
-		}
-		*to = t.UnixMilli()
+	if cfg.From, cfg.To, err = command.OffsetsFromFlags(c); err != nil {
+		return cfg, err
 	}
-	return cfg, nil
+	cfg.To = cmp.Or(cfg.To, 1<<63-1)
+	since, until, err := command.TimesFromFlags(c, now)
+	if since != nil {
+		cfg.Since = since.UnixMilli()
+	}
+	if until != nil {
+		cfg.Until = until.UnixMilli()
+	}
+	return cfg, err
 }
 
 func compactSpec() command.Spec {

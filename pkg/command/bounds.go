@@ -26,7 +26,8 @@ func OffsetsFromFlags(c *cli.Context) (from, to int64, err error) {
 	return from, to, nil
 }
 
-// TimesFromFlags reads --since and --until, nil where they are not given.
+// TimesFromFlags reads --since and --until, nil where they are not given. Records' times are
+// milliseconds: since is the first one that is not before what was given.
 func TimesFromFlags(c *cli.Context, now time.Time) (since, until *time.Time, err error) {
 	if since, err = TimeFromFlag(c, "since", now); err != nil {
 		return nil, nil, err
@@ -36,6 +37,9 @@ func TimesFromFlags(c *cli.Context, now time.Time) (since, until *time.Time, err
 	}
 	if since != nil && until != nil && until.Before(*since) {
 		return nil, nil, Usagef("--until is before --since")
+	}
+	if since != nil && since.Nanosecond()%1e6 != 0 {
+		*since = since.Truncate(time.Millisecond).Add(time.Millisecond)
 	}
 	return since, until, nil
 }

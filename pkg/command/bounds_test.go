@@ -20,12 +20,16 @@ func TestBoundsFromFlags(t *testing.T) {
 		{[]string{"--since", "2026-11-20", "--until", "2026-11-21"}, true},
 		{[]string{"--since", "2026-11-21", "--until", "2026-11-20"}, false},
 		{[]string{"--since", "2026"}, false},
+		{[]string{"--since", "2026-11-20T00:00:00.0001Z"}, true},
 	} {
 		app := &cli.App{Action: func(c *cli.Context) error {
 			if _, _, err := OffsetsFromFlags(c); err != nil {
 				return err
 			}
-			_, _, err := TimesFromFlags(c, time.Now())
+			since, _, err := TimesFromFlags(c, time.Now())
+			if since != nil && since.Nanosecond()%1e6 != 0 {
+				t.Errorf("begins at %v", since)
+			}
 			return err
 		}}
 		for _, name := range []string{"from", "to", "since", "until"} {

@@ -15,7 +15,6 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/pattern"
-	"github.com/kbkio/kbk/pkg/timespec"
 )
 
 // A span is offsets of one partition, first to last: those of a batch, or of one record.
@@ -149,16 +148,14 @@ func routes(c *cli.Context) (where []routing, err error) {
 // timesOf reads the bounds of timestamps.
 func timesOf(c *cli.Context, now time.Time) (times, error) {
 	out := always
-	for name, bound := range map[string]*int64{"since": &out.since, "until": &out.until} {
-		if text := c.String(name); text != "" {
-			t, err := timespec.Parse(text, now)
-			if err != nil {
-				return out, command.Usagef("--%s: %w", name, err)
-			}
-			*bound = t.UnixMilli()
-		}
+	since, until, err := command.TimesFromFlags(c, now)
+	if since != nil {
+		out.since = since.UnixMilli()
 	}
-	return out, nil
+	if until != nil {
+		out.until = until.UnixMilli()
+	}
+	return out, err
 }
 
 // contents reads the conditions on what is in a record.
