@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/kbkio/kbk/pkg/command.version=$(VERSION)
 PREFIX  ?= /usr/local
 COMMANDS := $(notdir $(wildcard cmd/*))
 
-.PHONY: build demo test test-fast soak bench lint kafka man install clean
+.PHONY: build demo test test-fast test-race soak fuzz vulncheck simulate bench lint kafka man install clean
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -25,6 +25,27 @@ test: build
 # What test does a few times, many times.
 soak:
 	cd test/e2e && go test -count=1 -v -timeout 30m -run TestResumeUnderQuota . -quota-kills=50
+	go test -count=1 -v -timeout 2h -run TestEveryByte ./pkg/catalog -damage-cases=0
+
+# make fuzz FUZZTIME=10m             every fuzz target in turn, each for so long
+# make fuzz FUZZ=pkg/sign            those of one package
+FUZZTIME ?= 1m
+
+fuzz:
+	test/fuzz.sh $(FUZZTIME) $(FUZZ)
+
+# The end-to-end tests with the race detector in the commands that do not link rclone, which
+# takes minutes to compile with it. What the tests of memory and of time measure is not theirs.
+test-race:
+	go build -race -o bin/race/ $(addprefix ./cmd/kbk-,fetch filter pack produce offsets)
+	go build -o bin/race/ $(addprefix ./cmd/kbk-,push pull catalog import)
+	rm -f bin/race/found.*
+	GORACE="log_path=$(CURDIR)/bin/race/found" KBK_BIN=$(CURDIR)/bin/race go test -count=1 -timeout 30m -skip 'Memory|UnderQuota' ./test/e2e
+	@! cat bin/race/found.* 2>/dev/null
+
+# Holds the dependencies against Go's database of vulnerabilities, vuln.go.dev.
+vulncheck:
+	go run golang.org/x/vuln/cmd/govulncheck@latest ./...
 
 # make simulate SEEDS=1000           random histories, from a seed that is printed
 # make simulate SEEDS=1 SEED=2181    one of them again
