@@ -84,7 +84,7 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	if h.Content == format.ContentSegments {
 		return command.WithHint(command.Usagef("standard input is packed already"), "to unpack it, use kbk-pack -d")
 	}
-	if err := command.Takes(h, "standard input", format.ContentRecords); err != nil {
+	if err := command.Takes(h, "standard input", format.ContentRecords, format.ContentBatches); err != nil {
 		return err
 	}
 	if p.header, err = segmentHeader(h); err != nil {

@@ -44,7 +44,7 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	if err != nil {
 		return command.Input(err)
 	}
-	if h.Content != format.ContentSegments {
+	if h.Content == format.ContentRecords || h.Content == format.ContentBatches {
 		return command.WithHint(command.Usagef("standard input is not packed: it holds %s", h.Content), "to pack it, leave out -d")
 	}
 	if err := command.Takes(h, "standard input", format.ContentSegments); err != nil {
