@@ -24,6 +24,7 @@ type Config struct {
 	MaxFrame    int64         // bytes of the largest frame accepted
 
 	Codec      *segment.Codec  // packs
+	Recompress bool            // decompress batches first
 	Level      int             // of the codec, as its own tool counts
 	Recipients []age.Recipient // encrypt to them; none: do not encrypt
 	Identities []age.Identity  // decrypt with the one that fits
@@ -48,6 +49,7 @@ With -r they are encrypted with age, and with -d -i opened again.
 			&cli.DurationFlag{Name: "segment-age", Usage: "close a segment when it has been open for `TIME`, such as 10m", DefaultText: "never"},
 			command.SizeFlag("memory", 512<<20, "take `SIZE` of memory; when half of it holds open segments, the largest are closed"),
 			&cli.StringFlag{Name: "codec", Value: "zstd", Usage: "compress with `CODEC`: " + segment.CodecNames(), EnvVars: []string{"KBK_CODEC"}},
+			&cli.BoolFlag{Name: "recompress", Usage: "decompress batches, and compress their records with the codec: smaller, and slower"},
 			&cli.IntFlag{Name: "level", Value: 1, Usage: "compress at level `N` of the codec: 1 (fastest) to 19 for zstd, to 9 for lz4 and gzip"},
 		}, segment.RecipientFlags(), segment.IdentityFlags(), []cli.Flag{command.MaxFrameFlag()}),
 		Action: action,
@@ -63,12 +65,17 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		Level:       c.Int("level"),
 		MaxFrame:    command.SizeOf(c, "max-frame"),
 		Batches:     c.Bool("batches"),
+		Recompress:  c.Bool("recompress"),
 	}
 	switch {
 	case cfg.Batches && !c.Bool("unpack"):
 		return command.WithHint(command.Usagef("--batches goes with -d"), "batches are packed as they come")
 	case cfg.Codec == nil:
 		return command.Usagef("--codec %q is not %s", c.String("codec"), segment.CodecNames())
+	case cfg.Recompress && c.Bool("unpack"):
+		return command.Usagef("--recompress does not go with -d")
+	case cfg.Recompress && cfg.Codec.Name == segment.None:
+		return command.Usagef("--recompress: --codec none does not compress")
 	case cfg.Codec.Levels == 0 && c.IsSet("level"):
 		return command.Usagef("--level: %s has no levels", cfg.Codec.Name)
 	case cfg.Level < 1 || cfg.Level > max(1, cfg.Codec.Levels):

@@ -175,6 +175,9 @@ func TestBatchesRoundTrip(t *testing.T) {
 	for i, codecs := range append([][]string{producers}, []string{"none"}, []string{"gzip"}, []string{"snappy"}, []string{"lz4"}, []string{"zstd"}) {
 		m := mixed(t, seed+uint64(i), codecs...)
 		for name, cfg := range ways(t) {
+			if i > 0 && cfg.Codec.Store == nil { // whose way does not depend on the producer's codec
+				continue
+			}
 			cfg.SegmentSize = 30_000
 			segs := packed(t, cfg, m.batches)
 			all, _ := segmentsOf(t, segs)

@@ -12,14 +12,10 @@ import (
 	"sync"
 
 	"filippo.io/age"
-	"github.com/dustin/go-humanize"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/kbkio/kbk/format"
-	"github.com/kbkio/kbk/pkg/command"
-	"github.com/kbkio/kbk/pkg/recordbatch"
 	"github.com/kbkio/kbk/pkg/segment"
 )
 
@@ -50,15 +46,22 @@ type output struct {
 	buffers  sync.Pool
 	tooLarge sync.Once // a batch: it is said of the first
 
+	recompress bool
+	large      sync.Mutex // of whoever decompresses a large batch,
+	largest    int64      // of so many bytes at most
+
 	// Of what was written; to be read when the group is done.
 	segments, records, raw, packed int64
 }
 
 func newOutput(ctx context.Context, g *errgroup.Group, w *format.Writer, cfg Config, log *slog.Logger) (*output, error) {
 	o := &output{
-		w:        w,
-		log:      log,
-		store:    cfg.Codec.Store,
+		w:     w,
+		log:   log,
+		store: cfg.Codec.Store,
+
+		recompress: cfg.Recompress, largest: cfg.Memory / 16,
+
 		to:       cfg.Recipients,
 		jobs:     make(chan job, runtime.GOMAXPROCS(0)),
 		items:    make(chan item, 64),
@@ -134,8 +137,7 @@ func (o *output) put(ctx context.Context, s *builder) error {
 // work does jobs. A segment's chunks come before the job that seals it, so whoever
 // seals waits for chunks that others are at work on, and never for one that waits.
 func (o *output) work(ctx context.Context, compress segment.Compress) error {
-	var scratch []byte
-	decoder := recordbatch.NewDecoder()
+	w := newWorker(o, compress)
 	for {
 		select {
 		case j, ok := <-o.jobs:
@@ -146,7 +148,7 @@ func (o *output) work(ctx context.Context, compress segment.Compress) error {
 			if j.chunk == nil {
 				err = o.seal(ctx, j.of)
 			} else {
-				scratch, err = o.pack(j, decoder, compress, scratch)
+				err = w.pack(j)
 			}
 			if err != nil {
 				return err
@@ -155,76 +157,6 @@ func (o *output) work(ctx context.Context, compress segment.Compress) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// pack checks the batches in a chunk, and compresses it.
-func (o *output) pack(j job, decoder *recordbatch.Decoder, compress segment.Compress, scratch []byte) ([]byte, error) {
-	c := j.chunk
-	c.size = int64(len(c.raw))
-	compressed, err := o.check(c, decoder)
-	if err != nil {
-		return nil, command.WithStatus(command.Corrupt, command.Input(err))
-	}
-	switch {
-	case compress == nil:
-		c.packed = c.raw
-	case o.store != nil && compressed > len(c.raw)/2:
-		before := cap(c.raw)
-		c.packed = o.store(c.raw)
-		j.of.taken.Add(int64(cap(c.packed) - before))
-	default:
-		if scratch, err = o.compress(j, compress, scratch); err != nil {
-			return nil, err
-		}
-	}
-	c.raw = nil
-	close(c.done)
-	return scratch, nil
-}
-
-// check opens the batches in a chunk, and finds out between which times their records are. It
-// returns how many bytes of the chunk are compressed already.
-func (o *output) check(c *chunk, decoder *recordbatch.Decoder) (compressed int, err error) {
-	var f format.Batch
-	for _, at := range c.batches {
-		if err := f.Decode(c.raw[at[0]:at[1]]); err != nil {
-			return 0, err
-		}
-		b, err := recordbatch.Open(&f)
-		if err != nil {
-			return 0, err
-		}
-		if b.Codec() != kgo.CodecNone {
-			compressed += len(f.Data)
-		}
-		first, last, known, err := segment.TimesOf(decoder, b)
-		if err != nil {
-			return 0, fmt.Errorf("%s/%d: %w", f.Topic, f.Partition, err)
-		}
-		if !known {
-			o.tooLarge.Do(func() {
-				o.log.Warn(fmt.Sprintf("%s/%d: the batch of offsets %d to %d comes to more than %s uncompressed: it is packed without a look at its records, and its segment counts as one of any time before; others like it are not named",
-					f.Topic, f.Partition, f.First, f.Last, humanize.IBytes(uint64(decoder.MaxSize))))
-			})
-		}
-		c.times.add(first, last)
-	}
-	return compressed, nil
-}
-
-func (o *output) compress(j job, compress segment.Compress, scratch []byte) ([]byte, error) {
-	c := j.chunk
-	scratch, err := compress(scratch[:0], c.raw)
-	if err != nil {
-		return nil, fmt.Errorf("compress: %w", err)
-	}
-	c.packed = slices.Clone(scratch)
-	j.of.taken.Add(int64(len(c.packed) - cap(c.raw)))
-	o.recycle(c.raw)
-	if cap(scratch) > 4*segment.ChunkSize { // one that a huge record made larger is not kept
-		scratch = nil
-	}
-	return scratch, nil
 }
 
 // seal encrypts a segment, if so asked, and finds its size and its sum.
