@@ -46,7 +46,7 @@ func (p *producer) batch(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if part.fixed != nil && !p.editor.edits() && staysWhole(&b, codec, t) {
+	if part.fixed != nil && !p.editor.edits() && staysWhole(&b, codec, t) && !p.joins(part.fixed.to, b.Size()) {
 		var anew *recordbatch.Compressor
 		if f.Codec != "" {
 			anew = codec
@@ -69,6 +69,36 @@ func corruptBatch(err error) error {
 		return err
 	}
 	return command.WithStatus(command.Corrupt, err)
+}
+
+// A batch costs the broker and the client as such, whatever is in it: below some size, more
+// than it costs to decompress it and to compress what it holds together with others. A
+// request with batches of many partitions has that size moved down.
+const (
+	joinBelow   = 32 << 10 // where there is one partition
+	neverJoined = 4 << 10  // from this size on, with however many
+)
+
+// small decides whether a batch is worth joining with others, for a run to so many partitions.
+func small(size, partitions int) bool {
+	return size < max(joinBelow/max(partitions, 1), neverJoined)
+}
+
+// joins says whether a batch is better joined with those before it and behind it: where it
+// is small, and would have to wait for others.
+func (p *producer) joins(l *lane, size int) bool {
+	if p.cfg.DryRun || !small(size, len(p.lanes)) {
+		return false
+	}
+	if !l.queue.empty() {
+		return true
+	}
+	p.gathering.Lock()
+	grows := l.gather != nil
+	p.gathering.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return grows || l.inFlight > 0
 }
 
 // staysWhole decides whether a topic takes a batch with a codec as it is, with the same

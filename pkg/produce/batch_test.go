@@ -80,6 +80,20 @@ func batched(t testing.TB, codec string, n int, frames frameList) (out frameList
 	return out
 }
 
+// noisy gives records so much in their headers that no batch of some of them is small.
+func noisy(frames frameList) frameList {
+	for i, f := range frames {
+		rec := f.(format.Record)
+		noise := make([]byte, joinBelow)
+		for i := range noise {
+			noise[i] = byte(rand.Uint32())
+		}
+		rec.Headers = []format.RecordHeader{{Name: []byte("noise"), Value: noise}}
+		frames[i] = rec
+	}
+	return frames
+}
+
 func batches(t testing.TB, frames ...any) []byte {
 	t.Helper()
 	return streamOf(t, format.ContentBatches, &format.End{}, frames...)
@@ -118,7 +132,7 @@ func TestBatches(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			frames := join(frameList{topic("t", 2), &format.Mark{Topic: "t", Next: 100}},
-				records("t", 0, 100, 50), records("t", 1, 7, 25), records("t", 0, 150, 43), records("t", 1, 40, 30))
+				noisy(records("t", 0, 100, 50)), records("t", 1, 7, 25), noisy(records("t", 0, 150, 43)), records("t", 1, 40, 30))
 			var in frameList
 			for i, f := range batched(t, codec, 10, frames) {
 				if b, ok := f.(*format.Batch); ok && b.First == 150 { // some records among batches
@@ -373,7 +387,7 @@ func withCodec(codec string, b *format.Batch) *format.Batch {
 
 // TestBatchesAnew has batches that somebody has decompressed: they get their codec back.
 func TestBatchesAnew(t *testing.T) {
-	frames := join(frameList{topic("t", 1)}, records("t", 0, 0, 100))
+	frames := join(frameList{topic("t", 1)}, noisy(records("t", 0, 0, 100)))
 	for name, c := range map[string]struct {
 		codec, config, want string
 	}{
@@ -422,6 +436,42 @@ func TestCompressed(t *testing.T) {
 		got, _, err := recordbatch.CutChecked(raw)
 		if err != nil || recordbatch.CodecName(got.Codec()) != want {
 			t.Errorf("at most %d bytes: codec %d, %v", most, got.Codec(), err)
+		}
+	}
+}
+
+// TestBatchesJoined joins small batches where they would have to wait for one another.
+func TestBatchesJoined(t *testing.T) {
+	for _, codec := range []string{"none", "lz4", "zstd"} {
+		t.Run(codec, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			frames := join(frameList{topic("t", 1)}, records("t", 0, 0, 2000), noisy(records("t", 0, 2000, 5)), records("t", 0, 2005, 1000))
+			in := batches(t, batched(t, codec, 5, frames)...)
+			r.produce(in, nil).want(t, 0, "produced 3,005 records")
+			r.same("t", 1, wanted(false, frames, 1))
+			stored, large := r.stored("t", 0, 3005), false
+			for _, b := range stored {
+				if got := cmp.Or(recordbatch.CodecName(b.Codec()), "none"); got != codec {
+					t.Errorf("the batch at offset %d has codec %s", b.First, got)
+				}
+				large = large || b.First == 2000 && b.Records == 5
+			}
+			if len(stored) > 300 || !large {
+				t.Errorf("601 batches became %d, the large one its own: %v", len(stored), large)
+			}
+			r.produce(in, nil).want(t, 0, "produced 0 records to 1 topic, where 3,005 records were already")
+		})
+	}
+}
+
+func TestSmall(t *testing.T) {
+	for _, c := range []struct {
+		size, partitions int
+		want             bool
+	}{{1 << 10, 1, true}, {16 << 10, 1, true}, {32 << 10, 1, false}, {8 << 10, 8, false}, {5 << 10, 8, false}, {3 << 10, 8, true}, {3 << 10, 64, true}, {4 << 10, 1000, false}} {
+		if got := small(c.size, c.partitions); got != c.want {
+			t.Errorf("%d bytes, %d partitions: %v", c.size, c.partitions, got)
 		}
 	}
 }

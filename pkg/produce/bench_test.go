@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +19,20 @@ import (
 // BenchmarkRun is a whole restore of 64 MiB to an embedded broker that forgets what it is
 // given. The broker's share is in it.
 func BenchmarkRun(b *testing.B) {
+	benchmarkRun(b, func(frames frameList) []byte { return stream(b, &format.End{}, frames...) })
+}
+
+// BenchmarkRunBatches is the same in batches of some 140 KB, which stay as they are.
+func BenchmarkRunBatches(b *testing.B) {
+	benchmarkRun(b, func(frames frameList) []byte { return batches(b, batched(b, "lz4", 1000, frames)...) })
+}
+
+// BenchmarkRunSmall is the same in batches of some 3 KB, which are joined.
+func BenchmarkRunSmall(b *testing.B) {
+	benchmarkRun(b, func(frames frameList) []byte { return batches(b, batched(b, "lz4", 20, frames)...) })
+}
+
+func benchmarkRun(b *testing.B, encode func(frameList) []byte) {
 	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BlackholeProduce())
 	if err != nil {
 		b.Fatal(err)
@@ -32,12 +47,13 @@ func BenchmarkRun(b *testing.B) {
 		}
 		frames = append(frames, format.Record{Topic: "t", Partition: int32(i / 20_000 % 4), Offset: i, Timestamp: time.Now().UnixMilli(), Key: fmt.Appendf(nil, "o-%09d", i), Value: value[:490]})
 	}
-	in := stream(b, &format.End{}, frames...)
+	in := encode(frames)
 	naming, err := parseNaming(nil, "")
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.SetBytes(int64(len(in)))
+	b.SetBytes(n * 500)
+	began := processor(b)
 	for i := 0; b.Loop(); i++ {
 		naming.prefix = fmt.Sprint("run", i, ".")
 		err := Run(b.Context(), Config{
@@ -48,4 +64,14 @@ func BenchmarkRun(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	b.ReportMetric((processor(b)-began).Seconds()/(float64(b.N)*n*500/(1<<30)), "cpu-s/GiB")
+}
+
+// processor is the processor time of this process.
+func processor(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
