@@ -31,17 +31,26 @@ func TestLateRequests(t *testing.T) {
 		name   string
 		before int // batches that have landed already
 		exact  bool
+		whole  bool // the stream is one of batches
 	}{
-		{"first batch", 0, false},
-		{"later batch", 1, false},
-		{"first batch, exact", 0, true},
+		{"first batch", 0, false, false},
+		{"later batch", 1, false, false},
+		{"first batch, exact", 0, true, false},
+		{"first of batches", 0, false, true},
+		{"later of batches", 2, false, true},
+		{"first of batches, exact", 0, true, true},
 	} {
 		for _, first := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/comes first=%v", c.name, first), func(t *testing.T) {
 				r := newRig(t)
 				in, want := long, wanted(false, frames, 1)
 				var flags []string
-				if c.exact {
+				if c.whole {
+					in = batches(t, batched(t, "none", 7, frames)...)
+				}
+				if c.exact && c.whole {
+					in, want, flags = batches(t, batched(t, "snappy", 7, gaps)...), wanted(true, gaps, 1), []string{"--offsets", "exact"}
+				} else if c.exact {
 					in, want, flags = stream(t, &format.End{}, gaps...), wanted(true, gaps, 1), []string{"--offsets", "exact"}
 				}
 				late := r.killAndCatch(c.before, in, append(flags, "--memory", "1MiB")...)

@@ -463,8 +463,16 @@ func TestKillEverywhere(t *testing.T) {
 	frames := join(frameList{&format.Topic{Name: "t", Partitions: 2}, &format.Mark{Topic: "t", Next: 5}},
 		records("t", 0, 5, 40), records("t", 1, 0, 30), records("t", 0, 47, 10), records("t", 1, 30, 5),
 		frameList{&format.Mark{Topic: "t", Next: 60}, &format.Mark{Topic: "t", Partition: 1, Next: 35}})
-	in := stream(t, &format.End{}, frames...)
-	for _, exact := range []bool{false, true} {
+	for _, c := range []struct {
+		name  string
+		in    []byte
+		exact bool
+	}{
+		{"records", stream(t, &format.End{}, frames...), false},
+		{"records", stream(t, &format.End{}, frames...), true},
+		{"batches", batches(t, batched(t, "lz4", 8, frames)...), true},
+	} {
+		in, exact := c.in, c.exact
 		var flags []string
 		if exact {
 			flags = []string{"--offsets", "exact"}
@@ -473,7 +481,7 @@ func TestKillEverywhere(t *testing.T) {
 		for n := 1; more; n++ {
 			more = false
 			for _, handled := range []bool{false, true} {
-				t.Run(fmt.Sprintf("exact=%v/request %d/handled=%v", exact, n, handled), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/exact=%v/request %d/handled=%v", c.name, exact, n, handled), func(t *testing.T) {
 					r := newRig(t)
 					r.create("t", 2, "retention.ms=86400000", "cleanup.policy=compact,delete")
 					was := r.own("t")
