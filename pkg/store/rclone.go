@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/kbkio/kbk/pkg/store/internal/initenv"
 
@@ -38,6 +39,11 @@ var startRclone = sync.OnceValue(func() error {
 		// takes four minutes to say that nobody listens. The retrier has more patience,
 		// and says what it waits for.
 		ci.LowLevelRetries = 3
+	}
+	if _, set := os.LookupEnv("RCLONE_TIMEOUT"); !set {
+		// After so long without a byte a request has failed. rclone's default of five minutes
+		// is for objects that a store puts together while the client waits; segments are small.
+		ci.Timeout = fs.Duration(time.Minute)
 	}
 	if path, ok := os.LookupEnv("RCLONE_CONFIG"); ok {
 		if err := config.SetConfigPath(path); err != nil {

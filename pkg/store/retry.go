@@ -70,10 +70,12 @@ func (r *retrier) lastFailure() error {
 	return nil
 }
 
-// do runs op until it succeeds, fails with what retrying cannot help, or has been
-// tried long enough.
+// do runs op until it succeeds, fails with what retrying cannot help, or has failed for
+// long enough. That counts from the first failure on: a store that hangs may take minutes
+// to fail.
 func (r *retrier) do(ctx context.Context, op func() error) error {
 	began, tries := time.Now(), 0
+	var failing time.Time // since when
 	once := func() (struct{}, error) {
 		tries++
 		err := op()
@@ -88,20 +90,23 @@ func (r *retrier) do(ctx context.Context, op func() error) error {
 	again := func() (struct{}, error) {
 		_, err := r.breaker.Execute(once)
 		waits := errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests)
+		if failing.IsZero() {
+			failing = time.Now()
+		}
 		switch {
 		case err == nil:
 		case ctx.Err() != nil: // whatever op made of it
 			err = backoff.Permanent(context.Cause(ctx))
 		case !waits && !mayPass(err):
 			err = backoff.Permanent(err)
-		case !r.answered.Load() && time.Since(began) > retryAtFirst:
+		case !r.answered.Load() && time.Since(began) > retryAtFirst, time.Since(failing) > r.limit:
 			err = backoff.Permanent(&gaveUp{r.lastFailure(), time.Since(began)})
 		}
 		return struct{}{}, err
 	}
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = firstPause, longestPause
-	_, err := backoff.Retry(ctx, again, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(r.limit),
+	_, err := backoff.Retry(ctx, again, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, pause time.Duration) {
 			if r.log != nil {
 				r.log.Debug(fmt.Sprintf("tried %d times, again in %s: %v", tries, pause.Round(time.Millisecond), r.hide(err)))
@@ -109,9 +114,6 @@ func (r *retrier) do(ctx context.Context, op func() error) error {
 		}))
 	if permanent, ok := errors.AsType[*backoff.PermanentError](err); ok {
 		return permanent.Unwrap()
-	}
-	if err != nil && ctx.Err() == nil && (mayPass(err) || errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests)) {
-		return &gaveUp{r.lastFailure(), time.Since(began)}
 	}
 	return err
 }

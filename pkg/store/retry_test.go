@@ -30,7 +30,7 @@ func TestRetrier(t *testing.T) {
 		{"good", 0, nil, false, [2]int{1, 1}, [2]time.Duration{}, false},
 		{"passes", 3, errPasses, true, [2]int{4, 4}, [2]time.Duration{time.Second, 10 * time.Second}, false},
 		{"passes late", 30, errPasses, true, [2]int{31, 31}, [2]time.Duration{time.Minute, 4 * time.Minute}, false},
-		{"lasts", 1 << 30, errPasses, true, [2]int{30, 120}, [2]time.Duration{4 * time.Minute, 5 * time.Minute}, true},
+		{"lasts", 1 << 30, errPasses, true, [2]int{30, 120}, [2]time.Duration{4 * time.Minute, 5*time.Minute + 2*longestPause}, true},
 		{"never answered", 1 << 30, errPasses, false, [2]int{3, 10}, [2]time.Duration{retryAtFirst, 3 * retryAtFirst}, true},
 		{"refused", 1 << 30, errors.New("403"), true, [2]int{1, 1}, [2]time.Duration{}, false},
 		{"disk full", 1 << 30, fmt.Errorf("write: %w", syscall.ENOSPC), true, [2]int{1, 1}, [2]time.Duration{}, false},
@@ -58,6 +58,26 @@ func TestRetrier(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRetrierHangs has a store that does not answer, so that each try takes longer than the
+// limit: there is another one all the same.
+func TestRetrierHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRetrier(time.Minute, nil, same)
+		r.answered.Store(true)
+		tries := 0
+		err := r.do(t.Context(), func() error {
+			if tries++; tries > 1 {
+				return nil
+			}
+			time.Sleep(5 * time.Minute)
+			return errPasses
+		})
+		if err != nil || tries != 2 {
+			t.Errorf("%d tries, %v", tries, err)
+		}
+	})
 }
 
 // TestBreaker has many operations at once on a store that is down for a minute: few
