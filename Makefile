@@ -22,10 +22,21 @@ test-fast:
 test: build
 	test/run.sh
 
-# What test does a few times, many times.
-soak:
+# What test does a few times, many times; and what takes long, one after the other:
+#
+# make soak HISTORIES=30m SOAK=2h
+# make soak HISTORIES=1m SOAK=1h SEED=1795849188   a history, or a long run, again
+HISTORIES ?= 30m
+SOAK      ?= 2h
+histories  = KBK_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 24h ./test/histories -seed $(SEED)
+
+soak: build
 	cd test/e2e && go test -count=1 -v -timeout 30m -run TestResumeUnderQuota . -quota-kills=50
 	go test -count=1 -v -timeout 2h -run TestEveryByte ./pkg/catalog -damage-cases=0
+	KBK_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 1h -run 'TestSlowStore|TestStoreAway' ./test/stores -long
+	$(histories) -run 'TestManyPartitions|TestSmallRecords|TestLargeRecords' -sizes
+	$(histories) -run TestHistories -histories $(HISTORIES)
+	$(histories) -run TestSoak -soak $(SOAK)
 
 # make fuzz FUZZTIME=10m             every fuzz target in turn, each for so long
 # make fuzz FUZZ=pkg/sign            those of one package

@@ -45,7 +45,7 @@ func (h *history) names(prefix string) (names []string) {
 
 func (h *history) play(ctx context.Context) error {
 	h.calm, h.committed, h.jobs = make(chan struct{}), make(map[place][]int64), make(map[string]*job)
-	for _, all := range []map[string]int{writingJobs, restoreJobs} {
+	for _, all := range []map[string]int{h.plan.writingJobs(), h.plan.restoreJobs()} {
 		for name := range all {
 			h.jobs[name] = &job{name: name, dir: h.dir, env: h.env()}
 			defer h.jobs[name].stop()
@@ -94,7 +94,11 @@ func together(ctx context.Context, all ...func(context.Context) error) error {
 // write lets writers write while faults happen and jobs run, and returns when the jobs have
 // come to the end of what was written.
 func (h *history) write(ctx context.Context) error {
-	return together(ctx, h.backups, h.follow, h.mirror, func(ctx context.Context) error {
+	following := h.follow
+	if h.plan.workers {
+		following = func(ctx context.Context) error { return together(ctx, h.worker("worker-1"), h.worker("worker-2")) }
+	}
+	return together(ctx, h.backups, following, h.mirror, func(ctx context.Context) error {
 		if err := h.writers(ctx); err != nil {
 			return err
 		}
@@ -206,7 +210,7 @@ func (h *history) backups(ctx context.Context) error {
 		h.sum.run(fmt.Sprint("backup, status ", status))
 		switch end := status[len(status)-1]; {
 		case end == 0:
-			if err := h.covered(j, before); err != nil {
+			if err := h.covered(j, h.backup(j), before); err != nil {
 				return fmt.Errorf("a backup ended with status 0: %w\n%s", err, p)
 			}
 			if last {
@@ -222,8 +226,8 @@ func (h *history) backups(ctx context.Context) error {
 func (h *history) backup(j *job) string { return filepath.Join(h.dir, j.name+".backup") }
 
 // covered wants a backup to have what was stable at a moment.
-func (h *history) covered(j *job, ends map[place]int64) error {
-	c, err := cursorOf(j, h.backup(j))
+func (h *history) covered(j *job, backup string, ends map[place]int64) error {
+	c, err := cursorOf(j, backup)
 	if err != nil {
 		return err
 	}
@@ -270,12 +274,38 @@ func (h *history) follow(ctx context.Context) error {
 			"kbk-pack --segment-age 500ms", "kbk-push --checkpoint 1s " + h.backup(j),
 		}, err
 	}, func() (bool, error) {
-		if err := h.covered(j, h.truth.ends); err != nil {
+		if err := h.covered(j, h.backup(j), h.truth.ends); err != nil {
 			return false, err
 		}
 		err := h.hasGroup(j)
 		return err == nil, err
 	})
+}
+
+// worker backs up what a consumer group deals out to it, with another one into one backup.
+func (h *history) worker(name string) func(context.Context) error {
+	j := h.jobs[name]
+	backup := h.followed()
+	return func(ctx context.Context) error {
+		return h.forever(ctx, j, func() ([]string, error) {
+			receipts := filepath.Join(h.dir, fmt.Sprintf("%s-%d.receipts", name, j.runs))
+			return []string{
+				fmt.Sprintf("kbk-fetch -t %s --follow --refresh 1s --group workers-%d --session-timeout 6s --receipts %s", h.pattern(), h.plan.seed, receipts),
+				"kbk-pack --segment-age 500ms", fmt.Sprintf("kbk-push --checkpoint 1s --receipts %s %s", receipts, backup),
+			}, syscall.Mkfifo(receipts, 0o600)
+		}, func() (bool, error) {
+			err := h.covered(j, backup, h.truth.ends)
+			return err == nil, err
+		})
+	}
+}
+
+// followed is the backup that is made by following.
+func (h *history) followed() string {
+	if h.plan.workers {
+		return filepath.Join(h.dir, "workers.backup")
+	}
+	return h.backup(h.jobs["follow"])
 }
 
 // mirror writes what it follows to other topics, at the same offsets.
@@ -342,8 +372,8 @@ func (h *history) forever(ctx context.Context, j *job, lines func() ([]string, e
 }
 
 // read reads a backup, or what belongs to a restore point of it.
-func (h *history) read(j *job, flags string) (*content, error) {
-	p, err := startPipe(filepath.Join(h.dir, j.name+"-read"), h.env(), "kbk-pull "+flags+" "+h.backup(j), "kbk-pack -d")
+func (h *history) read(backup, flags string) (*content, error) {
+	p, err := startPipe(backup+"-read", h.env(), "kbk-pull "+flags+" "+backup, "kbk-pack -d")
 	if err != nil {
 		return nil, err
 	}
@@ -363,17 +393,17 @@ func (h *history) read(j *job, flags string) (*content, error) {
 
 // looked looks into the backups and the mirror.
 func (h *history) looked() error {
-	for _, name := range []string{"backup", "follow"} {
-		j := h.jobs[name]
-		if _, err := j.once("kbk-catalog verify --deep " + h.backup(j)); err != nil {
+	for _, backup := range []string{h.backup(h.jobs["backup"]), h.followed()} {
+		name := filepath.Base(backup)
+		if _, err := h.jobs["backup"].once("kbk-catalog verify --deep " + backup); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		got, err := h.read(j, "")
+		got, err := h.read(backup, "")
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		h.same(name, h.truth, got, true)
-		if err := h.points(j); err != nil {
+		if err := h.points(backup); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -394,8 +424,8 @@ type report struct {
 	}
 }
 
-func (h *history) show(j *job) (r report, err error) {
-	name, err := j.once("kbk-catalog show --json " + h.backup(j))
+func (h *history) show(backup string) (r report, err error) {
+	name, err := h.jobs["backup"].once("kbk-catalog show --json " + backup)
 	if err != nil {
 		return r, err
 	}
@@ -408,7 +438,7 @@ func (h *history) show(j *job) (r report, err error) {
 
 // hasGroup wants a backup to have what was committed last.
 func (h *history) hasGroup(j *job) error {
-	shown, err := h.show(j)
+	shown, err := h.show(h.backup(j))
 	if err != nil {
 		return err
 	}
@@ -426,22 +456,25 @@ func (h *history) hasGroup(j *job) error {
 
 // points looks at some of a backup's restore points: each is a moment of the topics and of
 // the group.
-func (h *history) points(j *job) error {
-	shown, err := h.show(j)
+func (h *history) points(backup string) error {
+	shown, err := h.show(backup)
 	if err != nil {
 		return err
 	}
 	if len(shown.Points) == 0 {
+		if h.plan.workers && backup == h.followed() {
+			return nil
+		}
 		return errors.New("it has no restore points")
 	}
 	rng := rand.New(rand.NewPCG(h.plan.seed, 300))
 	for range 2 {
 		id := shown.Points[rng.IntN(len(shown.Points))].ID
-		got, err := h.read(j, "--point "+id)
+		got, err := h.read(backup, "--point "+id)
 		if err != nil {
 			return fmt.Errorf("point %s: %w", id, err)
 		}
-		h.same(j.name+", point "+id, h.truth.below(got.ends), got, true)
+		h.same(filepath.Base(backup)+", point "+id, h.truth.below(got.ends), got, true)
 		if err := h.moment(got); err != nil {
 			return fmt.Errorf("point %s: %w", id, err)
 		}
@@ -488,14 +521,14 @@ func (h *history) restore(ctx context.Context) error {
 	var mu sync.Mutex
 	restored := func(name, from, flags string) func(context.Context) error {
 		return func(ctx context.Context) error {
-			output, err := h.restored(ctx, h.jobs[name], h.backup(h.jobs[from]), flags)
+			output, err := h.restored(ctx, h.jobs[name], from, flags)
 			mu.Lock()
 			defer mu.Unlock()
 			maps[name] = output
 			return err
 		}
 	}
-	err := together(ctx, restored("restore", "backup", ""), restored("exact", "follow", "--offsets exact"), func(ctx context.Context) error {
+	err := together(ctx, restored("restore", h.backup(h.jobs["backup"]), ""), restored("exact", h.followed(), "--offsets exact"), func(ctx context.Context) error {
 		return h.happen(ctx, h.plan.restore, h.plan.topics, h.jobs, h.sum.event)
 	})
 	if err = errors.Join(err, h.awaitInSync(ctx)); err != nil {
@@ -508,8 +541,10 @@ func (h *history) restore(ctx context.Context) error {
 			return err
 		}
 		h.same(name, h.truth.as(rename), got, name == "exact")
-		if err := h.carryOver(ctx, name, maps[name], rename, got); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if name == "restore" || !h.plan.workers { // backups by workers have no groups
+			if err := h.carryOver(ctx, name, maps[name], rename, got); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
 		}
 		for at, end := range h.truth.ends {
 			if there := got.ends[place{rename(at.topic), at.partition}]; name == "exact" && there != end {

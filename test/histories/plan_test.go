@@ -11,6 +11,7 @@ import (
 // A plan is what happens in a history. All of it follows from the seed.
 type plan struct {
 	seed    uint64
+	workers bool // two share the partitions as a consumer group, instead of one that follows
 	topics  []topicPlan
 	writing []event // while there are writers
 	restore []event // while the backups are restored
@@ -50,22 +51,27 @@ const (
 	reassigned     kind = "partitions are reassigned"
 )
 
-// The jobs of a history, and how many stages each has.
-var (
-	writingJobs = map[string]int{"backup": 3, "follow": 3, "mirror": 2}
-	restoreJobs = map[string]int{"restore": 3, "exact": 3}
-)
+// writingJobs are the jobs that run while there are writers, and how many stages each has.
+func (p plan) writingJobs() map[string]int {
+	if p.workers {
+		return map[string]int{"backup": 3, "worker-1": 3, "worker-2": 3, "mirror": 2}
+	}
+	return map[string]int{"backup": 3, "follow": 3, "mirror": 2}
+}
+
+// restoreJobs are those that run while backups are restored.
+func (p plan) restoreJobs() map[string]int { return map[string]int{"restore": 3, "exact": 3} }
 
 // newPlan makes a plan. Faults of one sort come one after the other, those of different
 // sorts at once: a broker hangs while a connection to another is cut and a stage is killed.
 func newPlan(seed uint64, writing, restore time.Duration) plan {
 	rng := rand.New(rand.NewPCG(seed, 13))
-	p := plan{seed: seed, topics: []topicPlan{
+	p := plan{seed: seed, workers: seed%3 == 0, topics: []topicPlan{
 		{fmt.Sprintf("h%d.three", seed), 3, 3},
 		{fmt.Sprintf("h%d.two", seed), 2, 2},
 	}}
-	p.writing = timeline(rng, writing, writingJobs)
-	p.restore = timeline(rng, restore, restoreJobs)
+	p.writing = timeline(rng, writing, p.writingJobs())
+	p.restore = timeline(rng, restore, p.restoreJobs())
 	return p
 }
 
