@@ -14,4 +14,4 @@ mkfifo "$dir/receipts"
 
 kbk-fetch -b "$brokers" -t "$topics" --follow --group kbk-backup --receipts "$dir/receipts" |
     kbk-pack --segment-age 5m |
-    kbk-push "$remote" > "$dir/receipts"
+    kbk-push --receipts "$dir/receipts" "$remote"

@@ -257,8 +257,10 @@ func StdoutIsTerminal() bool { return term.IsTerminal(int(os.Stdout.Fd())) }
 // if that is a terminal.
 func ByProduct(file string) (io.WriteCloser, error) {
 	if file != "" {
-		// Not os.Create, which opens for reading too: when file is a FIFO its reader
-		// must be waited for, and missed.
+		if info, err := os.Stat(file); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+			p := &fifo{name: file}
+			return p, p.open()
+		}
 		return os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
 	}
 	if StdoutIsTerminal() {

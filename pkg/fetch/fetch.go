@@ -277,7 +277,7 @@ func (c *Config) validateGroup() error {
 	case !c.Follow:
 		return command.WithHint(command.Usagef("--group is only for --follow"), "for a part of a one-shot run there is --shard I/N")
 	case c.Receipts == "":
-		return command.WithHint(command.Usagef("--group has to know what is stored"), "make a FIFO, give it as --receipts, and let kbk-push write to it: kbk-push REMOTE > FIFO")
+		return command.WithHint(command.Usagef("--group has to know what is stored"), "make a FIFO, give it as --receipts, and let kbk-push write to it: kbk-push --receipts FIFO REMOTE")
 	case c.SessionTimeout < time.Second:
 		return command.Usagef("--session-timeout %s is below 1s", c.SessionTimeout)
 	case !c.Shard.IsAll() || c.Partitions != nil || len(c.Groups) > 0:
