@@ -51,6 +51,9 @@ func (h *history) play(ctx context.Context) error {
 			defer h.jobs[name].stop()
 		}
 	}
+	if err := os.MkdirAll(h.dir, 0o755); err != nil {
+		return err
+	}
 	if err := h.create(ctx, h.plan.topics); err != nil {
 		return fmt.Errorf("creating topics: %w", err)
 	}
