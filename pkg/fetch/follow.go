@@ -39,7 +39,8 @@ type follower struct {
 // A pointing is a restore point to be made once every partition has reached its target.
 type pointing struct {
 	groups *groups.Snapshot
-	hidden []hidden // by transactions that have been open for too long
+	starts kafka.Offsets // of the logs
+	hidden []hidden      // by transactions that have been open for too long
 	time   time.Time
 }
 
@@ -268,6 +269,8 @@ func (s *source) aim() {
 		next := &pointing{}
 		var ends kafka.Offsets
 		var err error
+		// The starts first: what a group is about to read is part of the moment.
+		next.starts = kafka.ListOffsets(ctx, s.cl, followed.lists(), kafka.StartOffset, false)
 		if next.groups, err = readGroups(ctx, s.adm, s.cfg, followed); err == nil {
 			next.time = time.Now()
 			ends = kafka.ListOffsets(ctx, s.cl, followed.lists(), kafka.EndOffset, !s.cfg.Uncommitted)
@@ -297,6 +300,9 @@ func (s *source) aimed(next *pointing, ends kafka.Offsets, err error) error {
 			continue
 		}
 		p.target = end.Offset
+		if start := next.starts.Of(p.topic, p.num); start.Err == nil {
+			p.logStart = start.Offset
+		}
 	}
 	if err != nil {
 		if s.reading.Err() == nil {

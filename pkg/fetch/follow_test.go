@@ -40,6 +40,7 @@ type following struct {
 	points []*format.Point
 	ended  *format.End
 	ids    map[string]string // of topics
+	starts map[string]int64  // of the logs, as the last mark of each partition has them
 	log    bytes.Buffer
 }
 
@@ -53,7 +54,7 @@ func (w *world) follow(change func(*Config)) *following {
 	if change != nil {
 		change(&cfg)
 	}
-	f := &following{T: w.T, stop: make(chan struct{}), done: make(chan error, 1), over: make(chan struct{}), ids: make(map[string]string)}
+	f := &following{T: w.T, stop: make(chan struct{}), done: make(chan error, 1), over: make(chan struct{}), ids: make(map[string]string), starts: make(map[string]int64)}
 	in, out := io.Pipe()
 	go func() {
 		err := Run(w.Context(), cfg, &command.Env{Name: "test", Log: slog.New(slog.NewTextHandler(f, nil)), Stop: f.stop}, out)
@@ -73,6 +74,10 @@ func (w *world) follow(change func(*Config)) *following {
 			case format.KindTopic:
 				topic, _ := format.DecodeTopic(frame.Raw)
 				f.ids[topic.Name] = topic.ID
+			case format.KindMark:
+				if m, _ := format.DecodeMark(frame.Raw); m.LogStart != nil {
+					f.starts[fmt.Sprintf("%s/%d", m.Topic, m.Partition)] = *m.LogStart
+				}
 			case format.KindPoint:
 				point, _ := format.DecodePoint(frame.Raw)
 				f.points = append(f.points, point)
@@ -256,6 +261,27 @@ func TestFollowPoints(t *testing.T) {
 		if _, err := fmt.Sscanf(frame, "%s", &point); err == nil && point == "point" && group > read["t/0"] {
 			t.Errorf("the group is at %d and %d records were read", group, read["t/0"])
 		}
+	}
+}
+
+// TestFollowPointsLogStart has records expire while a run follows: the next restore point says
+// that they are not part of its moment, so that the backup need not keep them for it.
+func TestFollowPointsLogStart(t *testing.T) {
+	w := newWorld(t, 1, "t", 1)
+	w.produce("t", 0, 10)
+	f := w.follow(func(c *Config) { c.PointEvery = 50 * time.Millisecond })
+	at := f.until(f.until(0, "rec t/0 9"), "point")
+	below := make(kadm.Offsets)
+	below.Add(kadm.Offset{Topic: "t", Partition: 0, At: 7})
+	if _, err := kadm.NewClient(w.cl).DeleteRecords(t.Context(), below); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // the next one may be on its way
+		at = f.until(at+1, "point")
+	}
+	f.end()
+	if got := f.starts["t/0"]; got != 7 {
+		t.Errorf("the log starts at %d in the last restore point", got)
 	}
 }
 
