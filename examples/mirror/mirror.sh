@@ -14,5 +14,5 @@ from=(-b "$A" ${A_CONFIG:+--command-config "$A_CONFIG"})
 to=(-b "$B" ${B_CONFIG:+--command-config "$B_CONFIG"})
 
 kbk-offsets cursor "${to[@]}" -t "$topics" |
-    kbk-fetch "${from[@]}" -t "$topics" --groups "$groups" --from - --follow --point-every "${POINT_EVERY:-30s}" |
+    kbk-fetch "${from[@]}" -t "$topics" --groups "$groups" --from - --batches --follow --point-every "${POINT_EVERY:-30s}" |
     kbk-produce "${to[@]}" --offsets exact --create-topics --add-partitions >/dev/null

@@ -23,17 +23,33 @@ import (
 // following encodes a stream of a cluster that goes on.
 func following(t testing.TB, end *format.End, frames ...any) []byte {
 	t.Helper()
-	whole := stream(t, end, frames...)
-	plain, err := (&format.Header{Content: format.ContentRecords}).Append(nil)
+	return followed(t, format.ContentRecords, streamOf(t, format.ContentRecords, end, frames...))
+}
+
+// followingBatches is the same in batches of four records.
+func followingBatches(t testing.TB, end *format.End, frames ...any) []byte {
+	t.Helper()
+	return followed(t, format.ContentBatches, streamOf(t, format.ContentBatches, end, batched(t, "lz4", 4, frames)...))
+}
+
+// followed gives a stream the header of one that goes on.
+func followed(t testing.TB, content string, whole []byte) []byte {
+	t.Helper()
+	plain, err := (&format.Header{Content: content}).Append(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := (&format.Header{Content: format.ContentRecords, Follow: true, Source: &format.Source{Cluster: "A"}}).Append(nil)
+	h, err := (&format.Header{Content: content, Follow: true, Source: &format.Source{Cluster: "A"}}).Append(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return append(h, bytes.TrimPrefix(whole, plain)...)
 }
+
+type encoding func(t testing.TB, end *format.End, frames ...any) []byte
+
+// encodings are those in which a mirror may come. What one has written the other goes on with.
+var encodings = map[string][2]encoding{"records": {following, following}, "batches": {followingBatches, followingBatches}, "records, then batches": {following, followingBatches}, "batches, then records": {followingBatches, following}}
 
 func mirrored(c *Config) { c.Exact, c.AddPartitions = true, true }
 
@@ -123,25 +139,31 @@ func TestMirrorPoint(t *testing.T) {
 
 // TestMirrorGoesOn begins where the log ends, or a little before.
 func TestMirrorGoesOn(t *testing.T) {
+	for name, in := range encodings {
+		t.Run(name, func(t *testing.T) { goesOn(t, in[0], in[1]) })
+	}
+}
+
+func goesOn(t *testing.T, first, then encoding) {
 	r := newRig(t)
 	all := records("t", 0, 0, 30)
-	part := func(from, to, end int64) []byte {
-		return following(t, stopped, join(frameList{topic("t", 1), mark("t", 0, from)}, all[from:to], frameList{mark("t", 0, end), &format.Point{Time: 1}, mark("t", 0, end)})...)
+	part := func(in encoding, from, to, end int64) []byte {
+		return in(t, stopped, join(frameList{topic("t", 1), mark("t", 0, from)}, all[from:to], frameList{mark("t", 0, end), &format.Point{Time: 1}, mark("t", 0, end)})...)
 	}
-	r.produce(part(0, 10, 12), mirrored).want(t, command.Interrupted)
+	r.produce(part(first, 0, 10, 12), mirrored).want(t, command.Interrupted)
 	if r.end("t", 0) != 12 {
 		t.Fatalf("the log ends at %d", r.end("t", 0))
 	}
 	all = append(all[:10:10], append(frameList{nil, nil}, all[12:]...)...) // markers
-	r.produce(part(8, 10, 12), mirrored).want(t, command.Interrupted, "2 records were already")
-	r.produce(part(12, 20, 20), mirrored).want(t, command.Interrupted, "produced 8 records")
-	r.produce(part(16, 25, 25), mirrored).want(t, command.Interrupted, "4 records were already")
-	r.produce(part(25, 25, 25), mirrored).want(t, command.Interrupted, "produced 0 records")
-	r.produce(part(25, 30, 30), mirrored).want(t, command.Interrupted)
+	r.produce(part(then, 8, 10, 12), mirrored).want(t, command.Interrupted, "2 records were already")
+	r.produce(part(first, 12, 20, 20), mirrored).want(t, command.Interrupted, "produced 8 records")
+	r.produce(part(then, 16, 25, 25), mirrored).want(t, command.Interrupted, "4 records were already")
+	r.produce(part(first, 25, 25, 25), mirrored).want(t, command.Interrupted, "produced 0 records")
+	r.produce(part(then, 25, 30, 30), mirrored).want(t, command.Interrupted)
 	r.same("t", 1, wanted(true, append(all[:10:10], all[12:]...), 1))
 
 	// It is interrupted before it has come to the end of what is there.
-	r.produce(following(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 20)}, all[20:22], frameList{mark("t", 0, 22)})...), mirrored).want(t, command.Interrupted)
+	r.produce(first(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 20)}, all[20:22], frameList{mark("t", 0, 22)})...), mirrored).want(t, command.Interrupted)
 	r.same("t", 1, wanted(true, append(all[:10:10], all[12:]...), 1))
 
 	// A restore must not go on in this way.
@@ -150,11 +172,17 @@ func TestMirrorGoesOn(t *testing.T) {
 
 // TestMirrorRefuses has the source and the target be no mirror of one another.
 func TestMirrorRefuses(t *testing.T) {
+	for name, in := range encodings {
+		t.Run(name, func(t *testing.T) { refuses(t, in[0], in[1]) })
+	}
+}
+
+func refuses(t *testing.T, first, then encoding) {
 	r := newRig(t)
 	all := records("t", 0, 0, 40)
 	whole := func(name string) {
 		t.Helper()
-		r.produce(following(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 0)}, all[:20], frameList{mark("t", 0, 20), &format.Point{Time: 1}, mark("t", 0, 20)})...), to(name)).want(t, command.Interrupted)
+		r.produce(first(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 0)}, all[:20], frameList{mark("t", 0, 20), &format.Point{Time: 1}, mark("t", 0, 20)})...), to(name)).want(t, command.Interrupted)
 	}
 	other := all[18].(format.Record)
 	other.Value = []byte("another")
@@ -172,7 +200,7 @@ func TestMirrorRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			whole(name)
-			in := following(t, stopped, join(frameList{&format.Topic{Name: "t", ID: "old", Partitions: 1}}, test.frames)...)
+			in := then(t, stopped, join(frameList{&format.Topic{Name: "t", ID: "old", Partitions: 1}}, test.frames)...)
 			o := r.produce(in, to(name))
 			o.want(t, command.Failed, test.says)
 			want := wanted(true, all[:20], 1)
@@ -187,9 +215,9 @@ func TestMirrorRefuses(t *testing.T) {
 		if err := r.cl.ProduceSync(t.Context(), &kgo.Record{Topic: "both", Value: []byte("of the other side")}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
-		r.produce(following(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 15)}, all[15:20], frameList{mark("t", 0, 20), &format.Point{Time: 2}})...), to("both")).
+		r.produce(then(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 15)}, all[15:20], frameList{mark("t", 0, 20), &format.Point{Time: 2}})...), to("both")).
 			want(t, command.Failed, "topic both, partition 0, is no mirror of the source: it has a record at offset 20, and the source has none there")
-		r.produce(following(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 15)}, all[15:30], frameList{mark("t", 0, 30), &format.Point{Time: 2}})...), to("both")).
+		r.produce(then(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 15)}, all[15:30], frameList{mark("t", 0, 30), &format.Point{Time: 2}})...), to("both")).
 			want(t, command.Failed, "it has another record at offset 20")
 	})
 	t.Run("log begins later", func(t *testing.T) {
@@ -197,8 +225,8 @@ func TestMirrorRefuses(t *testing.T) {
 		if err := r.logs().DeleteBelow(t.Context(), partitionlog.Partition{Topic: "later"}, 5); err != nil {
 			t.Fatal(err)
 		}
-		r.produce(following(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 0)}, all[:25])...), to("later")).want(t, command.Failed, "the stream begins at offset 0, and the log at 5")
-		r.produce(following(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 5)}, all[5:25])...), to("later")).want(t, command.Interrupted, "produced 5 records")
+		r.produce(then(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 0)}, all[:25])...), to("later")).want(t, command.Failed, "the stream begins at offset 0, and the log at 5")
+		r.produce(then(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 5)}, all[5:25])...), to("later")).want(t, command.Interrupted, "produced 5 records")
 	})
 }
 
@@ -216,13 +244,19 @@ func to(name string) func(c *Config) {
 
 // TestMirrorCompacted has compaction take records on one side or the other.
 func TestMirrorCompacted(t *testing.T) {
+	for name, in := range encodings {
+		t.Run(name, func(t *testing.T) { goesOnCompacted(t, in[0], in[1]) })
+	}
+}
+
+func goesOnCompacted(t *testing.T, first, then encoding) {
 	r := newRig(t)
 	all := records("t", 0, 0, 30)
 	about := topic("t", 1, "cleanup.policy=compact")
 	have := join(all[:5], all[7:20])
-	r.produce(following(t, stopped, join(frameList{about, mark("t", 0, 0)}, have, frameList{mark("t", 0, 20), &format.Point{Time: 1}})...), mirrored).want(t, command.Interrupted)
+	r.produce(first(t, stopped, join(frameList{about, mark("t", 0, 0)}, have, frameList{mark("t", 0, 20), &format.Point{Time: 1}})...), mirrored).want(t, command.Interrupted)
 	// The source has lost 8 and 9, and has 5 and 6, which the target has not.
-	r.produce(following(t, stopped, join(frameList{about, mark("t", 0, 2)}, all[2:8], all[10:25], frameList{mark("t", 0, 25), &format.Point{Time: 2}})...), mirrored).
+	r.produce(then(t, stopped, join(frameList{about, mark("t", 0, 2)}, all[2:8], all[10:25], frameList{mark("t", 0, 25), &format.Point{Time: 2}})...), mirrored).
 		want(t, command.Interrupted, "produced 5 records")
 	r.same("t", 1, wanted(true, join(have, all[20:25]), 1))
 }

@@ -3,7 +3,8 @@
 // the operating system's own account of each process. The figures of a machine
 // are in docs/performance.md. With -pack it measures packing alone, beside zstd, lz4, gzip
 // and age on the same bytes; with -batches backups and restores of batches beside those of
-// records, for producers of several kinds.
+// records, for producers of several kinds; with -mirror mirrors of a cluster beside
+// MirrorMaker 2.
 package main
 
 import (
@@ -41,7 +42,8 @@ func main() {
 	filtering := flag.Bool("filter", false, "measure kbk-filter beside cat and jq, without Kafka")
 	keep := flag.Bool("exact", false, "measure what it costs to keep offsets, beside kafka-producer-perf-test")
 	raw := flag.Bool("batches", false, "measure batches beside records, for producers of several kinds")
-	only := flag.String("only", "", "with -batches: only sets whose name contains this")
+	mirrors := flag.Bool("mirror", false, "measure mirrors of a cluster beside MirrorMaker 2")
+	only := flag.String("only", "", "with -batches or -mirror: only sets whose name contains this")
 	brokers := flag.String("fill", "", "only fill a topic of these brokers")
 	f := filling{topic: topic, valueSize: valueSize, batch: 1 << 20, codec: "lz4"}
 	flag.StringVar(&f.topic, "fill-topic", f.topic, "with -fill: the topic")
@@ -68,6 +70,13 @@ func main() {
 	}
 	if *raw {
 		if err := batches(context.Background(), *bin, *size, *runs, *only); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if *mirrors {
+		if err := benchMirror(context.Background(), *bin, *size, *runs, *only); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}

@@ -63,7 +63,7 @@ func testAll(m *testing.M) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, cluster.Close()) }()
+	defer func() { err = errors.Join(err, cluster.Close(), closeSides()) }()
 	return m.Run(), nil
 }
 

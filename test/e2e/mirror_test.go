@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
@@ -28,17 +29,43 @@ type side struct {
 	adm *kadm.Client
 }
 
-func newSide(t *testing.T) *side {
+// mirrored are the two clusters, started by the first test that needs them.
+var mirrored struct {
+	once sync.Once
+	err  error
+	c    [2]*kafkatest.Cluster
+}
+
+func sides(t *testing.T) (a, b *side) {
 	t.Helper()
-	c, err := kafkatest.Start(t.Context(), kafkatest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
+	m := &mirrored
+	m.once.Do(func() {
+		var g errgroup.Group
+		for i := range m.c {
+			g.Go(func() (err error) {
+				m.c[i], err = kafkatest.Start(context.Background(), kafkatest.Options{})
+				return err
+			})
 		}
+		m.err = g.Wait()
 	})
+	if m.err != nil {
+		t.Fatal(m.err)
+	}
+	return newSide(t, m.c[0]), newSide(t, m.c[1])
+}
+
+func closeSides() (err error) {
+	for _, c := range mirrored.c {
+		if c != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}
+	return err
+}
+
+func newSide(t *testing.T, c *kafkatest.Cluster) *side {
+	t.Helper()
 	cl, err := connect(c.Bootstrap(), kgo.ProducerBatchCompression(kgo.Lz4Compression()), kgo.RecordDeliveryTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
@@ -164,11 +191,11 @@ func unlike(a, b *side, topic, mirror string) error {
 	return nil
 }
 
-// mirrorLine is the line that is run again and again.
-func mirrorLine(a, b *side, topics string) []string {
+// mirrorLine is the line that is run again and again, of batches or of records.
+func mirrorLine(a, b *side, topics, batches string) []string {
 	return []string{
 		fmt.Sprintf("kbk-offsets cursor -b %s -t %s", b.Bootstrap(), topics),
-		fmt.Sprintf("kbk-fetch -b %s -t %s --groups ^ --from - --follow --refresh 500ms --point-every 1s", a.Bootstrap(), topics),
+		fmt.Sprintf("kbk-fetch -b %s -t %s --groups ^ --from - --follow --refresh 500ms --point-every 1s %s", a.Bootstrap(), topics, batches),
 		fmt.Sprintf("kbk-produce -b %s --offsets exact --create-topics --add-partitions", b.Bootstrap()),
 	}
 }
@@ -258,7 +285,7 @@ func (f *flow) end() {
 // TestMirror follows a cluster with another: topics and partitions that come, a topic that
 // goes, brokers that restart, stages that are killed, and groups. Then it is turned round.
 func TestMirror(t *testing.T) {
-	a, b := newSide(t), newSide(t)
+	a, b := sides(t)
 	a.create("orders", 2, map[string]string{"retention.ms": "3600000", "cleanup.policy": "compact,delete", "min.compaction.lag.ms": "3600000"})
 	a.create("tx", 1, nil)
 	a.create("gone", 1, nil)
@@ -267,7 +294,7 @@ func TestMirror(t *testing.T) {
 	a.transact("tx", 5)
 	a.write("gone", 1, 5, "gone")
 	a.commit("billing", "orders", 300)
-	line := mirrorLine(a, b, "^")
+	line := mirrorLine(a, b, "^[a-z]+$", "--batches")
 	p := start(t, line...)
 	p.untilAlike(a, b, "orders", "tx", "gone", "empty")
 	p.until("the group's offset", func() bool { return b.committed("billing", "orders") == 300 })
@@ -303,7 +330,7 @@ func TestMirror(t *testing.T) {
 		p.killed(victim)
 		time.Sleep(100 * time.Millisecond)
 		f.end()
-		p = start(t, line...)
+		p = start(t, mirrorLine(a, b, "^[a-z]+$", []string{producing: "", fetching: "--batches"}[victim])...) // what came as batches is compared with records, and so on
 		p.untilAlike(a, b, "orders", "tx", "later")
 	}
 	p.stopped()
@@ -315,7 +342,7 @@ func TestMirror(t *testing.T) {
 	}
 
 	// It is turned round: producers and consumers are on the other side now.
-	back := mirrorLine(b, a, "^(orders|tx|later)$")
+	back := mirrorLine(b, a, "^(orders|tx|later)$", "--batches")
 	b.write("orders", 3, 50, "of the other side")
 	b.commit("billing", "orders", 500)
 	p = start(t, back...)
@@ -328,7 +355,7 @@ func TestMirror(t *testing.T) {
 	p.refused("somebody else writes to it")
 	p = start(t, back...)
 	p.refused("topic later, partition 0, is no mirror of the source: ")
-	p = start(t, mirrorLine(b, a, "^(orders|tx)$")...)
+	p = start(t, mirrorLine(b, a, "^(orders|tx)$", "")...)
 	b.write("orders", 3, 5, "again")
 	p.untilAlike(b, a, "orders", "tx")
 	p.stopped()
@@ -337,65 +364,65 @@ func TestMirror(t *testing.T) {
 // TestMirrorFailover has the source's cluster out of reach before all of it was mirrored:
 // docs/mirror.md says what to do then.
 func TestMirrorFailover(t *testing.T) {
-	a, b := newSide(t), newSide(t)
-	a.create("orders", 2, nil)
-	a.create("quiet", 1, nil)
-	a.write("orders", 2, 100, "before")
-	a.write("quiet", 1, 10, "before")
-	a.commit("billing", "orders", 60)
-	line := mirrorLine(a, b, "^")
+	a, b := sides(t)
+	a.create("fo.orders", 2, nil)
+	a.create("fo.quiet", 1, nil)
+	a.write("fo.orders", 2, 100, "before")
+	a.write("fo.quiet", 1, 10, "before")
+	a.commit("shipping", "fo.orders", 60)
+	line := mirrorLine(a, b, `^fo\.`, "")
 	p := start(t, line...)
-	p.untilAlike(a, b, "orders", "quiet")
-	p.until("the group's offset", func() bool { return b.committed("billing", "orders") == 60 })
+	p.untilAlike(a, b, "fo.orders", "fo.quiet")
+	p.until("the group's offset", func() bool { return b.committed("shipping", "fo.orders") == 60 })
 	p.killed(fetching)
-	a.write("orders", 1, 7, "that nobody has got")
+	a.write("fo.orders", 1, 7, "that nobody has got")
 
 	// Failover: what the target has is kept, and the configs are put back.
 	ends := filepath.Join(t.TempDir(), "failover.cursor")
 	keep(t, ends, "kbk-offsets", "cursor", "-b", b.Bootstrap(), "--overlap", "0")
 	run(t, "kbk-produce --release -b "+b.Bootstrap())
-	if c := configsOf(t, b.adm, "orders"); len(c) > 0 {
+	if c := configsOf(t, b.adm, "fo.orders"); len(c) > 0 {
 		t.Errorf("configs are held off still: %v", c)
 	}
-	b.write("orders", 2, 20, "after")
-	b.commit("billing", "orders", 110)
+	b.write("fo.orders", 2, 20, "after")
+	b.commit("shipping", "fo.orders", 110)
 
 	// Failback: what only the old source has is named, record by record.
-	tail := run(t, fmt.Sprintf("kbk-fetch -b %s -t ^ --from %s", a.Bootstrap(), ends), "kbk-filter --to json").output
-	got := grep(t, tail, `"topic":"orders"`)
+	tail := run(t, fmt.Sprintf("kbk-fetch -b %s -t ^fo --from %s", a.Bootstrap(), ends), "kbk-filter --to json").output
+	got := grep(t, tail, `"topic":"fo.orders"`)
 	if len(got) != 7 || !strings.Contains(got[0], `"offset":100`) || !strings.Contains(got[6], "that nobody has got 6") {
 		t.Errorf("the tail is %q", got)
 	}
-	back := mirrorLine(b, a, "^")
-	start(t, back...).refused("topic orders, partition 0, is no mirror of the source: ")
-	_, err := a.adm.DeleteTopics(t.Context(), "orders")
+	back := mirrorLine(b, a, `^fo\.`, "")
+	start(t, back...).refused("topic fo.orders, partition 0, is no mirror of the source: ")
+	_, err := a.adm.DeleteTopics(t.Context(), "fo.orders")
 	a.ok(err)
 	p = start(t, back...)
-	b.write("quiet", 1, 3, "after")
-	p.untilAlike(b, a, "orders", "quiet")
-	p.until("the group's offset", func() bool { return a.committed("billing", "orders") == 110 })
+	b.write("fo.quiet", 1, 3, "after")
+	p.untilAlike(b, a, "fo.orders", "fo.quiet")
+	p.until("the group's offset", func() bool { return a.committed("shipping", "fo.orders") == 110 })
 	p.stopped()
 	if n := p.counted(fetching, "read"); n != 240+13 {
 		t.Errorf("%d records were read", n)
 	}
 
 	// And back again, by the script of the examples.
-	a.write("orders", 2, 5, "home")
-	p = start(t, fmt.Sprintf("env A=%s B=%s POINT_EVERY=1s bash ../../examples/mirror/mirror.sh", a.Bootstrap(), b.Bootstrap()))
-	p.untilAlike(a, b, "orders", "quiet")
+	a.write("fo.orders", 2, 5, "home")
+	p = start(t, fmt.Sprintf("env A=%s B=%s TOPICS=^fo POINT_EVERY=1s bash ../../examples/mirror/mirror.sh", a.Bootstrap(), b.Bootstrap()))
+	p.untilAlike(a, b, "fo.orders", "fo.quiet")
 	p.signal(syscall.SIGINT)
 	if status := p.wait(); status[0] != 130 {
 		t.Errorf("the script ended with %d\n%s", status, p)
 	}
 
 	// A topic of the source is deleted and created again.
-	_, err = a.adm.DeleteTopics(t.Context(), "quiet")
+	_, err = a.adm.DeleteTopics(t.Context(), "fo.quiet")
 	a.ok(err)
-	for a.recreate("quiet") != nil {
+	for a.recreate("fo.quiet") != nil {
 		time.Sleep(50 * time.Millisecond)
 	}
-	a.write("quiet", 1, 20, "of another topic")
-	start(t, line...).refused("topic quiet, partition 0, is no mirror of the source: it has another record at offset 0")
+	a.write("fo.quiet", 1, 20, "of another topic")
+	start(t, line...).refused("topic fo.quiet, partition 0, is no mirror of the source: it has another record at offset 0")
 }
 
 func (s *side) recreate(topic string) error {

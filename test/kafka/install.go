@@ -75,7 +75,7 @@ func install(ctx context.Context) (*kit, error) {
 		return nil, fmt.Errorf("locking the cache: %w", err)
 	}
 	defer unlock()
-	if err := download(ctx, dir, "-DincludeScope=runtime"); err != nil {
+	if err := download(ctx, dir, pom, "-DincludeScope=runtime"); err != nil {
 		return nil, fmt.Errorf("downloading Kafka: %w", err)
 	}
 	jars, err := filepath.Glob(filepath.Join(dir, "*.jar")) // sorted
@@ -120,7 +120,7 @@ func (k *kit) tieredStorage(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("locking the cache: %w", err)
 	}
 	defer unlock()
-	if err := download(ctx, dir, "-Ptiered-storage", "-DincludeClassifiers=test"); err != nil {
+	if err := download(ctx, dir, pom, "-Ptiered-storage", "-DincludeClassifiers=test"); err != nil {
 		return "", fmt.Errorf("downloading LocalTieredStorage: %w", err)
 	}
 	jars, err := filepath.Glob(filepath.Join(dir, "*.jar"))
@@ -130,9 +130,9 @@ func (k *kit) tieredStorage(ctx context.Context) (string, error) {
 	return jars[0], nil
 }
 
-// download lets Maven copy jars of pom.xml into dir, those that the arguments say. The
+// download lets Maven copy jars of a POM into dir, those that the arguments say. The
 // folder gets its name when all of them are there, so a folder of that name is complete.
-func download(ctx context.Context, dir string, args ...string) error {
+func download(ctx context.Context, dir string, pom []byte, args ...string) error {
 	_, err := os.Stat(dir)
 	if !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -335,7 +335,7 @@ func TestDownload(t *testing.T) {
 	dir, runs := filepath.Join(cache, "kafka"), filepath.Join(cache, "runs")
 
 	mvn("touch " + dir + ".part/half.jar; echo no network; exit 1\n")
-	if err := download(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "no network") {
+	if err := download(t.Context(), dir, pom); err == nil || !strings.Contains(err.Error(), "no network") {
 		t.Errorf("a failed mvn gave %v", err)
 	}
 
@@ -349,7 +349,7 @@ func TestDownload(t *testing.T) {
 				return
 			}
 			defer unlock()
-			if err := download(t.Context(), dir); err != nil {
+			if err := download(t.Context(), dir, pom); err != nil {
 				t.Error(err)
 			}
 		})
