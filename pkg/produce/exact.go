@@ -76,7 +76,7 @@ func (p *producer) openExact(ctx context.Context, l *lane, record int64) error {
 		}
 		if within {
 			x.first, x.next = l.bounds.Start, l.bounds.End
-			return nil
+			return p.mirror.dropFillers(ctx, l)
 		}
 	}
 	first := l.from.first

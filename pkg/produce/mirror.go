@@ -120,6 +120,34 @@ func (m *mirror) open(l *lane) (within bool, err error) {
 	return true, nil
 }
 
+// dropFillers deletes the fillers that a log begins with: a broker that has crashed may have
+// forgotten that they were deleted. They are below where the source's log begins, too.
+func (m *mirror) dropFillers(ctx context.Context, l *lane) error {
+	below := min(l.from.logStart, l.bounds.End)
+	if l.bounds.Start > 0 || below == 0 || m.p.cfg.DryRun {
+		return nil
+	}
+	s := newScan(m.p.logs, l.at, 1<<10, m.p.hasher)
+	s.committed = true
+	end := int64(0)
+	for more := true; more && end < below; {
+		c := s.read(ctx, end, below)
+		if c.err != nil {
+			return c.err
+		}
+		for _, span := range c.spans {
+			if more = more && span.offset == end && span.sum == m.p.filler.sum; more {
+				end += span.count
+			}
+		}
+		more = more && c.next == end
+	}
+	if end == 0 {
+		return nil
+	}
+	return m.p.logs.DeleteBelow(ctx, l.at, end)
+}
+
 const hintCursor = "let kbk-fetch begin where the target ends: kbk-offsets cursor -b TARGET | kbk-fetch --from - …"
 
 // missing says that there are offsets between the end of a log and where the stream begins.

@@ -349,3 +349,39 @@ func TestMirrorIsNobodyElse(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMirrorDropsFillers has a broker forget that fillers were deleted.
+func TestMirrorDropsFillers(t *testing.T) {
+	r := newRig(t)
+	for _, topic := range []string{"t", "u"} {
+		r.create(topic, 1)
+		var recs []*kgo.Record
+		for range 20 {
+			recs = append(recs, &kgo.Record{Topic: topic, Timestamp: time.UnixMilli(0)})
+		}
+		if err := r.cl.ProduceSync(t.Context(), recs...).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := records("t", 0, 20, 20)
+	run := func(topic string, start int64, from int) {
+		t.Helper()
+		first := mark("t", 0, int64(from)+20)
+		first.LogStart = &start
+		r.produce(following(t, stopped, join(frameList{&format.Topic{Name: "t", Partitions: 1}, first}, all[from:], frameList{mark("t", 0, 40), &format.Point{Time: 1}})...), to(topic)).want(t, command.Interrupted)
+	}
+	for _, topic := range []string{"t", "u"} {
+		for i := range 10 {
+			rec := all[i].(format.Record)
+			if err := r.cl.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Key: rec.Key, Value: rec.Value, Timestamp: time.UnixMilli(rec.Timestamp)}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	run("t", 20, 5)
+	r.same("t", 1, wanted(true, all, 1))
+	run("u", 0, 5) // the source has them: they are records
+	if n := len(r.values("u", 1)); n != 40 {
+		t.Errorf("%d records", n)
+	}
+}

@@ -91,6 +91,7 @@ type partition struct {
 	source      *source
 	num         int32
 	first, next int64  // of its first mark and its last; -1: there was none
+	logStart    int64  // of its log, as the first mark says; 0 where it does not
 	fixed       *route // where all of its records go; or, by target partition:
 	routes      []*route
 }
@@ -223,7 +224,9 @@ func (p *producer) marked(ctx context.Context, m *format.Mark) error {
 		}
 	}
 	if part.first < 0 {
-		part.first = m.Next
+		if part.first = m.Next; m.LogStart != nil {
+			part.logStart = *m.LogStart
+		}
 	}
 	part.next = max(part.next, m.Next)
 	return nil
