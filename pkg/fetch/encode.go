@@ -31,22 +31,16 @@ type frames struct {
 
 // batches writes the job's committed records.
 func (w *frames) batches() error {
-	aborted := newAborted(w.j.aborted)
+	aborted := recordbatch.NewAborted(w.j.aborted)
 	for b := w.j.batches; len(b) > 0; {
 		t, rest, err := recordbatch.CutChecked(b) // by the source
 		if err != nil {
 			return err
 		}
 		b = rest
-		switch aborted.meaning(&t) {
-		case isData:
-			if t.MaxTimestamp >= w.wanted.since {
-				err = w.batch(t)
-			}
-		case isMarker:
-			if err = w.d.Open(t); err == nil {
-				err = aborted.marker(w.d, &t)
-			}
+		data, err := aborted.Data(t, w.d)
+		if err == nil && data && t.MaxTimestamp >= w.wanted.since {
+			err = w.batch(t)
 		}
 		if err != nil {
 			return err

@@ -135,9 +135,13 @@ var codecs = []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), 
 // tombstones, headers that repeat, are null, or have no UTF-8 name, timestamps out of
 // order, also within a batch, and batches of every codec.
 func seedMixed(ctx context.Context, topic string) error {
+	return seedMixedIn(ctx, cluster.Bootstrap(), topic)
+}
+
+func seedMixedIn(ctx context.Context, brokers, topic string) error {
 	large := bytes.Repeat([]byte("0123456789abcdef"), 3<<16) // 3 MiB, which compresses well
 	for i, codec := range codecs {
-		cl, err := client(kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(8<<20), kgo.ProducerLinger(100*time.Millisecond))
+		cl, err := connect(brokers, kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(8<<20), kgo.ProducerLinger(100*time.Millisecond))
 		if err != nil {
 			return err
 		}

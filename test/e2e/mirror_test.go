@@ -290,13 +290,14 @@ func TestMirror(t *testing.T) {
 	a.create("tx", 1, nil)
 	a.create("gone", 1, nil)
 	a.create("empty", 3, nil)
+	a.ok(seedMixedIn(t.Context(), a.Bootstrap(), "mixed"))
 	a.write("orders", 2, 500, "first")
 	a.transact("tx", 5)
 	a.write("gone", 1, 5, "gone")
 	a.commit("billing", "orders", 300)
 	line := mirrorLine(a, b, "^[a-z]+$", "--batches")
 	p := start(t, line...)
-	p.untilAlike(a, b, "orders", "tx", "gone", "empty")
+	p.untilAlike(a, b, "orders", "tx", "gone", "empty", "mixed")
 	p.until("the group's offset", func() bool { return b.committed("billing", "orders") == 300 })
 	p.until("retention and compaction to be the topic's own", func() bool {
 		c := configsOf(t, b.adm, "orders")
@@ -342,11 +343,11 @@ func TestMirror(t *testing.T) {
 	}
 
 	// It is turned round: producers and consumers are on the other side now.
-	back := mirrorLine(b, a, "^(orders|tx|later)$", "--batches")
+	back := mirrorLine(b, a, "^(orders|tx|later|mixed)$", "--batches")
 	b.write("orders", 3, 50, "of the other side")
 	b.commit("billing", "orders", 500)
 	p = start(t, back...)
-	p.untilAlike(b, a, "orders", "tx", "later")
+	p.untilAlike(b, a, "orders", "tx", "later", "mixed")
 	p.until("the group's offset", func() bool { return a.committed("billing", "orders") == 500 })
 
 	// Somebody writes to the mirror: it is refused, now and later.
