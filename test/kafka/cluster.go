@@ -492,6 +492,10 @@ func (c *Cluster) PauseBroker(i int) error { return c.signal(i, syscall.SIGSTOP)
 // ResumeBroker lets a broker go on after PauseBroker.
 func (c *Cluster) ResumeBroker(i int) error { return c.signal(i, syscall.SIGCONT) }
 
+// Dir is the folder that holds a folder broker-N for each broker, and in each the logs of
+// its partitions under data.
+func (c *Cluster) Dir() string { return c.dir }
+
 // BrokerCPU is the processor time that broker i has taken since it was started. It is known
 // on Linux only (proc_pid_stat(5), fields 14 and 15, in hundredths of a second).
 func (c *Cluster) BrokerCPU(i int) (time.Duration, error) {
