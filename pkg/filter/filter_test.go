@@ -889,8 +889,12 @@ func benchmark(b *testing.B, args ...string) {
 			Value: fmt.Appendf(nil, `{"order":"o-%09d","customer":"c-%06d","country":"DE","amount":%d.99,"email":"user%d@example.org","note":%q}`, i, i%1000, i%500, i, strings.Repeat("standard parcel ", 22)),
 		})
 	}
-	in := streamOf(b, records...)
-	b.SetBytes(int64(len(in)))
+	benchmarkStream(b, records, streamOf(b, records...), args...)
+}
+
+// benchmarkStream measures by the size of a stream of the records, whatever they are in.
+func benchmarkStream(b *testing.B, records []format.Record, in []byte, args ...string) {
+	b.SetBytes(int64(len(streamOf(b, records...))))
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := run(b, in, args...); err != nil {
@@ -909,3 +913,23 @@ func BenchmarkJQ(b *testing.B) {
 }
 func BenchmarkMask(b *testing.B)   { benchmark(b, "--mask", "value.email=redact") }
 func BenchmarkToJSON(b *testing.B) { benchmark(b, "--to", "json") }
+
+// BenchmarkBatches has the same records in batches of 1000, routed and looked into.
+func BenchmarkBatches(b *testing.B) {
+	var records []format.Record
+	for i := range 20_000 {
+		records = append(records, format.Record{
+			Topic: "orders", Partition: int32(i / 1000), Offset: int64(i % 1000), Timestamp: 1700000000000 + int64(i), Key: fmt.Appendf(nil, "o-%09d", i),
+			Value: fmt.Appendf(nil, `{"order":"o-%09d","customer":"c-%06d","amount":%d.99,"email":"user%d@example.org","note":%q}`, i, i%1000, i%500, i, strings.Repeat("standard parcel ", 22)),
+		})
+	}
+	for _, codec := range []string{"none", "lz4", "zstd"} {
+		in := inBatches(b, codec, records...)
+		for name, args := range map[string][]string{"route": {"--topic", "^ord"}, "rename": {"--set-topic", "clone"}, "text": {"--value", "nowhere"}, "mask": {"--mask", "value.email=redact"}} {
+			b.Run(codec+"/"+name, func(b *testing.B) { benchmarkStream(b, records, in, args...) })
+		}
+	}
+	for name, args := range map[string][]string{"route": {"--topic", "^ord"}, "rename": {"--set-topic", "clone"}, "text": {"--value", "nowhere"}, "mask": {"--mask", "value.email=redact"}} {
+		b.Run("records/"+name, func(b *testing.B) { benchmarkStream(b, records, streamOf(b, records...), args...) })
+	}
+}
