@@ -88,6 +88,14 @@ func inside(t testing.TB) []byte {
 		aRec, frames(t, &Mark{Topic: "orders", Next: 3}, &End{Records: 1}))
 }
 
+// insideBatches is the stream of the segment in good/batch-segments.
+func insideBatches(t testing.TB) []byte {
+	return cat(batches, frames(t, &Topic{Name: "orders", Partitions: 1, ReplicationFactor: 1}, &Mark{Topic: "orders", Next: 10},
+		&Batch{"orders", 0, 10, 12, 1_700_000_000_002, 3, rawBatch(10), ""}), AppendRecord(nil, &Record{Topic: "orders", Offset: 14, Timestamp: -1}), frames(t,
+		&Batch{"orders", 0, 20, 22, 1_700_000_000_002, 3, rawBatch(20), "lz4"},
+		&Mark{Topic: "orders", Next: 25}, &End{Records: 7}))
+}
+
 func goodVectors(t testing.TB) []vector {
 	var recs []byte
 	for _, r := range records {
@@ -100,6 +108,16 @@ func goodVectors(t testing.TB) []vector {
 		Topic: "orders", Next: 3, Records: 1, MinTimestamp: 1_700_000_000_000, MaxTimestamp: 1_700_000_000_000,
 		Codec: "zstd", RawSize: int64(len(raw)), Size: int64(len(data)), SHA256: sum[:],
 	}).appendHead(nil, len(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rawBatches := insideBatches(t)
+	ofBatches := packed(rawBatches)
+	sumOfBatches := sha256.Sum256(ofBatches)
+	batchSeg, err := (&Segment{
+		Topic: "orders", From: 10, Next: 25, First: 10, Last: 22, Records: 7, MinTimestamp: -1, MaxTimestamp: 1_700_000_000_002,
+		Content: ContentBatches, Codec: "zstd", RawSize: int64(len(rawBatches)), Size: int64(len(ofBatches)), SHA256: sumOfBatches[:],
+	}).appendHead(nil, len(ofBatches))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +159,7 @@ func goodVectors(t testing.TB) []vector {
 			&Group{ID: "billing", Offsets: map[string]map[int32]GroupOffset{"orders": {0: {Offset: 1}}}},
 			&Mark{Topic: "orders", Next: 1}, &Point{Time: 1_700_000_000_000}, &Mark{Topic: "orders", Next: 1}, &End{Records: 1, Interrupted: true}))},
 		{name: "segments", about: "a segment, whose bytes are two zstd frames; in them is a complete stream", bytes: cat(segments, seg, data, frames(t, &End{Records: 1, Segments: 1}))},
+		{name: "batch-segments", about: "a segment of batches, and a record between them", bytes: cat(segments, batchSeg, ofBatches, frames(t, &End{Records: 7, Segments: 1}))},
 		{name: "coverage", about: "what was lost, hidden, filtered, cut off and deleted; which groups were asked for; what partitions became", bytes: cat(header, frames(t,
 			&Mark{"orders", 0, 20, MarkInfo{Begins: true, Branch: true}},
 			&Mark{"orders", 0, 40, MarkInfo{Filters: []string{"kbk-filter:1a2b3c4d", "window"}, Open: &[2]int64{40, 63}}},

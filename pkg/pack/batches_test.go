@@ -520,6 +520,36 @@ func TestBatchTimes(t *testing.T) {
 	}
 }
 
+// TestBatchVector unpacks the format's golden segment of batches.
+func TestBatchVector(t *testing.T) {
+	segs, err := os.ReadFile("../../format/testdata/good/batch-segments.kbk")
+	ok(t, err)
+	cfg := testConfig()
+	for batches, want := range map[bool]string{
+		false: "10@1700000000000 11@1700000000001 12@1700000000002 14@-1 20@1700000000000 21@1700000000001 22@1700000000002 ",
+		true:  "batch 10 to 12 14@-1 batch 20 to 22 (lz4) ",
+	} {
+		cfg.Batches = batches
+		got := ""
+		for _, f := range frames(t, unpacked(t, cfg, segs)) {
+			switch f.Kind {
+			case format.KindRec:
+				got += fmt.Sprintf("%d@%d ", f.Offset, f.Timestamp)
+			case format.KindBatch:
+				b, err := format.DecodeBatch(f.Raw)
+				ok(t, err)
+				got += fmt.Sprintf("batch %d to %d ", b.First, b.Last)
+				if b.Codec != "" {
+					got += "(" + b.Codec + ") "
+				}
+			}
+		}
+		if got != want {
+			t.Errorf("batches %v: %s, want %s", batches, got, want)
+		}
+	}
+}
+
 // FuzzUnpackBatches unpacks any stream as the inside of a segment that says that it holds
 // batches: nothing crashes, and what comes out is a stream.
 func FuzzUnpackBatches(f *testing.F) {

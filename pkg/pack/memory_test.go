@@ -5,6 +5,7 @@ package pack
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -71,6 +72,65 @@ func TestMemory(t *testing.T) {
 			t.Logf("unpacking took %d MiB at most", most>>20)
 			if most > memory {
 				t.Errorf("unpacking took %d MiB, and was told to keep to %d", most>>20, memory>>20)
+			}
+		})
+	}
+}
+
+// TestMemoryOfBatches does the same with batches of 16 KB, some of which come to a hundred
+// times as much when they are decompressed.
+func TestMemoryOfBatches(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "kbk-pack")
+	if out, err := exec.Command("go", "build", "-o", bin, "github.com/kbkio/kbk/cmd/kbk-pack").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	const memory, parts, batches = 128 << 20, 2000, 20_000
+	p := newProducer(t)
+	records := events(40)
+	usual := p.batch(t, "lz4", records)
+	for i := range records {
+		records[i].Value = make([]byte, 40<<10)
+	}
+	dense := p.batch(t, "lz4", records) // 1.6 MB in some 7 KB
+	for name, args := range map[string][]string{"as they come": nil, "recompress": {"--recompress"}} {
+		t.Run(name, func(t *testing.T) {
+			segments := filepath.Join(t.TempDir(), "segments")
+			out, err := os.Create(segments)
+			ok(t, err)
+			defer out.Close()
+			most := peak(t, exec.Command(bin, append(args, "-q", "--memory", fmt.Sprint(memory))...), out, func(w io.Writer) {
+				s := format.NewWriter(w)
+				ok(t, s.WriteHeader(&format.Header{Content: format.ContentBatches}))
+				r := rand.New(rand.NewPCG(1, 2))
+				next := make([]int64, parts)
+				for i := range batches {
+					b, part := *usual, r.IntN(parts)
+					if i%100 == 0 {
+						b = *dense
+					}
+					b.Partition, b.First, b.Last = int32(part), next[part], next[part]+39
+					binary.BigEndian.PutUint64(b.Data, uint64(b.First))
+					next[part] += 40
+					ok(t, s.Write(&b))
+				}
+				ok(t, s.Close(&format.End{}))
+			})
+			t.Logf("packing took %d MiB at most, of --memory %d MiB", most>>20, memory>>20)
+			if most > memory {
+				t.Errorf("packing took %d MiB, and was told to keep to %d", most>>20, memory>>20)
+			}
+			for _, args := range [][]string{{"-d"}, {"-d", "--batches"}} {
+				in, err := os.Open(segments)
+				ok(t, err)
+				defer in.Close()
+				most := peak(t, exec.Command(bin, append(args, "-q", "--memory", fmt.Sprint(memory))...), nil, func(w io.Writer) {
+					_, err := io.Copy(w, in)
+					ok(t, err)
+				})
+				t.Logf("%v took %d MiB at most", args, most>>20)
+				if most > memory {
+					t.Errorf("%v took %d MiB, and was told to keep to %d", args, most>>20, memory>>20)
+				}
 			}
 		})
 	}
