@@ -202,7 +202,8 @@ func (h *history) backups(ctx context.Context) error {
 			return fmt.Errorf("the cursor of a backup: %w", err)
 		}
 		before := h.ends(ctx, h.plan.topics)
-		p, err := j.start(fmt.Sprintf("kbk-fetch -t %s --groups %s --from %s", h.pattern(), h.group(), cursor), "kbk-pack", "kbk-push "+h.backup(j))
+		// Records in one run, batches in the next: a backup may hold both.
+		p, err := j.start(fmt.Sprintf("kbk-fetch -t %s --groups %s --from %s%s", h.pattern(), h.group(), cursor, batches(j.runs%2 == 1)), "kbk-pack", "kbk-push "+h.backup(j))
 		if err != nil {
 			return err
 		}
@@ -224,6 +225,14 @@ func (h *history) backups(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// batches is the flag that has record batches go through a pipe whole.
+func batches(yes bool) string {
+	if yes {
+		return " --batches"
+	}
+	return ""
 }
 
 func (h *history) backup(j *job) string { return filepath.Join(h.dir, j.name+".backup") }
@@ -273,7 +282,7 @@ func (h *history) follow(ctx context.Context) error {
 	return h.forever(ctx, j, func() ([]string, error) {
 		cursor, err := j.once("kbk-catalog cursor " + h.backup(j))
 		return []string{
-			fmt.Sprintf("kbk-fetch -t %s --groups %s --from %s --follow --refresh 1s --point-every 3s", h.pattern(), h.group(), cursor),
+			fmt.Sprintf("kbk-fetch -t %s --groups %s --from %s --follow --refresh 1s --point-every 3s%s", h.pattern(), h.group(), cursor, batches(h.plan.batches)),
 			"kbk-pack --segment-age 500ms", "kbk-push --checkpoint 1s " + h.backup(j),
 		}, err
 	}, func() (bool, error) {
@@ -293,7 +302,7 @@ func (h *history) worker(name string) func(context.Context) error {
 		return h.forever(ctx, j, func() ([]string, error) {
 			receipts := filepath.Join(h.dir, fmt.Sprintf("%s-%d.receipts", name, j.runs))
 			return []string{
-				fmt.Sprintf("kbk-fetch -t %s --follow --refresh 1s --group workers-%d --session-timeout 6s --receipts %s", h.pattern(), h.plan.seed, receipts),
+				fmt.Sprintf("kbk-fetch -t %s --follow --refresh 1s --group workers-%d --session-timeout 6s --receipts %s%s", h.pattern(), h.plan.seed, receipts, batches(h.plan.batches)),
 				"kbk-pack --segment-age 500ms", fmt.Sprintf("kbk-push --checkpoint 1s --receipts %s %s", receipts, backup),
 			}, syscall.Mkfifo(receipts, 0o600)
 		}, func() (bool, error) {
@@ -315,7 +324,7 @@ func (h *history) followed() string {
 func (h *history) mirror(ctx context.Context) error {
 	return h.forever(ctx, h.jobs["mirror"], func() ([]string, error) {
 		return []string{
-			fmt.Sprintf("kbk-fetch -t %s --follow --refresh 1s", h.pattern()),
+			fmt.Sprintf("kbk-fetch -t %s --follow --refresh 1s%s", h.pattern(), batches(h.plan.batches)),
 			"kbk-produce --create-topics --offsets exact --prefix mirror.",
 		}, nil
 	}, func() (bool, error) {
@@ -562,7 +571,7 @@ func (h *history) restore(ctx context.Context) error {
 func (h *history) restored(ctx context.Context, j *job, backup, flags string) (string, error) {
 	pace := max(100, h.truth.records()/8) // it takes eight seconds
 	for tries := 0; ctx.Err() == nil; tries++ {
-		p, err := j.start("kbk-pull "+backup, "kbk-pack -d", fmt.Sprintf("kbk-produce --create-topics --prefix %s. --max-records %d %s", j.name, pace, flags))
+		p, err := j.start("kbk-pull "+backup, "kbk-pack -d"+batches(h.plan.batches), fmt.Sprintf("kbk-produce --create-topics --prefix %s. --max-records %d %s", j.name, pace, flags))
 		if err != nil {
 			return "", err
 		}

@@ -12,6 +12,7 @@ import (
 type plan struct {
 	seed    uint64
 	workers bool // two share the partitions as a consumer group, instead of one that follows
+	batches bool // go through all pipes but those of the one-shot backup
 	topics  []topicPlan
 	writing []event // while there are writers
 	restore []event // while the backups are restored
@@ -66,7 +67,7 @@ func (p plan) restoreJobs() map[string]int { return map[string]int{"restore": 3,
 // sorts at once: a broker hangs while a connection to another is cut and a stage is killed.
 func newPlan(seed uint64, writing, restore time.Duration) plan {
 	rng := rand.New(rand.NewPCG(seed, 13))
-	p := plan{seed: seed, workers: seed%3 == 0, topics: []topicPlan{
+	p := plan{seed: seed, workers: seed%3 == 0, batches: seed%2 == 0, topics: []topicPlan{
 		{fmt.Sprintf("h%d.three", seed), 3, 3},
 		{fmt.Sprintf("h%d.two", seed), 2, 2},
 	}}
