@@ -58,6 +58,7 @@ type gathering struct {
 	builder *recordbatch.Builder
 	raw     []byte                  // in place of builder: a batch that lacks a producer
 	codec   *recordbatch.Compressor // what the records are to be compressed with; nil: raw stays as it is
+	whole   bool                    // it came as a batch
 	runs    []run
 	held    int64 // of the memory
 	since   time.Time
@@ -180,7 +181,7 @@ func (p *producer) addWhole(ctx context.Context, l *lane, r *route, b *recordbat
 	p.gathering.Lock()
 	defer p.gathering.Unlock()
 	p.seal(l)
-	g := &gathering{codec: codec, held: int64(2*b.Size() + runSize)} // the client copies a request to write it
+	g := &gathering{whole: true, codec: codec, held: int64(2*b.Size() + runSize)} // the client copies a request to write it
 	if err := p.reserve(ctx, g.held); err != nil {
 		return err
 	}
@@ -508,6 +509,8 @@ func explain(l *lane, g *gathering, err error) error {
 		return command.WithHint(err, "requests of a run that was killed have come late; nothing is doubled or lost: run the same line again")
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return command.WithHint(err, fmt.Sprintf("raise max.message.bytes of topic %s", l.target.name))
+	case g != nil && g.whole && (errors.Is(err, kerr.UnknownServerError) || errors.Is(err, kerr.InvalidRecord) || errors.Is(err, kerr.CorruptMessage)):
+		return command.WithHint(err, "the broker refuses a batch as it came: what is compressed in it may not be what it says; a stream without --batches would tell")
 	}
 	return err
 }
