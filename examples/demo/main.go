@@ -61,12 +61,14 @@ func run(ctx context.Context) error {
 	if err := script.Run(); err != nil {
 		return fmt.Errorf("examples/quickstart.sh: %w", err)
 	}
-	fmt.Println("--- Compare every record with its copy")
+	fmt.Println("--- Compare every record with its copies")
 	for _, t := range sample.Topics {
-		if err := compare(ctx, brokers, t.Name, t.Name+"-restored", t.Records); err != nil {
-			return err
+		for _, how := range []string{"-restored", "-batches"} {
+			if err := compare(ctx, brokers, t.Name, t.Name+how, t.Records); err != nil {
+				return err
+			}
+			fmt.Printf("%s: all %d records are the same in %s, bit for bit\n", t.Name, t.Records, t.Name+how)
 		}
-		fmt.Printf("%s: all %d records are the same, bit for bit\n", t.Name, t.Records)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // TestBatches backs topics up as batches, restores them as batches and as records, and
-// copies them without a store, all to the offsets that they had. What each has is compared
+// copies them without a store, through a filter too, all to the offsets that they had. What each has is compared
 // with the source by a consumer, by Kafka's own console consumer and by kafka-dump-log.
 func TestBatches(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -44,6 +44,8 @@ func TestBatches(t *testing.T) {
 	run(t, "kbk-pull "+backup, "kbk-pack -d --batches", restore+"batches.")
 	run(t, "kbk-pull "+backup, "kbk-pack -d", restore+"records.")
 	run(t, "kbk-fetch -b "+k+" -t ^raw\\. --batches", restore+"copy.")
+	run(t, "kbk-fetch -b "+k+" -t ^raw\\. --batches", "kbk-filter --topic ^raw --not-topic raw.none", restore+"routed.")
+	run(t, "kbk-fetch -b "+k+" -t ^raw\\. --batches", "kbk-filter --since @0", restore+"looked-into.")
 	run(t, "kbk-catalog verify --deep "+backup)
 
 	codecs, err := dumpCodecs(ctx, cluster)
@@ -51,11 +53,11 @@ func TestBatches(t *testing.T) {
 	for _, topic := range topics {
 		source, err := consume(ctx, topic)
 		fails(err)
-		for _, prefix := range []string{"batches.", "records.", "copy."} {
+		for _, prefix := range []string{"batches.", "records.", "copy.", "routed.", "looked-into."} {
 			target, err := consume(ctx, prefix+topic)
 			fails(err)
 			sameAtOffsets(t, topic, source, prefix+topic, target)
-			if prefix != "records." && topic != "raw.times" { // whose batches come as records
+			if prefix != "records." && prefix != "looked-into." && topic != "raw.times" { // whose batches come as records
 				for p := range source {
 					for _, r := range source[p] {
 						from, to := codecs[at{topic, p, r.Offset}], codecs[at{prefix + topic, p, r.Offset}]
