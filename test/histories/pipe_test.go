@@ -129,7 +129,9 @@ func (p *pipe) kill() {
 }
 
 // wait waits for the end of all stages, and returns their statuses.
-func (p *pipe) wait() (status []int, err error) {
+func (p *pipe) wait() (status []int, err error) { return p.waitFor(patience) }
+
+func (p *pipe) waitFor(patience time.Duration) (status []int, err error) {
 	deadline := time.After(patience)
 	for i, s := range p.stages {
 		select {

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,8 +22,9 @@ var sizes = flag.Bool("sizes", false, "run TestManyPartitions, TestSmallRecords 
 type rig struct {
 	*world
 	*job
-	t     *testing.T
-	table strings.Builder
+	t       *testing.T
+	table   strings.Builder
+	watched sync.WaitGroup
 }
 
 func newRig(t *testing.T, heapMB int) *rig {
@@ -54,22 +54,35 @@ func (r *rig) must(lines ...string) (output string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	for _, s := range p.stages {
-		<-s.done // however long it takes
+	highest := make([]float64, len(p.stages))
+	for i, s := range p.stages {
+		r.watched.Go(func() { highest[i] = highestMemory(s) })
 	}
+	r.watched.Wait() // however long it takes
 	wall := time.Since(began)
 	for i, s := range p.stages {
 		if s.status() != 0 {
 			r.t.Fatalf("status %d of stage %d after %s\n%s", s.status(), i, wall, p)
 		}
-		memory := 0.0
-		if u, ok := s.ProcessState.SysUsage().(*syscall.Rusage); ok {
-			memory = float64(u.Maxrss) / 1024
-		}
 		cpu := s.ProcessState.UserTime() + s.ProcessState.SystemTime()
-		fmt.Fprintf(&r.table, "| %s | %.1f s | %.1f s | %.0f MiB |\n", filepath.Base(s.Path), wall.Seconds(), cpu.Seconds(), memory)
+		fmt.Fprintf(&r.table, "| %s | %.1f s | %.1f s | %.0f MiB |\n", filepath.Base(s.Path), wall.Seconds(), cpu.Seconds(), highest[i])
 	}
 	return p.output
+}
+
+// highestMemory watches a command until it ends, and returns the most memory that it took,
+// in MiB. What Linux tells of a process that has ended counts what its parent had.
+func highestMemory(s *stage) (most float64) {
+	for {
+		select {
+		case <-s.done:
+			return most
+		case <-time.After(20 * time.Millisecond):
+			if u, err := usageOf(s.Process.Pid, 0); err == nil {
+				most = max(most, u.rss)
+			}
+		}
+	}
 }
 
 // backUpAndRestore backs topics up twice, the second time from where the first ended, and

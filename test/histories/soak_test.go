@@ -279,7 +279,7 @@ func (s *soak) round(ctx context.Context, n int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if status, err := p.wait(); err != nil || slices.Max(status) != 0 {
+	if status, err := p.waitFor(4 * patience); err != nil || slices.Max(status) != 0 { // it has all that was written
 		return "", errors.Join(err, fmt.Errorf("status %d\n%s", status, p))
 	}
 	var names []string

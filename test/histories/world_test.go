@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	kafkatest "github.com/kbkio/kbk/test/kafka"
@@ -130,7 +131,8 @@ func (w *world) create(ctx context.Context, topics []topicPlan, more ...string) 
 		configs[k] = &v
 	}
 	for _, t := range topics {
-		if _, err := w.adm.CreateTopic(ctx, t.partitions, t.replicas, configs, t.name); err != nil {
+		// The client repeats a request whose answer comes late.
+		if _, err := w.adm.CreateTopic(ctx, t.partitions, t.replicas, configs, t.name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 			return err
 		}
 	}
