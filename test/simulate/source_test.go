@@ -484,6 +484,9 @@ func (w *world) compact() {
 		return
 	}
 	w.fake.Compact()
+	for _, v := range w.vaults { // where the first batches are gone the log begins later
+		v.holes = true
+	}
 	gone := 0
 	for p, rs := range w.truth {
 		if w.topics[p.topic] != p.id || !compacts(p.topic) {

@@ -356,12 +356,12 @@ func (w *world) lead() {
 	defer w.leading.Store(false)
 	switch gone := int32(w.brokers - 1); w.rng.IntN(4) {
 	case 0:
-		if w.brokers > 1 {
+		if w.brokers > 1 && w.open == nil { // its producer does not look for another coordinator
 			w.must(w.fake.RemoveNode(gone))
 			w.brokers--
+			w.reconnect()
+			w.say("broker %d is gone", gone)
 		}
-		w.reconnect()
-		w.say("broker %d is gone", gone)
 	case 1:
 		if w.brokers < 3 {
 			_, _, err := w.fake.AddNode(int32(w.brokers), 9092+w.brokers)
