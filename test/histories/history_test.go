@@ -112,7 +112,14 @@ func (h *history) write(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if t := h.ledger.hold(truth); t.bad() {
+		t := h.ledger.hold(truth)
+		if t.leaked > 0 {
+			// Seen once: the commands then have to show what Kafka shows to any consumer.
+			h.t.Logf("Kafka shows transactions that their writers never asked to commit: %s", &t)
+			h.sum.run("history in which Kafka committed what its writer had given up")
+			t.leaked = 0
+		}
+		if t.bad() {
 			return fmt.Errorf("Kafka itself does not hold what was written: %s", &t)
 		}
 		h.truth = truth
