@@ -255,8 +255,6 @@ func (n *nameChange) apply(names map[string]*inode) {
 	}
 }
 
-func (n *nameChange) folder() string { return filepath.Dir(n.from + n.to) }
-
 func (d *diskState) change(n nameChange) {
 	n.apply(d.now)
 	d.waiting = append(d.waiting, n)
