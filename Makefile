@@ -35,7 +35,7 @@ soak: build
 	go test -count=1 -v -timeout 2h -run TestEveryByte ./pkg/catalog -damage-cases=0
 	KBK_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 1h -run 'TestSlowStore|TestStoreAway' ./test/stores -long
 	$(histories) -run 'TestManyPartitions|TestSmallRecords|TestLargeRecords' -sizes
-	$(histories) -run TestHistories -histories $(HISTORIES)
+	$(histories) -run TestHistories -random -histories $(HISTORIES)
 	$(histories) -run TestSoak -soak $(SOAK)
 
 # make fuzz FUZZTIME=10m             every fuzz target in turn, each for so long

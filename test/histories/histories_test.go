@@ -4,7 +4,7 @@
 // writers know.
 //
 //	go test ./test/histories                          for a minute and a half
-//	go test ./test/histories -timeout 2h -histories 1h
+//	go test ./test/histories -timeout 2h -histories 1h -random
 //	go test ./test/histories -seed 1795849188         one of them again
 //
 // The seed decides what happens, and when. How the processes then come to run is up to the
@@ -28,7 +28,8 @@ import (
 
 var (
 	length  = flag.Duration("histories", time.Minute, "begin histories for so long")
-	oneSeed = flag.Uint64("seed", 0, "play this one alone; 0: by the time")
+	oneSeed = flag.Uint64("seed", 0, "play this one alone; 0: 1, 2 and so on")
+	random  = flag.Bool("random", false, "take seeds by the time instead")
 	writing = flag.Duration("writing", 20*time.Second, "how long a history's writers write")
 	restore = flag.Duration("restoring", 12*time.Second, "how long faults go on while backups are restored")
 	keep    = flag.String("keep", "", "keep the files of histories in this folder")
@@ -112,11 +113,12 @@ func TestHistories(t *testing.T) {
 	})
 	sum := &total{events: make(map[kind]int), runs: make(map[string]int)}
 	began, n := time.Now(), 0
-	for seed := *oneSeed; n == 0 || *oneSeed == 0 && time.Since(began) < *length && !t.Failed(); n++ {
-		if *oneSeed == 0 {
+	for seed := max(*oneSeed, 1); n == 0 || *oneSeed == 0 && time.Since(began) < *length && !t.Failed(); n++ {
+		if *random && *oneSeed == 0 {
 			seed = uint64(time.Now().UnixMilli())
 		}
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { play(t, w, seed, sum) })
+		seed++
 	}
 	t.Logf("%d histories in %s\n%s", n, time.Since(began).Round(time.Second), sum)
 }
