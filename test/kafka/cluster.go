@@ -70,6 +70,10 @@ type Options struct {
 	// HeapMB is the Java heap of each broker in MiB; 0 means 256.
 	HeapMB int
 
+	// Version is a release of Kafka, from 3.9 on; empty means that of pom.xml. The first
+	// start of each on a machine downloads it.
+	Version string
+
 	// Listeners are more ways to connect to every broker, besides the plain one.
 	Listeners []Listener
 
@@ -134,7 +138,7 @@ type broker struct {
 // broker that dies while starting fails Start at once, with the tail of its log
 // in the error. ctx bounds only the start; the cluster runs until Close.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
-	k, err := install(ctx)
+	k, err := install(ctx, o.Version)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -46,9 +47,21 @@ func (k *kit) flags(heapMB int, logConfig, tmp string) []string {
 	}, k.sharing...)
 }
 
-// install returns the kit from the cache and fills the cache first if needed.
+// versionInPOM is where pom.xml says which release it brings.
+var versionInPOM = regexp.MustCompile(`<kafka\.version>(.*)</kafka\.version>`)
+
+// pomOf is pom.xml for a release of Kafka; "" is the one that it names.
+func pomOf(version string) []byte {
+	if version == "" {
+		return pom
+	}
+	return versionInPOM.ReplaceAll(pom, []byte("<kafka.version>"+version+"</kafka.version>"))
+}
+
+// install returns the kit of a release from the cache and fills the cache first if needed.
 // Any number of processes may do so at once.
-func install(ctx context.Context) (*kit, error) {
+func install(ctx context.Context, version string) (*kit, error) {
+	pom := pomOf(version)
 	java, err := findJava()
 	if err != nil {
 		return nil, err

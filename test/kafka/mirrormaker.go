@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 )
 
 //go:embed mirrormaker.xml
@@ -17,7 +16,7 @@ var mirrorMakerPOM []byte
 // MirrorMaker returns a command that runs MirrorMaker 2 as connect-mirror-maker.sh does, with
 // a file of properties. The first one on a machine downloads it. It logs as the brokers of c.
 func (c *Cluster) MirrorMaker(ctx context.Context, properties string) (*exec.Cmd, error) {
-	version := regexp.MustCompile(`<kafka\.version>(.*)</kafka\.version>`).FindSubmatch(pom)
+	version := versionInPOM.FindSubmatch(pom)
 	if version == nil {
 		return nil, errors.New("pom.xml names no kafka.version")
 	}
