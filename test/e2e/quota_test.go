@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 var (
@@ -22,7 +25,8 @@ const mutedFor = 20 * time.Second
 
 // TestResumeUnderQuota kills restores with SIGKILL whose producer has a quota: the broker
 // then appends what is in its socket buffer seconds after the client is dead, while the
-// same line runs again. No record may be there twice, and none be missing.
+// same line runs again. No record may be there twice, and none be missing. Restores are of
+// records and of batches, with new and with exact offsets.
 func TestResumeUnderQuota(t *testing.T) {
 	const records = 6000
 	seed := *quotaSeed
@@ -31,11 +35,13 @@ func TestResumeUnderQuota(t *testing.T) {
 	}
 	t.Logf("-quota-seed=%d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	if err := seedRecords(t.Context(), "quota", 1, 1, records, 500); err != nil {
+	if err := seedSmallBatches(t.Context(), "quota", records); err != nil {
 		t.Fatal(err)
 	}
-	backup := filepath.Join(t.TempDir(), "backup")
-	run(t, fmt.Sprintf("kbk-fetch -b %s -t quota", cluster.Bootstrap()), "kbk-pack", "kbk-push "+backup)
+	dir := t.TempDir()
+	fetch := fmt.Sprintf("kbk-fetch -b %s -t quota", cluster.Bootstrap())
+	run(t, fetch, "kbk-pack", "kbk-push "+filepath.Join(dir, "records"))
+	run(t, fetch+" --batches", "kbk-pack", "kbk-push "+filepath.Join(dir, "batches"))
 	cl, err := client()
 	if err != nil {
 		t.Fatal(err)
@@ -57,12 +63,16 @@ func TestResumeUnderQuota(t *testing.T) {
 	for killed, round := 0, 0; killed < *quotaKills; round++ {
 		exact := round%2 == 1
 		target := fmt.Sprintf("quota-%d", round)
+		pull, unpack := "kbk-pull "+filepath.Join(dir, "records"), "kbk-pack -d"
+		if round%4 > 1 {
+			pull, unpack = "kbk-pull "+filepath.Join(dir, "batches"), "kbk-pack -d --batches"
+		}
 		flags := ""
 		if exact {
 			flags = " --offsets exact"
 		}
 		line := func(rate int) []string {
-			return []string{"kbk-pull " + backup, "kbk-pack -d", slowStage(rate, ""),
+			return []string{pull, unpack, slowStage(rate, ""),
 				fmt.Sprintf("kbk-produce -b %s --create-topics --memory 1MiB --rename quota=%s%s", cluster.Bootstrap(), target, flags)}
 		}
 		// The broker holds a connection back for seconds then, with requests in its buffer.
@@ -108,4 +118,24 @@ func TestResumeUnderQuota(t *testing.T) {
 		}
 	}
 	t.Logf("requests of a run that was killed came first %d times", late)
+}
+
+// seedSmallBatches makes a topic of one partition, with records of 500 bytes in batches of
+// 32 KiB at most: a restore of batches takes many requests.
+func seedSmallBatches(ctx context.Context, topic string, n int) error {
+	cl, err := client(kgo.ProducerBatchMaxBytes(32<<10), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if err := create(ctx, cl, topic, 1, nil); err != nil {
+		return err
+	}
+	var failed error
+	for i := range n {
+		cl.Produce(ctx, &kgo.Record{Topic: topic, Value: append(fmt.Appendf(nil, "record %d ", i), somewhere(i, 500)...)}, func(_ *kgo.Record, err error) {
+			failed = errors.Join(failed, err)
+		})
+	}
+	return errors.Join(cl.Flush(ctx), failed)
 }
