@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,6 +90,11 @@ func TestBrokenPipe(t *testing.T) {
 
 // TestStopSignals sends each signal that asks a command to end its stream properly.
 func TestStopSignals(t *testing.T) {
+	// Under nohup a command ignores SIGHUP, and so it would here: what a program takes for
+	// itself, its children do not inherit as ignored.
+	hups := make(chan os.Signal, 1)
+	signal.Notify(hups, syscall.SIGHUP)
+	defer signal.Stop(hups)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		cmd, out, said := testCommand(t)
 		if err := cmd.Process.Signal(sig); err != nil {
