@@ -15,9 +15,9 @@ import (
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
-// dumpBatches lets Kafka's own kafka-dump-log read every record of a topic. It fails where a
-// batch is not valid, or offsets are not one behind the other.
-func dumpBatches(t *testing.T, topic string) {
+// dumpBatches lets Kafka's own kafka-dump-log read every record of a topic, and returns what
+// it says. It fails where a batch is not valid, or offsets are not one behind the other.
+func dumpBatches(t *testing.T, topic string) string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(cluster.Dir(), "broker-0", "data", topic+"-[0-9]*", "*.log"))
 	if err != nil {
@@ -41,6 +41,7 @@ func dumpBatches(t *testing.T, topic string) {
 		}
 	}
 	t.Logf("%s: %d batches are valid", topic, valid)
+	return string(out)
 }
 
 // TestBatchesRewritten copies batches to topics that do not take them as they are, and those
@@ -113,6 +114,12 @@ func forged(t *testing.T, topic, codec string) (file string) {
 			t.Fatal(err)
 		}
 	}
+	return streamOf(t, topic, raw)
+}
+
+// streamOf writes a stream with one batch of a topic to a file.
+func streamOf(t *testing.T, topic string, raw []byte) (file string) {
+	t.Helper()
 	whole, _, err := recordbatch.Cut(raw)
 	if err != nil {
 		t.Fatal(err)
@@ -127,9 +134,9 @@ func forged(t *testing.T, topic, codec string) (file string) {
 		}
 	}
 	if err == nil {
-		err = w.Close(&format.End{Records: 2000})
+		err = w.Close(&format.End{Records: frame.Records})
 	}
-	file = filepath.Join(t.TempDir(), "forged")
+	file = filepath.Join(t.TempDir(), topic)
 	if err == nil {
 		err = os.WriteFile(file, out.Bytes(), 0o600)
 	}
@@ -158,5 +165,54 @@ func TestForgedBatches(t *testing.T) {
 			t.Errorf("%s: status %d, %d records\n%s", codec, status, n, p)
 		}
 		dumpBatches(t, topic)
+	}
+}
+
+// TestDeleteHorizon has a batch as a source's compaction leaves it where all are tombstones:
+// with a time from which they may go (KIP-534). A target would keep that time, and drop them.
+func TestDeleteHorizon(t *testing.T) {
+	const horizon = 0x40 // of the low byte of the attributes; the base time is the horizon then
+	none, err := recordbatch.NewCompressor("none", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b recordbatch.Builder
+	for i := range 100 {
+		b.Append(&format.Record{Timestamp: 1_700_000_000_000, Key: fmt.Append(nil, i)})
+	}
+	raw, err := b.Build(nil, none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[22] |= horizon
+	recordbatch.Stamp(raw, -1, -1, -1)
+	run(t, "cat "+streamOf(t, "horizon", raw), fmt.Sprintf("kbk-produce -b %s --create-topics", cluster.Bootstrap()))
+	if n, err := count(t.Context(), "horizon"); err != nil || n != 100 {
+		t.Errorf("%d tombstones, %v", n, err)
+	}
+	if said := dumpBatches(t, "horizon"); strings.Contains(said, "deleteHorizonMs: OptionalLong[") || !strings.Contains(said, "deleteHorizonMs: OptionalLong.empty") {
+		t.Errorf("kafka-dump-log says: %s", said)
+	}
+}
+
+// TestBatchesToBrokersTime restores batches to a topic whose broker sets the times, and whose
+// configs are left as they are: that is said, with its status.
+func TestBatchesToBrokersTime(t *testing.T) {
+	ctx := t.Context()
+	if err := seedRecords(ctx, "timed", 1, 1, 50, 100); err != nil {
+		t.Fatal(err)
+	}
+	cl, err := client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := create(ctx, cl, "timed-by-broker", 1, map[string]string{"message.timestamp.type": "LogAppendTime"}); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, fmt.Sprintf("kbk-fetch -b %s -t timed --batches", cluster.Bootstrap()),
+		fmt.Sprintf("kbk-produce -b %s --keep-configs --rename timed=timed-by-broker", cluster.Bootstrap()))
+	if status := p.wait(); status[1] != 4 || !strings.Contains(p.said(1), "the broker replaced timestamps of records between offsets 0 and 49") {
+		t.Errorf("%d\n%s", status, p)
 	}
 }
