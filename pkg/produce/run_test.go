@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"slices"
@@ -456,8 +458,10 @@ func (r *rig) killAt(n int, handled bool, in []byte, flags ...string) bool {
 	return killed
 }
 
-// TestKillEverywhere kills a restore with SIGKILL at each of its requests, before and
-// behind it, and runs the same line again: what is there must be what an undisturbed run
+var killStep = flag.Int("kill-step", 3, "kill restores at every `N`-th of their requests; make soak has 1")
+
+// TestKillEverywhere kills a restore with SIGKILL at its requests, before and
+// behind each, and runs the same line again: what is there must be what an undisturbed run
 // makes, and the configs what they were.
 func TestKillEverywhere(t *testing.T) {
 	frames := join(frameList{&format.Topic{Name: "t", Partitions: 2}, &format.Mark{Topic: "t", Next: 5}},
@@ -478,7 +482,7 @@ func TestKillEverywhere(t *testing.T) {
 			flags = []string{"--offsets", "exact"}
 		}
 		more := true
-		for n := 1; more; n++ {
+		for n := 1 + rand.IntN(*killStep); more; n += *killStep {
 			more = false
 			for _, handled := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/exact=%v/request %d/handled=%v", c.name, exact, n, handled), func(t *testing.T) {
