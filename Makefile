@@ -32,6 +32,7 @@ histories  = KBK_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 24h ./test/histo
 
 soak: build
 	cd test/e2e && go test -count=1 -v -timeout 30m -run TestResumeUnderQuota . -quota-kills=50
+	KBK_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 1h -run TestThreeBrokers ./test/brokers -every-broker
 	go test -count=1 -v -timeout 1h -run TestKillEverywhere ./pkg/produce -kill-step=1
 	go test -count=1 -v -timeout 2h -run TestEveryByte ./pkg/catalog -damage-cases=0
 	KBK_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 1h -run 'TestSlowStore|TestStoreAway' ./test/stores -long

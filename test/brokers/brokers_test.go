@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,10 +85,16 @@ var faults = []fault{
 		func(_ context.Context, c *kafkatest.Cluster, i int) error { return c.ResumeBroker(i) }},
 }
 
+var everyBroker = flag.Bool("every-broker", false, "have each fault happen to each of three brokers in turn, and not to one of them; make soak has it")
+
 func TestThreeBrokers(t *testing.T) {
 	w := newWorld(t, 3)
-	for _, f := range faults {
+	first := rand.IntN(3)
+	for i, f := range faults {
 		for broker := range 3 {
+			if !*everyBroker && broker != (first+i)%3 {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s-%d", f.name, broker), func(t *testing.T) { w.run(t, f, broker) })
 		}
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	quotaKills = flag.Int("quota-kills", 10, "`N` kills of restores under a quota; make soak has 50")
+	quotaKills = flag.Int("quota-kills", 6, "`N` kills of restores under a quota; make soak has 50")
 	quotaSeed  = flag.Uint64("quota-seed", 0, "the `SEED` of their moments; 0: a new one")
 )
 

@@ -3,7 +3,7 @@
 // leaders move and partitions are reassigned; and holds what comes of it against what the
 // writers know.
 //
-//	go test ./test/histories                          for a minute and a half
+//	go test ./test/histories                          for a minute or so
 //	go test ./test/histories -timeout 2h -histories 1h -random
 //	go test ./test/histories -seed 1795849188         one of them again
 //
@@ -27,7 +27,7 @@ import (
 )
 
 var (
-	length  = flag.Duration("histories", time.Minute, "begin histories for so long")
+	length  = flag.Duration("histories", 30*time.Second, "begin histories for so long")
 	oneSeed = flag.Uint64("seed", 0, "play this one alone; 0: 1, 2 and so on")
 	random  = flag.Bool("random", false, "take seeds by the time instead")
 	writing = flag.Duration("writing", 20*time.Second, "how long a history's writers write")
