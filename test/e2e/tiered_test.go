@@ -20,7 +20,7 @@ func TestTieredStorage(t *testing.T) {
 	const records = 12_000
 	// In one millisecond no answer comes at all on some machines.
 	for name, config := range map[string]map[string]string{
-		"a quota":         {"remote.log.manager.fetch.max.bytes.per.second": "500000", "remote.log.manager.fetch.quota.window.num": "3"},
+		"a quota":             {"remote.log.manager.fetch.max.bytes.per.second": "500000", "remote.log.manager.fetch.quota.window.num": "3"},
 		"hardly time to wait": {"remote.fetch.max.wait.ms": "25"},
 	} {
 		t.Run(name, func(t *testing.T) {
