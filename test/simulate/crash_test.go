@@ -63,7 +63,8 @@ func (w *world) crashing(what string, v *vault, do func(), again *fetched) int {
 		return 0
 	}
 	if len(v.points) <= len(before.points) { // it took back promises, from the first change on
-		before.promised = v.clone().promised
+		after := v.clone()
+		before.promised, before.hollow = after.promised, after.hollow
 	}
 	for i, objects := range states {
 		at := before.clone()
