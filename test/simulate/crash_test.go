@@ -62,8 +62,14 @@ func (w *world) crashing(what string, v *vault, do func(), again *fetched) int {
 	if len(states) == 0 {
 		return 0
 	}
+	after := v.clone()
+	for p, offsets := range after.promised { // what do promises in the end may be there before
+		if before.perhaps[p] == nil {
+			before.perhaps[p] = make(map[int64]bool)
+		}
+		maps.Copy(before.perhaps[p], offsets)
+	}
 	if len(v.points) <= len(before.points) { // it took back promises, from the first change on
-		after := v.clone()
 		before.promised, before.hollow = after.promised, after.hollow
 	}
 	for i, objects := range states {
