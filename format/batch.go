@@ -68,79 +68,19 @@ func DecodeBatch(b []byte) (*Batch, error) {
 // Decode decodes a batch frame into t, whose data then shares b's memory. It allocates
 // only where the topic or the codec is not the one that t has already.
 func (t *Batch) Decode(b []byte) error {
-	all, err := elementsOf(b)
-	if err != nil {
+	r := fieldsOf("batch", b)
+	r.text(&t.Topic)
+	t.Partition = int32(r.number(0, math.MaxInt32))
+	t.First = r.number(0, math.MaxInt64)
+	t.Last = r.number(0, math.MaxInt64)
+	t.MaxTimestamp = r.number(math.MinInt64, math.MaxInt64)
+	t.Records = r.number(1, math.MaxInt64)
+	t.Data = r.bytes()
+	r.optionalText(&t.Codec)
+	if err := r.rest(); err != nil {
 		return err
 	}
-	bad := func(what string) error { return corrupt("batch without %s where that is due", what) }
-	text := func(to *string) bool {
-		e, err := all.next()
-		s, ok := []byte(nil), false
-		if err == nil && e != nil {
-			s, ok = textOf(e)
-		}
-		if ok && string(s) != *to {
-			*to = string(s)
-		}
-		return ok
-	}
-	number := func(to *int64, least, most int64) bool {
-		e, err := all.next()
-		ok := false
-		if err == nil && e != nil {
-			*to, ok = intOf(e)
-		}
-		return ok && *to >= least && *to <= most
-	}
-	kind, partition := "batch", int64(0)
-	switch {
-	case !text(&kind) || kind != "batch":
-		return corrupt("not a batch frame")
-	case !text(&t.Topic):
-		return bad("a topic")
-	case !number(&partition, 0, math.MaxInt32):
-		return bad("a partition")
-	case !number(&t.First, 0, math.MaxInt64) || !number(&t.Last, 0, math.MaxInt64):
-		return bad("an offset")
-	case !number(&t.MaxTimestamp, math.MinInt64, math.MaxInt64):
-		return bad("a time")
-	case !number(&t.Records, 1, math.MaxInt64):
-		return bad("a count of records")
-	}
-	t.Partition = int32(partition)
-	e, err := all.next()
-	if err != nil {
-		return err
-	}
-	ok := false
-	if e != nil {
-		t.Data, ok = bytesOf(e)
-	}
-	if !ok {
-		return bad("its data")
-	}
-	return errors.Join(t.decodeRest(&all), t.validate())
-}
-
-// decodeRest takes the elements behind the data.
-func (t *Batch) decodeRest(all *elements) error {
-	e, err := all.next()
-	if err != nil || e == nil {
-		t.Codec = ""
-		return err
-	}
-	s, ok := textOf(e)
-	if !ok {
-		return corrupt("batch with a codec that is not text")
-	}
-	if string(s) != t.Codec {
-		t.Codec = string(s)
-	}
-	for { // what later versions add has to be well-formed, and is passed over
-		if e, err := all.next(); err != nil || e == nil {
-			return err
-		}
-	}
+	return t.validate()
 }
 
 // MoveBatch appends the batch frame raw to b, with another topic and partition. All other

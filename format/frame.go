@@ -862,67 +862,21 @@ func DecodeMap(b []byte) (*Map, error) {
 // Decode decodes a map frame into m. It allocates only where a topic is not the one that
 // m has already.
 func (m *Map) Decode(b []byte) error {
-	all, err := elementsOf(b)
-	if err != nil {
-		return err
-	}
-	text := func(to *string) {
-		var e []byte
-		if err == nil {
-			e, err = all.next()
-		}
-		if err != nil {
-			return
-		}
-		s, ok := []byte(nil), false
-		if e != nil {
-			s, ok = textOf(e)
-		}
-		if !ok {
-			err = corrupt("map without a text where one is due")
-		} else if string(s) != *to {
-			*to = string(s)
-		}
-	}
-	number := func(least, most int64) (n int64) {
-		var e []byte
-		if err == nil {
-			e, err = all.next()
-		}
-		if err != nil {
-			return 0
-		}
-		ok := false
-		if e != nil {
-			n, ok = intOf(e)
-		}
-		if !ok || n < least || n > most {
-			err = corrupt("map without a number from %d to %d where one is due", least, most)
-		}
-		return n
-	}
-	kind := "map"
-	text(&kind)
-	text(&m.Topic)
-	m.Partition = int32(number(0, math.MaxInt32))
-	m.SourceFirst = number(0, math.MaxInt64)
-	text(&m.TargetTopic)
-	m.TargetPartition = int32(number(0, math.MaxInt32))
-	m.TargetFirst = number(0, math.MaxInt64)
-	m.Count = number(1, math.MaxInt64)
+	r := fieldsOf("map", b)
+	r.text(&m.Topic)
+	m.Partition = int32(r.number(0, math.MaxInt32))
+	m.SourceFirst = r.number(0, math.MaxInt64)
+	r.text(&m.TargetTopic)
+	m.TargetPartition = int32(r.number(0, math.MaxInt32))
+	m.TargetFirst = r.number(0, math.MaxInt64)
+	m.Count = r.number(1, math.MaxInt64)
 	switch {
-	case err != nil:
-		return err
-	case kind != "map":
-		return corrupt("not a map frame")
+	case r.err != nil:
+		return r.err
 	case m.SourceFirst > math.MaxInt64-m.Count || m.TargetFirst > math.MaxInt64-m.Count:
 		return corrupt("map of %d offsets from %d to %d", m.Count, m.SourceFirst, m.TargetFirst)
 	}
-	for { // what later versions add has to be well-formed, and is passed over
-		if e, err := all.next(); err != nil || e == nil {
-			return err
-		}
-	}
+	return r.rest()
 }
 
 // AppendFrame implements [Encoder].
