@@ -228,8 +228,8 @@ func (p *producer) foundBatch(ctx context.Context, r *route, b *recordbatch.Batc
 }
 
 // scan reads the records of a batch that is not compressed: a broker takes any numbers for
-// their offsets there, and a log with wrong ones is broken. One that is compressed it
-// refuses where they are wrong. It returns the earliest timestamp that is known.
+// their offsets there, and wrong ones break the log. In a compressed batch the broker
+// refuses wrong ones itself. scan returns the earliest timestamp that is known.
 func (p *producer) scan(part *partition, b *recordbatch.Batch) (oldest int64, err error) {
 	oldest = b.MaxTimestamp
 	if b.Codec() != kgo.CodecNone {

@@ -525,10 +525,10 @@ func (k *keeper) holds(topic, key string) bool {
 	return h == nil || !h.loose || mustStay(key)
 }
 
-// loosen gives topics their retention and compaction back while the run goes on.
-func (k *keeper) loosen(ctx context.Context, names []string) error {
+// giveBackRetention gives topics their retention and compaction back while the run goes on.
+func (k *keeper) giveBackRetention(ctx context.Context, names []string) error {
 	set, unset := make(map[string]map[string]string), make(map[string][]string)
-	var loosened []*heldTopic
+	var givenBack []*heldTopic
 	k.mu.Lock()
 	for _, name := range names {
 		h := k.topics[name]
@@ -536,7 +536,7 @@ func (k *keeper) loosen(ctx context.Context, names []string) error {
 			continue
 		}
 		h.loose = true
-		loosened = append(loosened, h)
+		givenBack = append(givenBack, h)
 		for key, value := range h.was {
 			switch {
 			case mustStay(key):
@@ -557,7 +557,7 @@ func (k *keeper) loosen(ctx context.Context, names []string) error {
 	failed := k.alter(ctx, set, unset)
 	k.mu.Lock()
 	var errs []error
-	for _, h := range loosened {
+	for _, h := range givenBack {
 		if name := h.name; failed[name] != nil {
 			h.loose = false
 			errs = append(errs, fmt.Errorf("topic %s: put back retention and compaction: %w", name, failed[name]))

@@ -30,9 +30,9 @@ type mirror struct {
 	deleted map[string]bool // topics that the source has no more, and that were named
 
 	next    chan *moment // of one place: a point that waits
-	settled chan struct{}
+	ended   chan struct{}
 
-	// Of the goroutine that settles points.
+	// Of the goroutine that carries points over.
 	ours    map[string]placed // what this run has committed, by group
 	renewed time.Time         // when all was committed, whether it was there or not
 	told    map[string]bool   // what was said of groups
@@ -62,7 +62,7 @@ const (
 func newMirror(p *producer, source *format.Source) *mirror {
 	m := &mirror{
 		p: p, adm: p.targets.adm, deleted: make(map[string]bool),
-		next: make(chan *moment, 1), settled: make(chan struct{}),
+		next: make(chan *moment, 1), ended: make(chan struct{}),
 		ours: make(map[string]placed), told: make(map[string]bool),
 	}
 	if source != nil {
@@ -261,7 +261,7 @@ func (m *mirror) group(raw []byte) error {
 	return nil
 }
 
-// point takes the lanes to a point of the stream, and hands it over to be settled.
+// point takes the lanes to a point of the stream, and hands it to the goroutine that carries it over.
 func (p *producer) point(ctx context.Context, raw []byte) error {
 	m := p.mirror
 	if m == nil {
@@ -351,9 +351,9 @@ func placeGroups(all []*format.Group, sources map[string]*source, partition func
 	return out
 }
 
-// run settles points, until there are no more.
+// run carries points over, until there are no more.
 func (m *mirror) run(ctx context.Context) {
-	defer close(m.settled)
+	defer close(m.ended)
 	for {
 		select {
 		case mo, ok := <-m.next:
@@ -361,7 +361,7 @@ func (m *mirror) run(ctx context.Context) {
 				return
 			}
 			if m.reached(ctx, mo) {
-				m.settle(ctx, mo)
+				m.carryOver(ctx, mo)
 			}
 		case <-ctx.Done():
 			return
@@ -369,11 +369,11 @@ func (m *mirror) run(ctx context.Context) {
 	}
 }
 
-// end waits until the last point is settled, and notes what could not be done about it.
+// end waits until the last point is carried over, and notes what could not be done about it.
 func (m *mirror) end(ctx context.Context, end *format.End) error {
 	close(m.next)
 	select {
-	case <-m.settled:
+	case <-m.ended:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -409,14 +409,14 @@ func (m *mirror) has(mo *moment) bool {
 	return true
 }
 
-// settle does what is to be done at a point. What fails is said, and tried again at the
+// carryOver does what is to be done at a point. What fails is said, and tried again at the
 // next.
-func (m *mirror) settle(ctx context.Context, mo *moment) {
+func (m *mirror) carryOver(ctx context.Context, mo *moment) {
 	now := time.Now()
 	renew := now.Sub(m.renewed) >= renewEvery
-	err := m.p.targets.keeper.loosen(ctx, sortedNames(mo.origins))
-	committed, carryErr := m.carry(ctx, mo.groups, renew)
-	err = errors.Join(err, carryErr)
+	err := m.p.targets.keeper.giveBackRetention(ctx, sortedNames(mo.origins))
+	committed, groupsErr := m.commitGroups(ctx, mo.groups, renew)
+	err = errors.Join(err, groupsErr)
 	if renew && err == nil {
 		err = groups.WriteOrigins(ctx, m.adm, mo.origins, mo.ids)
 	}

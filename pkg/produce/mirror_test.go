@@ -278,7 +278,7 @@ func TestMirrorGroups(t *testing.T) {
 		for id, offset := range wanted {
 			groups[id] = placed{at: {Offset: offset}}
 		}
-		if got, err := m.carry(t.Context(), groups, all); err != nil || got != n {
+		if got, err := m.commitGroups(t.Context(), groups, all); err != nil || got != n {
 			t.Fatalf("%d offsets committed and not %d: %v", got, n, err)
 		}
 	}

@@ -109,7 +109,7 @@ func (p *producer) run(ctx context.Context, cancel context.CancelCauseFunc, r *f
 	_ = p.workers.Wait() // they end with the context
 	<-p.writer.Ended()
 	if p.mirror != nil {
-		<-p.mirror.settled
+		<-p.mirror.ended
 	}
 	if backErr := p.putBack(ctx, end, err); err == nil || backErr != nil {
 		err = errors.Join(err, backErr)

@@ -63,7 +63,7 @@ func (w *world) crashing(what string, v *vault, do func(), again *fetched) int {
 		return 0
 	}
 	after := v.clone()
-	for p, offsets := range after.promised { // what do promises in the end may be there before
+	for p, offsets := range after.promised { // what the run promises at its end may be there before
 		if before.perhaps[p] == nil {
 			before.perhaps[p] = make(map[int64]bool)
 		}

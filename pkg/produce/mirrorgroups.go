@@ -23,9 +23,9 @@ const (
 	askAtOnce  = 200 // groups whose offsets are asked for at once
 )
 
-// carry commits the offsets of groups that have no members in the target. all asks for
+// commitGroups commits the offsets of groups that have no members in the target. all asks for
 // those too that this run has committed before.
-func (m *mirror) carry(ctx context.Context, wanted map[string]placed, all bool) (committed int64, err error) {
+func (m *mirror) commitGroups(ctx context.Context, wanted map[string]placed, all bool) (committed int64, err error) {
 	var ids []string
 	for _, id := range sortedNames(wanted) {
 		if all || !maps.EqualFunc(wanted[id], m.ours[id], sameOffset) {
@@ -41,7 +41,7 @@ func (m *mirror) carry(ctx context.Context, wanted map[string]placed, all bool) 
 	}
 	ids = slices.DeleteFunc(ids, func(id string) bool { return m.inUse(states, id) })
 	for some := range slices.Chunk(ids, askAtOnce) {
-		n, err := m.carrySome(ctx, some, states, wanted)
+		n, err := m.commitSome(ctx, some, states, wanted)
 		if committed += n; err != nil {
 			return committed, err
 		}
@@ -75,8 +75,8 @@ func (m *mirror) tell(key, text string) {
 	}
 }
 
-// carrySome commits the offsets of some groups.
-func (m *mirror) carrySome(ctx context.Context, ids []string, states groups.States, wanted map[string]placed) (committed int64, err error) {
+// commitSome commits the offsets of some groups.
+func (m *mirror) commitSome(ctx context.Context, ids []string, states groups.States, wanted map[string]placed) (committed int64, err error) {
 	known := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { _, ok := states[id]; return !ok })
 	fetched, err := groups.Fetch(ctx, m.adm, known)
 	if err != nil {
