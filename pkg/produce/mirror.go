@@ -29,8 +29,8 @@ type mirror struct {
 	groups  []*format.Group
 	deleted map[string]bool // topics that the source has no more, and that were named
 
-	next    chan *moment // of one place: a point that waits
-	ended   chan struct{}
+	next  chan *moment // of one place: a point that waits
+	ended chan struct{}
 
 	// Of the goroutine that carries points over.
 	ours    map[string]placed // what this run has committed, by group
