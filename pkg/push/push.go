@@ -651,14 +651,7 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 	}
 	done := make(chan error, 1)
 	p.sending.Go(func() error { // waits while enough are on their way
-		err := segment.Check(m, data) // the store only learns what it is told
-		if err != nil {
-			err = command.Input(err)
-		} else if !covered {
-			if err = p.store.PutSegment(ctx, s.Path, data, s.SHA256.String()); err != nil {
-				err = storeError{err}
-			}
-		}
+		err := p.put(ctx, m, data, s, covered)
 		if err != nil {
 			select {
 			case p.failed <- err:
@@ -685,6 +678,25 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		return p.checkpoint(ctx)
 	}
 	return nil
+}
+
+// put uploads a segment that is not covered, and checks every one: the log only learns what
+// it is told.
+func (p *pusher) put(ctx context.Context, m *format.Segment, data []byte, s commitlog.Segment, covered bool) error {
+	var err error
+	if !covered && int64(len(data)) == m.Size {
+		err = p.store.PutSegment(ctx, s.Path, data, s.SHA256.String())
+		if !errors.Is(err, store.ErrSum) {
+			if err != nil {
+				err = storeError{err}
+			}
+			return err
+		}
+	}
+	if err = cmp.Or(segment.Check(m, data), err); err != nil {
+		err = command.Input(err)
+	}
+	return err
 }
 
 // commit writes the entries of checkpoints, each when its uploads are done.

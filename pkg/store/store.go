@@ -39,6 +39,7 @@ var (
 	ErrDamaged  = errors.New("damaged in the store")
 	ErrExists   = errors.New("exists in the store already")
 	ErrUnsigned = errors.New("not signed by one who may")
+	ErrSum      = errors.New("not what its SHA-256 says")
 )
 
 // IsDamage tells whether err says that the backup is not as it was written: an object
@@ -165,8 +166,8 @@ func (s *Store) Close() (err error) {
 
 // PutSegment stores data at path (see [commitlog.SegmentPath]) and verifies what
 // arrived: its size, and a hash that the remote can compute, or the whole of it where
-// there is none. sum is data's SHA-256 in hexadecimal; the caller vouches for it.
-// When the object is there already nothing is sent; an object that differs, half
+// there is none. sum is data's SHA-256 in hexadecimal; it fails with [ErrSum] when that is
+// another. When the object is there already nothing is sent; an object that differs, half
 // written by somebody who was killed, is replaced. data is not copied and must not
 // change before PutSegment returns.
 func (s *Store) PutSegment(ctx context.Context, path string, data []byte, sum string) (err error) {
@@ -177,8 +178,17 @@ func (s *Store) PutSegment(ctx context.Context, path string, data []byte, sum st
 	if len(data) > MaxSegment {
 		return fmt.Errorf("%d bytes are more than the %d of the largest segment", len(data), MaxSegment)
 	}
+	if !s.verifiesSHA256() && digest(data) != sum {
+		return ErrSum
+	}
 	c := s.content(data, sum)
 	return s.retry(ctx, func() error { return s.put(ctx, path, c) })
+}
+
+// verifiesSHA256 tells whether every upload is verified by its SHA-256, so that there is no
+// need to compute it before, too.
+func (s *Store) verifiesSHA256() bool {
+	return s.opts.Verify == VerifyReread || s.opts.Verify != VerifySize && s.hashType() == hash.SHA256
 }
 
 // AppendEntry writes an entry of the commit log and returns the SHA-256 of its bytes
@@ -511,6 +521,9 @@ func (s *Store) upload(ctx context.Context, path string, old fs.Object, c conten
 	same, err := s.holds(ctx, o, c, true)
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
+	}
+	if !same && digest(c.data) != c.sha256 {
+		return nil, ErrSum
 	}
 	if !same {
 		return nil, fserrors.RetryError(fmt.Errorf("verify: %w: not what was sent", ErrDamaged))
