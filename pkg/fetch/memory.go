@@ -7,7 +7,7 @@ import (
 
 // ownMemory is what a run takes besides the responses that are on their way: those that
 // wait to be decoded, what is decoded ahead of the writer, and the largest records.
-const ownMemory = 208 << 20
+const ownMemory = 144 << 20
 
 // limitMemory keeps the garbage collector to what a run needs: left to itself it would
 // let what is not needed any more grow to the same again.

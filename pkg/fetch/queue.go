@@ -34,7 +34,7 @@ type job struct {
 }
 
 // fetchedBytes bounds the responses that wait to be decoded.
-const fetchedBytes = 64 << 20
+const fetchedBytes = 32 << 20
 
 // An encoder turns jobs into frames on all cores, in the order in which the jobs
 // were put in.

@@ -18,7 +18,7 @@ import (
 
 // Config says how to pack and unpack.
 type Config struct {
-	SegmentSize int64         // close a segment at this many bytes, uncompressed
+	SegmentSize int64         // close a segment at this many bytes, uncompressed; a compressed batch counts for eight times its bytes
 	SegmentAge  time.Duration // or when it has been open for so long; 0: never
 	Memory      int64         // bytes; open segments take half of it at most, closed ones a quarter
 	MaxFrame    int64         // bytes of the largest frame accepted
@@ -45,9 +45,9 @@ With -r they are encrypted with age, and with -d -i opened again.
 		Flags: slices.Concat([]cli.Flag{
 			&cli.BoolFlag{Name: "unpack", Aliases: []string{"d"}, Usage: "unpack segments"},
 			&cli.BoolFlag{Name: "batches", Usage: "with -d: put batches out as they are stored, for kbk-produce and others that know them"},
-			command.SizeFlag("segment-size", 128<<20, "close a segment at `SIZE` of uncompressed bytes"),
+			command.SizeFlag("segment-size", 128<<20, "close a segment at `SIZE` of uncompressed bytes; a compressed batch counts eight times its size"),
 			&cli.DurationFlag{Name: "segment-age", Usage: "close a segment when it has been open for `TIME`, such as 10m", DefaultText: "never"},
-			command.SizeFlag("memory", 512<<20, "take `SIZE` of memory; when half of it holds open segments, the largest are closed"),
+			command.SizeFlag("memory", 256<<20, "take `SIZE` of memory; when half of it holds open segments, the largest are closed"),
 			&cli.StringFlag{Name: "codec", Value: "zstd", Usage: "compress with `CODEC`: " + segment.CodecNames(), EnvVars: []string{"KBK_CODEC"}},
 			&cli.BoolFlag{Name: "recompress", Usage: "decompress batches, and compress their records with the codec: smaller, and slower"},
 			&cli.IntFlag{Name: "level", Value: 1, Usage: "compress at level `N` of the codec: 1 (fastest) to 19 for zstd, to 9 for lz4 and gzip"},

@@ -178,7 +178,7 @@ func TestBatchesRoundTrip(t *testing.T) {
 			if i > 0 && cfg.Codec.Store == nil { // whose way does not depend on the producer's codec
 				continue
 			}
-			cfg.SegmentSize = 30_000
+			cfg.SegmentSize = 150_000
 			segs := packed(t, cfg, m.batches)
 			all, _ := segmentsOf(t, segs)
 			for _, s := range all {

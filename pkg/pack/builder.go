@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/recordbatch"
 	"github.com/kbkio/kbk/pkg/segment"
 )
 
@@ -19,8 +20,7 @@ type builder struct {
 	batches [][2]int     // where batches are in it
 	chunks  []*chunk     // compressed, or being so
 	times   times        // of records outside of batches; when it is sealed, of all
-	cut     int64        // bytes that were cut off
-	raw     int64        // bytes in all, uncompressed
+	plain   int64        // bytes in all, as they count for the size of a segment
 	left    []string     // filters that marks say have left out or changed records of it
 	taken   atomic.Int64 // bytes of memory that chunks take
 	counted int64        // of held, what the packer knows
@@ -59,11 +59,22 @@ func (t *times) add(first, last int64) {
 // append adds a record's frame.
 func (s *builder) append(ctx context.Context, out *output, f *format.Frame) error {
 	s.times.add(f.Timestamp, f.Timestamp)
+	s.plain += int64(len(f.Raw))
 	return s.add(ctx, out, f.Raw, f.Offset, f.Offset, 1)
 }
 
+// packedCounts is how many times a batch that is compressed counts for the size of a segment.
+// What its records come to is not known, and the object is to be about as large as one of
+// records, which are compressed here.
+const packedCounts = 8
+
 // appendBatch adds a batch's frame. What is in it is looked at when it is compressed.
 func (s *builder) appendBatch(ctx context.Context, out *output, b *format.Batch, raw []byte) error {
+	size := int64(len(raw))
+	if recordbatch.Compressed(b.Data) {
+		size *= packedCounts
+	}
+	s.plain += size
 	s.batches = append(s.batches, [2]int{len(s.chunk), len(s.chunk) + len(raw)})
 	return s.add(ctx, out, raw, b.First, b.Last, b.Records)
 }
@@ -78,7 +89,6 @@ func (s *builder) add(ctx context.Context, out *output, raw []byte, first, last,
 	m.Last = last
 	m.Next = last + 1
 	s.chunk = append(s.chunk, raw...)
-	s.raw = s.cut + int64(len(s.chunk))
 	if len(s.chunk) < segment.ChunkSize {
 		return nil
 	}
@@ -110,7 +120,6 @@ func (s *builder) mark(next int64) error {
 func (s *builder) cutOff(ctx context.Context, out *output) error {
 	c := &chunk{raw: s.chunk, batches: s.batches, done: make(chan struct{})}
 	s.chunks = append(s.chunks, c)
-	s.cut += int64(len(s.chunk))
 	s.taken.Add(int64(cap(s.chunk))) // until it is compressed
 	s.chunk, s.batches = nil, nil
 	if recyclable(c.raw) {

@@ -22,7 +22,7 @@ import (
 	"github.com/kbkio/kbk/format"
 )
 
-// TestMemory gives the built command a stream of 5,000 partitions, of more than twice the
+// TestMemory gives the built command a stream of 2,500 partitions, of more than twice the
 // memory that it is told to keep to, and looks at the most that it ever took of the system.
 func TestMemory(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "kbk-pack")
@@ -33,7 +33,7 @@ func TestMemory(t *testing.T) {
 	ok(t, err)
 	key := filepath.Join(t.TempDir(), "key")
 	ok(t, os.WriteFile(key, []byte(id.String()), 0o600))
-	const memory, parts, records = 128 << 20, 5000, 150_000
+	const memory, parts, records = 96 << 20, 2500, 100_000
 	for name, args := range map[string][]string{
 		"zstd":     {"--codec", "zstd"},
 		"zstd+age": {"--codec", "zstd", "-r", id.Recipient().String()},
@@ -84,7 +84,7 @@ func TestMemoryOfBatches(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", bin, "github.com/kbkio/kbk/cmd/kbk-pack").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	const memory, parts, batches = 128 << 20, 2000, 20_000
+	const memory, parts, batches = 96 << 20, 2000, 15_000
 	p := newProducer(t)
 	records := events(40)
 	usual := p.batch(t, "lz4", records)

@@ -249,7 +249,7 @@ func (p *packer) segmentFor(part *partition, first int64) (*builder, error) {
 func (p *packer) appended(ctx context.Context, part *partition) error {
 	s := part.open
 	p.count(s)
-	if s.raw >= p.cfg.SegmentSize {
+	if s.plain >= p.cfg.SegmentSize {
 		return p.closeSegment(ctx, part)
 	}
 	if p.held > p.cfg.Memory/2 {

@@ -22,6 +22,12 @@ func (t *Batch) Codec() kgo.CompressionCodecType {
 	return kgo.CompressionCodecType(t.attributes & codecMask)
 }
 
+// Compressed says of the bytes of a batch, which need not be a right one, whether its records
+// are compressed.
+func Compressed(raw []byte) bool {
+	return len(raw) >= atAttributes+2 && binary.BigEndian.Uint16(raw[atAttributes:])&codecMask != 0
+}
+
 // Raw is the batch's bytes.
 func (t *Batch) Raw() []byte { return t.raw }
 

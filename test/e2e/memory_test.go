@@ -20,7 +20,7 @@ import (
 
 // fetchMemory is what kbk-fetch takes at most with its defaults, as documented in
 // docs/performance.md.
-const fetchMemory = 384 << 20
+const fetchMemory = 320 << 20
 
 // TestFetchMemory reads 10,000 partitions of an embedded broker and looks at the
 // resident memory, in which all that Go holds is counted. Half of the records compress a
