@@ -20,6 +20,7 @@ import (
 	"github.com/kbkio/kbk/pkg/pack"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/push"
+	"github.com/kbkio/kbk/pkg/recordbatch/batchtest"
 	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/sign"
 )
@@ -33,9 +34,15 @@ func packConfig() pack.Config {
 // backUp packs what fill writes and stores it in dir.
 func backUp(t *testing.T, dir string, fill func(w *format.Writer)) {
 	t.Helper()
+	backUpOf(t, format.ContentRecords, dir, fill)
+}
+
+// backUpOf does so with a stream of records or of batches.
+func backUpOf(t *testing.T, content, dir string, fill func(w *format.Writer)) {
+	t.Helper()
 	var records, segments bytes.Buffer
 	w := format.NewWriter(&records)
-	ok(t, w.WriteHeader(&format.Header{Content: format.ContentRecords}))
+	ok(t, w.WriteHeader(&format.Header{Content: content}))
 	fill(w)
 	ok(t, w.Close(new(format.End)))
 	ok(t, pack.Pack(t.Context(), packConfig(), env(), &records, &segments))
@@ -143,6 +150,16 @@ func records(t *testing.T, w *format.Writer, partition int32, from, next int64) 
 	for o := from; o < next; o++ {
 		ok(t, w.WriteRecord(&format.Record{Topic: "t", Partition: partition, Offset: o, Timestamp: o * 10, Value: []byte("v")}))
 	}
+}
+
+// batch holds the same records.
+func batch(t *testing.T, from, next int64) *format.Batch {
+	t.Helper()
+	var recs []format.Record
+	for o := from; o < next; o++ {
+		recs = append(recs, format.Record{Topic: "t", Offset: o, Timestamp: o * 10, Value: []byte("v")})
+	}
+	return batchtest.Frame(t, "lz4", recs...)
 }
 
 func mark(t *testing.T, w *format.Writer, partition int32, next int64, info format.MarkInfo) {
@@ -350,16 +367,34 @@ func TestReachBack(t *testing.T) {
 }
 
 // TestOtherRunsSegments damages each of the segments of two runs that stored the same
-// records, cut elsewhere: whatever is damaged, all records are read, once and in order.
+// records, cut elsewhere: whatever is damaged, all records are read, once and in order. One
+// of the runs, or both, have stored batches, which reach over the segments of the other.
 func TestOtherRunsSegments(t *testing.T) {
+	for _, contents := range [][2]string{
+		{format.ContentRecords, format.ContentRecords},
+		{format.ContentRecords, format.ContentBatches},
+		{format.ContentBatches, format.ContentRecords},
+		{format.ContentBatches, format.ContentBatches},
+	} {
+		t.Run(strings.Join(contents[:], " and "), func(t *testing.T) { otherRunsSegments(t, contents) })
+	}
+}
+
+func otherRunsSegments(t *testing.T, contents [2]string) {
 	dir, twin := filepath.Join(t.TempDir(), "b"), filepath.Join(t.TempDir(), "twin")
 	// Each of the runs saw an empty backup: their logs are merged.
-	for at, ends := range map[string][]int64{dir: {7, 14, 21, 30}, twin: {10, 20, 30}} {
+	for i, ends := range [][]int64{{7, 14, 21, 30}, {10, 20, 30}} {
 		from := int64(0)
 		for _, next := range ends {
-			backUp(t, at, func(w *format.Writer) {
+			backUpOf(t, contents[i], []string{dir, twin}[i], func(w *format.Writer) {
 				mark(t, w, 0, from, format.MarkInfo{})
-				records(t, w, 0, from, next)
+				if contents[i] == format.ContentRecords {
+					records(t, w, 0, from, next)
+				} else {
+					for at := from; at < next; at += 4 {
+						ok(t, w.Write(batch(t, at, min(at+4, next))))
+					}
+				}
 				mark(t, w, 0, next, format.MarkInfo{})
 			})
 			from = next

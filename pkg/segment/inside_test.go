@@ -8,6 +8,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/recordbatch/batchtest"
 )
 
 // TestInside puts into a segment what a packer never would. A segment says of itself that
@@ -62,32 +63,90 @@ func TestInside(t *testing.T) {
 		if c.header.Content == "" {
 			c.header.Content = format.ContentRecords
 		}
-		var plain bytes.Buffer
-		w := format.NewWriter(&plain)
-		ok(t, w.WriteHeader(&c.header))
-		for _, f := range c.frames {
-			switch f := f.(type) {
-			case []byte:
-				ok(t, w.WriteRaw(f))
-			case *format.Record:
-				ok(t, w.WriteRecord(f))
-			case format.Encoder:
-				ok(t, w.Write(f))
-			}
+		plain := streamOf(t, &c.header, c.frames)
+		m := &format.Segment{Records: int64(bytes.Count(plain, []byte("crec")))}
+		opens(t, name, m, plain, c.want)
+	}
+}
+
+// TestInsideBatches does the same with batches: one of offsets 12 and 13, and one of 14 and 15.
+func TestInsideBatches(t *testing.T) {
+	mark := func(next int64) *format.Mark { return &format.Mark{Topic: "orders", Partition: 3, Next: next} }
+	batch := func(topic string, partition int32, first int64) *format.Batch {
+		rec := format.Record{Topic: topic, Partition: partition, Offset: first, Timestamp: 1}
+		next := rec
+		next.Offset++
+		return batchtest.Frame(t, "lz4", rec, next)
+	}
+	good := []any{mark(10), batch("orders", 3, 12), batch("orders", 3, 14), mark(20)}
+	but := func(at int, frames ...any) []any {
+		return append(append(append([]any{}, good[:at]...), frames...), good[at+1:]...)
+	}
+	says := func(change func(b *format.Batch)) []any {
+		b := batch("orders", 3, 12)
+		change(b)
+		return but(1, b)
+	}
+	for name, c := range map[string]struct {
+		content string
+		frames  []any
+		want    string
+	}{
+		"as it should be":      {frames: good},
+		"records beside":       {frames: but(2, &format.Record{Topic: "orders", Partition: 3, Offset: 14, Timestamp: 1}, &format.Record{Topic: "orders", Partition: 3, Offset: 15, Timestamp: 1})},
+		"in records":           {content: format.ContentRecords, frames: good, want: "a batch frame in a stream of records"},
+		"of another topic":     {frames: but(2, batch("pay", 3, 14)), want: "several topics (orders, pay)"},
+		"of another partition": {frames: but(2, batch("orders", 4, 14)), want: "several partitions (orders/3, orders/4)"},
+		"twice":                {frames: but(2, batch("orders", 3, 12)), want: "a batch of offset 12 where 14 or above is due"},
+		"that overlap":         {frames: but(2, batch("orders", 3, 13)), want: "a batch of offset 13 where 14 or above is due"},
+		"outside":              {frames: append(good[:3:3], batch("orders", 3, 19), mark(21)), want: "a batch of offsets 19 to 20 outside [10, 20)"},
+		"a changed byte":       {frames: says(func(b *format.Batch) { b.Data[len(b.Data)-1] ^= 1 }), want: "checksum"},
+		"other offsets":        {frames: says(func(b *format.Batch) { b.First, b.Last = 11, 12 }), want: "the record batch holds 2 records of offsets 12 to 13"},
+		"other records":        {frames: says(func(b *format.Batch) { b.Records = 1 }), want: "record"},
+		"another time":         {frames: says(func(b *format.Batch) { b.MaxTimestamp = 2 }), want: "up to time 1"},
+		"a part of one":        {frames: says(func(b *format.Batch) { b.Data = b.Data[:len(b.Data)-1] }), want: "inside:"},
+		"more than one":        {frames: says(func(b *format.Batch) { b.Data = append(b.Data, b.Data...) }), want: "behind the record batch"},
+	} {
+		if c.content == "" {
+			c.content = format.ContentBatches
 		}
-		ok(t, w.Close(&format.End{}))
-		records := int64(strings.Count(plain.String(), "crec"))
-		sum := sha256.Sum256(plain.Bytes())
-		m := &format.Segment{
-			Topic: "orders", Partition: 3, From: 10, Next: 20, First: 12, Last: 15, Records: records, MinTimestamp: 1, MaxTimestamp: 1,
-			Codec: None, RawSize: int64(plain.Len()), Size: int64(plain.Len()), SHA256: sum[:],
+		opens(t, name, &format.Segment{Records: 4, Content: c.content}, streamOf(t, &format.Header{Content: c.content}, c.frames), c.want)
+	}
+}
+
+// streamOf is a stream of frames, and of bytes that stand for a frame.
+func streamOf(t *testing.T, h *format.Header, frames []any) []byte {
+	t.Helper()
+	var plain bytes.Buffer
+	w := format.NewWriter(&plain)
+	ok(t, w.WriteHeader(h))
+	for _, f := range frames {
+		switch f := f.(type) {
+		case []byte:
+			ok(t, w.WriteRaw(f))
+		case *format.Record:
+			ok(t, w.WriteRecord(f))
+		case format.Encoder:
+			ok(t, w.Write(f))
 		}
-		err := NewOpener(nil, 1<<20).Open(m, plain.Bytes(), func(*format.Frame) error { return nil })
-		switch {
-		case c.want == "" && err != nil:
-			t.Errorf("%s: %v", name, err)
-		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || command.StatusOf(err) != command.Corrupt):
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-		}
+	}
+	ok(t, w.Close(&format.End{}))
+	return plain.Bytes()
+}
+
+// opens opens a segment that says of itself that it is of orders/3, scanned offsets 10 to 19,
+// and begins with offset 12 and ends with 15. It fails and says so, or, where want is empty,
+// does not.
+func opens(t *testing.T, name string, m *format.Segment, plain []byte, want string) {
+	t.Helper()
+	sum := sha256.Sum256(plain)
+	m.Topic, m.Partition, m.From, m.Next, m.First, m.Last, m.MinTimestamp, m.MaxTimestamp = "orders", 3, 10, 20, 12, 15, 1, 1
+	m.Codec, m.RawSize, m.Size, m.SHA256 = None, int64(len(plain)), int64(len(plain)), sum[:]
+	err := NewOpener(nil, 1<<20).Open(m, plain, func(*format.Frame) error { return nil })
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("%s: %v", name, err)
+	case want != "" && (err == nil || !strings.Contains(err.Error(), want) || command.StatusOf(err) != command.Corrupt):
+		t.Errorf("%s: %v, want %q", name, err, want)
 	}
 }
