@@ -15,6 +15,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
+
+	"github.com/kbkio/kbk/pkg/metrics"
 )
 
 // Env is what a command's action gets besides its flags.
@@ -26,6 +28,8 @@ type Env struct {
 	Stop <-chan struct{}
 	// Progress says that a person is watching standard error.
 	Progress bool
+	// Counters are what the command counts of its work, for whoever shows it.
+	Counters metrics.Counters
 }
 
 // An Action does a command's work. Its context ends when the command is to stop

@@ -16,6 +16,7 @@ func (e *encoder) encode(d *recordbatch.Decoder, j *job, out *ordered.Output) er
 		return err
 	}
 	e.records.Add(w.records)
+	e.count.Records.Add(w.records)
 	return out.Emit(append(w.buf, j.tail...))
 }
 
@@ -127,6 +128,7 @@ func (w *frames) tooLarge(from, next int64, why error) error {
 	if w.strict {
 		return lossError(what)
 	}
+	w.count.Lost.Add(next - from)
 	w.lost.add(what)
 	m := w.j.mark
 	m.Next, m.Lost = next, [][2]int64{{from, next}}

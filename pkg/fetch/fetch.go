@@ -349,7 +349,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	r := &run{cfg: cfg, env: env, out: out, w: format.NewWriter(out), began: time.Now(), lost: &losses{log: env.Log}}
+	r := &run{cfg: cfg, env: env, out: out, w: format.NewWriter(env.Counters.Output.Writer(out, &env.Counters.BytesOut)), began: time.Now(), lost: &losses{log: env.Log, count: &env.Counters}}
 	// Leaders move, and topics come and go: what is asked is answered by a broker.
 	var err error
 	if r.cl, err = kafka.NewClient(ctx, cfg.Kafka, kgo.MetadataMinAge(lookEvery)); err != nil {
@@ -365,6 +365,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	if err := r.start(); err != nil {
 		return err
 	}
+	env.Counters.Ready()
 	if err := r.read(ctx); err != nil {
 		return err
 	}
@@ -453,7 +454,7 @@ func (r *run) start() error {
 
 // read writes the records, and the marks that tell how far each partition was read.
 func (r *run) read(ctx context.Context) error {
-	r.encoder = newEncoder(r.cfg, r.env.Stop, r.lost)
+	r.encoder = newEncoder(r.cfg, r.env.Stop, r.lost, &r.env.Counters)
 	s := newSource(r.cl, r.cfg, r.env, r.plan, r.encoder)
 	r.source = s
 	total := int64(-1)
@@ -463,6 +464,7 @@ func (r *run) read(ctx context.Context) error {
 		write = func(frames []byte) error { return errors.Join(r.w.WriteRaw(frames), r.w.Flush()) }
 	} else {
 		total = r.plan.offsets()
+		r.env.Counters.Expected.Store(total)
 	}
 	if m := r.member; m != nil {
 		s.member, s.events, r.ended = m, m.events, make(chan struct{})

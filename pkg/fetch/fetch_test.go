@@ -24,6 +24,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
@@ -103,6 +104,7 @@ type result struct {
 	end      *format.End
 	err      error
 	log      string
+	counted  metrics.Snapshot
 }
 
 func (w *world) fetch(change func(*Config), stop <-chan struct{}) result {
@@ -119,7 +121,7 @@ func (w *world) fetch(change func(*Config), stop <-chan struct{}) result {
 	env := &command.Env{Name: "test", Log: slog.New(slog.NewTextHandler(&log, nil)), Stop: stop}
 	res := result{topics: make(map[string]*format.Topic), offsets: make(map[string][]int64), marks: make(map[string][]int64)}
 	res.err = Run(w.Context(), cfg, env, &out)
-	res.log = log.String()
+	res.log, res.counted = log.String(), env.Counters.Snapshot()
 	r := format.NewReader(&out, 0)
 	res.header, _ = r.Header()
 	for {
@@ -333,6 +335,9 @@ func TestLostMeanwhile(t *testing.T) {
 			w.want(r, "t/0", []int64{6, 7, 8, 9}, 0, 6, 10)
 			if !slices.Equal(r.lost, [][2]int64{{0, 6}}) || !r.end.Lost {
 				t.Errorf("lost %v, end %+v", r.lost, r.end)
+			}
+			if c := r.counted; c.Lost != 6 || c.Losses != 1 || c.Records != 4 || c.Offsets != 10 {
+				t.Errorf("counted %+v", c)
 			}
 		}
 	}

@@ -7,11 +7,13 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/metrics"
 )
 
 // losses is what a run could not have, from all of its goroutines.
 type losses struct {
-	log *slog.Logger
+	log   *slog.Logger
+	count *metrics.Counters // nil: nobody looks
 
 	mu  sync.Mutex
 	end format.End
@@ -20,6 +22,9 @@ type losses struct {
 // add warns of a loss, in a line for people, and notes it for the stream's end.
 func (l *losses) add(what string) {
 	l.log.Warn(what)
+	if l.count != nil {
+		l.count.Losses.Add(1)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.end.Lose(what)

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/ordered"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 	"github.com/kbkio/kbk/pkg/throttle"
@@ -47,6 +48,7 @@ type encoder struct {
 	stop      <-chan struct{}
 	decoders  sync.Pool
 	records   atomic.Int64
+	count     *metrics.Counters
 	put       int64 // jobs
 
 	mu      sync.Mutex
@@ -55,12 +57,13 @@ type encoder struct {
 	skipped bool  // some were
 }
 
-func newEncoder(cfg Config, stop <-chan struct{}, lost *losses) *encoder {
+func newEncoder(cfg Config, stop <-chan struct{}, lost *losses, count *metrics.Counters) *encoder {
 	return &encoder{
 		asBatches: cfg.Batches,
 		wanted:    timeWindow(cfg.From, cfg.To),
 		strict:    cfg.FailOnLoss,
 		lost:      lost,
+		count:     count,
 		stop:      stop,
 		Queue:     ordered.NewQueue(fetchedBytes, fetchedBytes),
 		decoders: sync.Pool{New: func() any {

@@ -17,6 +17,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/metrics"
 )
 
 const (
@@ -62,6 +63,7 @@ type source struct {
 	taking   bool      // partitions that the group gave are being looked at
 
 	lost    *losses
+	count   *metrics.Counters
 	scanned int64
 	stopped bool // before all was read
 
@@ -76,7 +78,7 @@ type source struct {
 func newSource(cl *kgo.Client, cfg Config, env *command.Env, p *plan, e *encoder) *source {
 	return &source{
 		cl: cl, adm: kadm.NewClient(cl), cfg: cfg, log: env.Log, stop: env.Stop, progress: func(int64) {},
-		parts: p.parts, unplaced: p.unplaced, brokers: make(map[int32]*broker), queue: newQueue(e, cfg), lost: e.lost,
+		parts: p.parts, unplaced: p.unplaced, brokers: make(map[int32]*broker), queue: newQueue(e, cfg), lost: e.lost, count: e.count,
 		answers: make(chan *answer), replies: make(chan func() error), over: make(chan struct{}),
 	}
 }
@@ -127,13 +129,15 @@ func (s *source) loop(ctx context.Context) error {
 		if s.taking { // one after another
 			events = nil
 		}
+		if s.awaiting() {
+			s.count.Input.Begin()
+		}
 		var err error
 		select {
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		case <-s.stop:
 			s.stopped = true
-			return nil
 		case a := <-s.answers:
 			err = s.answered(a)
 		case b := <-s.queue.free:
@@ -145,10 +149,25 @@ func (s *source) loop(ctx context.Context) error {
 		case now := <-tick.C:
 			err = s.tick(now)
 		}
-		if err != nil {
+		s.count.Input.End()
+		if err != nil || s.stopped {
 			return err
 		}
 	}
+}
+
+// awaiting tells whether the brokers are what the run waits for: one has been asked, and all
+// that came before is in the queue.
+func (s *source) awaiting() bool {
+	if s.queue.putting {
+		return false
+	}
+	for _, b := range s.brokers {
+		if b.busy && b.held.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // finished tells whether all was read, and the limits let it pass.
@@ -205,6 +224,7 @@ func (s *source) begin() error {
 		}
 		if p.lost[0] < p.lost[1] {
 			p.pos = p.lost[1]
+			s.count.Lost.Add(p.lost[1] - p.lost[0])
 			m := p.newMark(p.pos, -1)
 			m.Lost = [][2]int64{p.lost}
 			if j.head, err = m.AppendFrame(j.head); err != nil {
@@ -306,6 +326,10 @@ func (s *source) answered(a *answer) error {
 			s.setIdle(p)
 		}
 	}
+	if a.err != nil {
+		s.count.Retries.Add(kafka.ErrorKind(a.err))
+	}
+	s.count.BytesIn.Add(a.bytes)
 	b := a.from
 	b.held, b.pause = now, 0
 	if a.bytes == 0 && a.took < min(fetchPause, s.cfg.FetchWait) {
@@ -347,6 +371,7 @@ func (s *source) obey(p *partition, v verdict, a *partAnswer) error {
 	case alone:
 		p.empty++
 	case lookUp:
+		s.count.Retries.Add(kafka.ErrorKind(v.why))
 		s.setStuck(p, v.why)
 	case inspect:
 		s.inspect(p, v.why)
@@ -392,6 +417,7 @@ func (p *partition) remember(e epochStart) {
 func (s *source) advance(p *partition, j *job) error {
 	j.epoch = p.lastEpoch()
 	s.scanned += j.next - p.pos
+	s.count.Offsets.Add(j.next - p.pos)
 	s.progress(s.scanned)
 	now := time.Now()
 	p.pos, p.moved, p.advanced, p.why = j.next, now, now, nil
@@ -431,6 +457,7 @@ func (s *source) lose(p *partition, next int64) error {
 	if err := s.loss(deleted(p, p.pos, next)); err != nil {
 		return err
 	}
+	s.count.Lost.Add(next - p.pos)
 	m := p.newMark(next, p.lastEpoch())
 	m.Lost = [][2]int64{{p.pos, next}}
 	j := &job{p: p, next: next}
@@ -470,6 +497,7 @@ func (s *source) shrink(p *partition, next int64) error {
 	if err := s.loss(fmt.Sprintf("%s: it ended at offset %d before and ends at %d now (unclean leader election?): what was between is lost", p, p.wanted(), next)); err != nil {
 		return err
 	}
+	s.count.Lost.Add(p.wanted() - next)
 	if p.target = next; p.end == openEnd {
 		return nil
 	}
@@ -495,6 +523,7 @@ func (s *source) inspect(p *partition, why error) {
 				return nil
 			case err != nil:
 				s.log.Debug(fmt.Sprintf("%s: %v", p, err))
+				s.count.Retries.Add(kafka.ErrorKind(err))
 				s.setStuck(p, errors.Join(p.why, err))
 				return nil
 			}
@@ -572,6 +601,9 @@ func (s *source) giveUp(p *partition) error {
 	}
 	if err := s.loss(what); err != nil {
 		return err
+	}
+	if p.end != openEnd {
+		s.count.Lost.Add(p.end - p.pos)
 	}
 	return s.retire(p, nil)
 }
@@ -676,6 +708,7 @@ func (s *source) drop(topic string, parts []*partition, again bool) error {
 			if err := s.loss(fmt.Sprintf("%s: the topic was deleted before offsets %d to %d were read", p, p.pos, wanted-1)); err != nil {
 				return err
 			}
+			s.count.Lost.Add(wanted - p.pos)
 		}
 		if err := s.retire(p, func(m *format.Mark) { m.Deleted = true }); err != nil {
 			return err

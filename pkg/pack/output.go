@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/segment"
 )
 
@@ -37,6 +39,7 @@ type item struct {
 type output struct {
 	w        *format.Writer
 	log      *slog.Logger
+	count    *metrics.Counters
 	store    func([]byte) []byte // makes a frame of what is compressed already; nil: compress
 	to       []age.Recipient     // nobody: not encrypted
 	jobs     chan job
@@ -54,10 +57,11 @@ type output struct {
 	segments, records, raw, packed int64
 }
 
-func newOutput(ctx context.Context, g *errgroup.Group, w *format.Writer, cfg Config, log *slog.Logger) (*output, error) {
+func newOutput(ctx context.Context, g *errgroup.Group, w *format.Writer, cfg Config, env *command.Env) (*output, error) {
 	o := &output{
 		w:     w,
-		log:   log,
+		log:   env.Log,
+		count: &env.Counters,
 		store: cfg.Codec.Store,
 
 		recompress: cfg.Recompress, largest: cfg.Memory / 16,
@@ -131,6 +135,7 @@ func (o *output) put(ctx context.Context, s *builder) error {
 	if err := o.room.Acquire(ctx, weight); err != nil {
 		return err
 	}
+	o.count.Pending.Add(1)
 	return o.putItem(ctx, item{segment: s, weight: weight})
 }
 
@@ -279,5 +284,10 @@ func (o *output) writeItem(ctx context.Context, it item) error {
 	o.records += m.Records
 	o.raw += m.RawSize
 	o.packed += m.Size
+	o.count.Pending.Add(-1)
+	o.count.Segments.Add(1)
+	o.count.Records.Add(m.Records)
+	o.count.BytesRaw.Add(m.RawSize)
+	o.count.BytesPacked.Add(m.Size)
 	return nil
 }

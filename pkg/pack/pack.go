@@ -62,7 +62,7 @@ type packer struct {
 
 // Pack reads a stream of records and writes it as a stream of segments.
 func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) error {
-	began := time.Now()
+	began, count := time.Now(), &env.Counters
 	g, ctx := errgroup.WithContext(ctx)
 	p := &packer{
 		cfg:    cfg,
@@ -76,7 +76,7 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 		defer ticker.Stop()
 		tick = ticker.C
 	}
-	r := format.NewReader(command.Ticking(ctx, in, tick, func() error { return p.closeAged(ctx) }), int(cfg.MaxFrame))
+	r := format.NewReader(command.Ticking(ctx, count.Input.Reader(in, &count.BytesIn), tick, func() error { return p.closeAged(ctx) }), int(cfg.MaxFrame))
 	h, err := r.Header()
 	if err != nil {
 		return command.Input(err)
@@ -97,14 +97,15 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	if h.Window != nil {
 		p.filters = append(slices.Clone(h.Filters), windowed)
 	}
-	w := format.NewWriter(out)
+	w := format.NewWriter(count.Output.Writer(out, &count.BytesOut))
 	h.Content, h.Window, h.Filters = format.ContentSegments, nil, p.filters // the window is in the segments; of the marks the header says it
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
-	if p.out, err = newOutput(ctx, g, w, cfg, env.Log); err != nil {
+	if p.out, err = newOutput(ctx, g, w, cfg, env); err != nil {
 		return err
 	}
+	count.Ready()
 	end := new(format.End)
 	g.Go(func() error {
 		defer p.out.close()

@@ -17,6 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
@@ -39,6 +41,7 @@ type Logs struct {
 	adm     *kadm.Client
 	timeout time.Duration
 	waits   *waits
+	retries *metrics.Kinds // nil: nobody counts
 
 	ctx context.Context
 
@@ -61,6 +64,16 @@ func New(ctx context.Context, cl *kgo.Client, log *slog.Logger, timeout time.Dur
 	g := &Logs{cl: cl, adm: kadm.NewClient(cl), timeout: timeout, waits: newWaits(log), ctx: ctx, topics: make(map[string]*topic), markers: make(map[int32]chan *markerJob)}
 	go g.waits.watch(ctx)
 	return g
+}
+
+// CountRetries has what is tried again counted in k, by the kind of the error. It must be called before anything else.
+func (g *Logs) CountRetries(k *metrics.Kinds) { g.retries = k }
+
+// retry counts an error that is followed by another try.
+func (g *Logs) retry(err error) {
+	if g.retries != nil {
+		g.retries.Add(kafka.ErrorKind(err))
+	}
 }
 
 // leader returns the broker that leads a partition, and the topic's id. What is known of
@@ -140,6 +153,7 @@ func (g *Logs) Retry(ctx context.Context, p Partition, do func(ctx context.Conte
 			return err
 		}
 		last, since = err, time.Now()
+		g.retry(err)
 		wait.Because(err)
 		select {
 		case <-time.After(backoff(n)):

@@ -446,6 +446,7 @@ func (l *Log) again() {
 	since := time.Now()
 	pause := backoff(l.retries)
 	l.retries++
+	l.w.logs.retry(l.trouble)
 	time.AfterFunc(pause, func() { l.w.do(func() { l.locate(since) }) })
 }
 

@@ -222,6 +222,7 @@ func (p *producer) foundBatch(ctx context.Context, r *route, b *recordbatch.Batc
 	first := is.First
 	l.existing.popBatch()
 	p.there += int64(b.Records)
+	p.counters.There.Add(int64(b.Records))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return true, false, p.mapped(run{r, b.First, int64(b.Records)}, first)

@@ -234,7 +234,9 @@ func (p *producer) reserve(ctx context.Context, n int64) error {
 		p.seal(l)
 	}
 	p.gathering.Unlock()
+	p.counters.Output.Begin()
 	err := p.memory.Acquire(ctx, n)
+	p.counters.Output.End()
 	p.gathering.Lock()
 	if err != nil {
 		return context.Cause(ctx)
@@ -444,6 +446,7 @@ func (p *producer) append(l *lane, at *place, raw []byte, records int, g *gather
 	p.mu.Lock()
 	l.inFlight++
 	p.mu.Unlock()
+	p.counters.Pending.Add(1)
 	size := int64(len(raw))
 	at.log.Append(partitionlog.Batch{Raw: raw, Done: func(base, appendTime int64, err error) {
 		p.acknowledged(l, g, int64(records), size, base, appendTime, err)
@@ -452,6 +455,7 @@ func (p *producer) append(l *lane, at *place, raw []byte, records int, g *gather
 
 // acknowledged takes the fate of a lane's oldest batch on its way.
 func (p *producer) acknowledged(l *lane, g *gathering, records, size, base, appendTime int64, err error) {
+	p.counters.Pending.Add(-1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if g != nil {
@@ -477,6 +481,8 @@ func (p *producer) arrived(l *lane, g *gathering, records, size, base, appendTim
 		l.due += records
 	}
 	l.written += size
+	p.counters.BytesStored.Add(size)
+	p.counters.Commit()
 	if g == nil { // fillers
 		return nil
 	}
@@ -484,6 +490,8 @@ func (p *producer) arrived(l *lane, g *gathering, records, size, base, appendTim
 		p.stamped.add(l, base, base+records)
 	}
 	p.acked += records
+	p.counters.Records.Add(records)
+	p.counters.Committed.Add(records)
 	for _, r := range g.runs {
 		if err := p.mapped(r, base); err != nil {
 			return err

@@ -181,6 +181,7 @@ func (m *mirror) found(ctx context.Context, r *route, rec *format.Record) (bool,
 		case is.offset == rec.Offset:
 			l.existing.pop()
 			m.p.there++
+			m.p.counters.There.Add(1)
 			m.p.mu.Lock()
 			defer m.p.mu.Unlock()
 			return true, m.p.mapped(run{r, rec.Offset, 1}, is.offset)

@@ -52,7 +52,8 @@ func Release(ctx context.Context, cfg Config, env *command.Env) error {
 func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := format.NewReader(command.Interruptible(ctx, in), int(cfg.MaxFrame))
+	count := &env.Counters
+	r := format.NewReader(command.Interruptible(ctx, count.Input.Reader(in, &count.BytesIn)), int(cfg.MaxFrame))
 	h, err := r.Header()
 	if err != nil {
 		return command.Input(err)
@@ -66,6 +67,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	}
 	defer cl.Close()
 	logs := partitionlog.New(ctx, cl, env.Log, cfg.Timeout)
+	logs.CountRetries(&count.Retries)
 	targets, err := newTargets(&cfg, env.Log, cl, logs)
 	if err != nil {
 		return err
@@ -79,6 +81,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	if h.Follow && cfg.Exact {
 		p.mirror = newMirror(p, h.Source)
 	}
+	count.Ready()
 	return p.run(ctx, cancel, r)
 }
 
@@ -92,6 +95,8 @@ func (p *producer) run(ctx context.Context, cancel context.CancelCauseFunc, r *f
 		go p.mirror.run(ctx)
 	}
 	end, err := p.follow(ctx, r)
+	p.counters.Output.Begin() // all that is left to do
+	defer p.counters.Output.End()
 	if err == nil {
 		if err = p.finish(ctx, end); err == nil && p.mirror != nil {
 			err = p.mirror.end(ctx, end)

@@ -25,6 +25,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/partitionlog"
 )
 
@@ -165,6 +166,8 @@ type outcome struct {
 	maps   []format.Map
 	frames []format.Kind
 	whole  bool // the map has its end
+
+	counted metrics.Snapshot
 }
 
 // produce restores a stream.
@@ -196,7 +199,7 @@ func (r *rig) produceFrom(ctx context.Context, in io.Reader, change func(*Config
 	var said, out safeBuffer
 	env := &command.Env{Name: "kbk-produce", Log: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	o := &outcome{err: Run(ctx, r.config(change), env, in, &out)}
-	o.said = said.String()
+	o.said, o.counted = said.String(), env.Counters.Snapshot()
 	rd := format.NewReader(strings.NewReader(out.String()), 0)
 	for {
 		f, err := rd.Next()
@@ -343,6 +346,10 @@ func TestRun(t *testing.T) {
 	if !o.whole || o.mapped() != 800 || len(o.maps) != 2 || o.maps[1].SourceFirst != 40 || o.maps[1].TargetFirst != 0 {
 		t.Errorf("the map: %+v", o.maps)
 	}
+	if c := o.counted; c.Records != 800 || c.Committed != 800 || c.There != 0 || c.Pending != 0 || c.BytesIn != int64(len(in)) || c.BytesStored == 0 || c.Commits < 2 ||
+		c.LastCommit.IsZero() || !c.Ready || c.OutputWait == 0 || c.WaitsForOutput {
+		t.Errorf("counted %+v", c)
+	}
 	if got := r.own("empty"); got != "retention.ms=-1" {
 		t.Errorf("empty has %s", got)
 	}
@@ -350,6 +357,9 @@ func TestRun(t *testing.T) {
 	o.want(t, 0, "produced 0 records to 2 topics, where 800 records were already")
 	if o.mapped() != 800 {
 		t.Errorf("the map of the second run: %+v", o.maps)
+	}
+	if c := o.counted; c.Records != 0 || c.There != 800 || c.Commits != 0 || c.Pending != 0 {
+		t.Errorf("counted %+v", c)
 	}
 	if n := r.noted(); len(n) > 0 {
 		t.Errorf("notes are left: %v", n)

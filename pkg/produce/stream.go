@@ -14,6 +14,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/partitionlog"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 	"github.com/kbkio/kbk/pkg/segment"
@@ -23,12 +24,13 @@ import (
 // A producer takes a stream apart into what goes to each partition of the target, and
 // puts the map together from what has got there.
 type producer struct {
-	cfg     *Config
-	env     *command.Env
-	targets *targets
-	logs    *partitionlog.Logs
-	writer  *partitionlog.Writer
-	fail    context.CancelCauseFunc
+	cfg      *Config
+	env      *command.Env
+	counters *metrics.Counters
+	targets  *targets
+	logs     *partitionlog.Logs
+	writer   *partitionlog.Writer
+	fail     context.CancelCauseFunc
 
 	// Of the stream's side.
 	batches bool // the stream may hold them
@@ -68,7 +70,7 @@ type producer struct {
 
 func newProducer(cfg *Config, env *command.Env, t *targets, logs *partitionlog.Logs, maps *format.Writer) *producer {
 	p := &producer{
-		cfg: cfg, env: env, targets: t, logs: logs, maps: maps, hasher: newHasher(),
+		cfg: cfg, env: env, counters: &env.Counters, targets: t, logs: logs, maps: maps, hasher: newHasher(),
 		editor:     newEditor(cfg.OffsetHeaders, cfg.StripHeaders),
 		bytes:      throttle.New(cfg.MaxRate),
 		records:    throttle.New(cfg.MaxRecords),
@@ -449,6 +451,7 @@ func (p *producer) found(ctx context.Context, r *route, rec *format.Record) (boo
 	}
 	l.existing.pop()
 	p.there++
+	p.counters.There.Add(1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return true, p.mapped(run{r, rec.Offset, 1}, is.offset)

@@ -23,6 +23,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/receipt"
 	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/sign"
@@ -162,6 +163,7 @@ type pusher struct {
 	cfg      Config
 	store    *store.Store
 	log      *slog.Logger
+	count    *metrics.Counters
 	mu       sync.Mutex       // for state
 	state    *commitlog.State // of the backup as it was at the start, and what this run has committed
 	receipts io.Writer
@@ -207,7 +209,8 @@ type checkpoint struct {
 func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receipts io.Writer) (err error) {
 	began, whole := time.Now(), ctx
 	g, ctx := errgroup.WithContext(whole)
-	r := format.NewReader(command.Interruptible(ctx, in), int(cfg.MaxFrame))
+	count := &env.Counters
+	r := format.NewReader(command.Interruptible(ctx, count.Input.Reader(in, &count.BytesIn)), int(cfg.MaxFrame))
 	h, err := r.Header()
 	if err != nil {
 		return command.Input(err)
@@ -219,7 +222,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		// The segments hold more than was asked for, and the log cannot say so.
 		return command.WithHint(command.Usagef("standard input is a window of a backup, in whole segments"), "cut them to it with kbk-pack -d, and pack what is left again")
 	}
-	opts := store.Options{Log: env.Log, RetryFor: cfg.RetryFor, Verify: cfg.Verify, MaxRate: cfg.MaxRate}
+	opts := store.Options{Log: env.Log, RetryFor: cfg.RetryFor, Verify: cfg.Verify, MaxRate: cfg.MaxRate, Counters: count}
 	if cfg.Key != nil {
 		opts.Sign = cfg.Key.Sign
 	}
@@ -241,9 +244,10 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 			env.Log.Warn(st.Name() + ": " + store.LogLost)
 		}
 	}
+	count.Ready()
 	state := backup.State
 	p := &pusher{
-		cfg: cfg, store: st, log: env.Log, state: state, receipts: receipts,
+		cfg: cfg, store: st, log: env.Log, count: count, state: state, receipts: receipts,
 		filters: append([]string{}, h.Filters...),
 		ids:     make(map[string]string), position: make(map[key]int64), branched: make(map[key]int64), parts: make(map[string]bool),
 		sending: new(errgroup.Group), commits: make(chan *checkpoint, 1), failed: make(chan error, 1),
@@ -279,6 +283,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	})
 	err = g.Wait()
 	_ = p.sending.Wait() // each upload's error went to its checkpoint
+	count.Output.End()
 	if err != nil {
 		return p.explain(err)
 	}
@@ -343,10 +348,8 @@ func (p *pusher) read(ctx context.Context, r *format.Reader, frames chan<- frame
 	defer close(frames)
 	largest := int64(0)
 	for {
-		select {
-		case p.room <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := p.awaitRoom(ctx); err != nil {
+			return err
 		}
 		select {
 		case b := <-p.freed:
@@ -355,6 +358,7 @@ func (p *pusher) read(ctx context.Context, r *format.Reader, frames chan<- frame
 		}
 		f, err := r.Next()
 		if err == io.EOF {
+			p.count.Output.Begin() // all that is left to do
 			return nil
 		}
 		if err != nil {
@@ -373,6 +377,23 @@ func (p *pusher) read(ctx context.Context, r *format.Reader, frames chan<- frame
 		if !segment { // its room is free when it is stored
 			<-p.room
 		}
+	}
+}
+
+// awaitRoom waits until there is room for one more segment.
+func (p *pusher) awaitRoom(ctx context.Context) error {
+	select {
+	case p.room <- struct{}{}:
+		return nil
+	default:
+	}
+	p.count.Output.Begin()
+	defer p.count.Output.End()
+	select {
+	case p.room <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -650,8 +671,10 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		p.parts[s.Path] = true
 	}
 	done := make(chan error, 1)
+	p.count.Pending.Add(1)
 	p.sending.Go(func() error { // waits while enough are on their way
 		err := p.put(ctx, m, data, s, covered)
+		p.count.Pending.Add(-1)
 		if err != nil {
 			select {
 			case p.failed <- err:
@@ -669,6 +692,8 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 	p.current.uploads = append(p.current.uploads, done)
 	if covered {
 		p.skipped++
+		p.count.SegmentsThere.Add(1)
+		p.count.There.Add(s.Records)
 		return nil
 	}
 	p.current.entry.Segments = append(p.current.entry.Segments, s)
@@ -685,18 +710,28 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 func (p *pusher) put(ctx context.Context, m *format.Segment, data []byte, s commitlog.Segment, covered bool) error {
 	var err error
 	if !covered && int64(len(data)) == m.Size {
-		err = p.store.PutSegment(ctx, s.Path, data, s.SHA256.String())
+		began := time.Now()
+		if err = p.store.PutSegment(ctx, s.Path, data, s.SHA256.String()); err == nil {
+			p.uploaded(&s, time.Since(began))
+			return nil
+		}
 		if !errors.Is(err, store.ErrSum) {
-			if err != nil {
-				err = storeError{err}
-			}
-			return err
+			return storeError{err}
 		}
 	}
 	if err = cmp.Or(segment.Check(m, data), err); err != nil {
 		err = command.Input(err)
 	}
 	return err
+}
+
+// uploaded counts a segment that is stored.
+func (p *pusher) uploaded(s *commitlog.Segment, took time.Duration) {
+	p.count.Uploads.Add(took)
+	p.count.Segments.Add(1)
+	p.count.Records.Add(s.Records)
+	p.count.BytesRaw.Add(s.RawSize)
+	p.count.BytesPacked.Add(s.Size)
 }
 
 // commit writes the entries of checkpoints, each when its uploads are done.
@@ -743,6 +778,10 @@ func (p *pusher) append(ctx context.Context, e *commitlog.Entry) (sha string, er
 	p.mu.Lock()
 	err = p.state.Add(e, sha)
 	p.mu.Unlock()
+	for i := range e.Segments {
+		p.count.Committed.Add(e.Segments[i].Records)
+	}
+	p.count.Commit()
 	if err == nil {
 		p.compactor.entry(ctx)
 	}

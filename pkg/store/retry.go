@@ -11,6 +11,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/rclone/rclone/fs/fserrors"
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/kbkio/kbk/pkg/metrics"
 )
 
 // DefaultRetryFor is how long an operation is tried that fails with what may pass.
@@ -37,6 +39,7 @@ type retrier struct {
 	breaker  *gobreaker.CircuitBreaker[struct{}]
 	answered atomic.Bool           // the store has, once
 	failure  atomic.Pointer[error] // the last that may pass
+	retries  *metrics.Kinds        // nil: nobody counts
 	hide     func(error) error     // takes secrets out
 }
 
@@ -108,6 +111,9 @@ func (r *retrier) do(ctx context.Context, op func() error) error {
 	pauses.InitialInterval, pauses.MaxInterval = firstPause, longestPause
 	_, err := backoff.Retry(ctx, again, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, pause time.Duration) {
+			if r.retries != nil {
+				r.retries.Add("store")
+			}
 			if r.log != nil {
 				r.log.Debug(fmt.Sprintf("tried %d times, again in %s: %v", tries, pause.Round(time.Millisecond), r.hide(err)))
 			}

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/throttle"
 
 	"github.com/rclone/rclone/backend/crypt"
@@ -73,6 +74,8 @@ type Options struct {
 	RetryFor time.Duration // how long an operation is tried that may succeed yet; 0: DefaultRetryFor
 	Verify   Verify        // empty: VerifyAuto
 	MaxRate  int64         // bytes a second, sent and received; 0: as fast as can be
+	// Counters are told of tries that failed and of bytes that go over the wire; nil: nobody is.
+	Counters *metrics.Counters
 	// Sign returns the signature of a log entry's bytes, which is stored beside it.
 	Sign func(entry []byte) ([]byte, error)
 }
@@ -89,6 +92,7 @@ type Store struct {
 	disk    disk
 	retrier *retrier
 	rate    *throttle.Limit
+	count   *metrics.Counters
 
 	appended atomic.Int64 // bytes of entries
 }
@@ -114,7 +118,11 @@ func OpenWith(ctx context.Context, remote string, opts Options) (s *Store, err e
 		return nil, err
 	}
 	s.secrets = secrets(remote) // rclone's configuration is known now
+	if s.count = opts.Counters; s.count == nil {
+		s.count = new(metrics.Counters)
+	}
 	s.retrier = newRetrier(opts.RetryFor, opts.Log, func(err error) error { return hide(err, s.secrets) })
+	s.retrier.retries = &s.count.Retries
 	if s.fs, err = newFs(ctx, remote); err != nil {
 		return nil, err
 	}
