@@ -38,6 +38,13 @@ func TestLosses(t *testing.T) {
 		"a later one, cut short": {func(a, b *Run) []*Entry {
 			return []*Entry{entry(a, lines, true, false, parts...), entry(b, nil, true, true, parts...)}
 		}, all},
+		"what lost joins two ids": {func(a, _ *Run) []*Entry {
+			lost := entry(a, lines, true, false, parts...)
+			a.Advance("0")
+			joins := entry(a, nil, true, false)
+			joins.Joins = []string{"x"}
+			return []*Entry{lost, joins}
+		}, all},
 		"a later one, killed": {func(a, b *Run) []*Entry {
 			return []*Entry{entry(a, lines, true, false, parts...), entry(b, nil, false, false, parts...)}
 		}, all},

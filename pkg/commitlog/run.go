@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -61,4 +63,32 @@ func (r *Run) Advance(sha string) {
 // entryID is the id that the other fields of e make.
 func entryID(e *Entry) string {
 	return fmt.Sprintf("%s-%s-%06d", e.Time.UTC().Format(idTime), e.Run, e.Seq)
+}
+
+// A RunEnd is what the log tells of the end of a run.
+type RunEnd struct {
+	Run   string
+	Entry string // id of the run's last entry
+	// Final says that the run came to its end. One that did not is under way, or was killed.
+	Final       bool
+	Interrupted bool // its source was told to stop before it was done
+	Lossy       bool // its source could not have all that it was to read
+	Damaged     bool // the last entry cannot be read, so that the rest is not known
+}
+
+// LastRuns returns the runs that have read partitions of an incarnation last, in the order of
+// the log. Those that ended before a snapshot of an earlier version was made are not known.
+func (s *State) LastRuns(topic, id string) (runs []RunEnd) {
+	seen := make(map[string]bool)
+	for _, number := range s.Partitions(topic, id) {
+		run := s.parts[partitionKey{topic, id, number}].run
+		l, known := s.runs[run]
+		if !known || seen[run] {
+			continue
+		}
+		seen[run] = true
+		runs = append(runs, RunEnd{Run: run, Entry: l.id, Final: l.final, Interrupted: l.interrupted, Lossy: l.lossy, Damaged: l.skipped})
+	}
+	slices.SortFunc(runs, func(a, b RunEnd) int { return strings.Compare(a.Entry, b.Entry) })
+	return runs
 }

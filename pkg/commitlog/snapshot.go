@@ -34,7 +34,7 @@ type Snapshot struct {
 	LastID     string          `json:"last_entry"`
 	Updated    time.Time       `json:"updated"` // the time of the last entry
 	Source     Source          `json:"source,omitzero"`
-	Runs       map[string]Head `json:"runs"` // whose entries may still lie in the log, or come
+	Runs       map[string]Head `json:"runs"` // whose entries may still lie in the log, or come, or that read a partition last
 	// TellsFilters says that Covered is what was kept whole. Earlier versions count what
 	// filters have left, too: only their indexes tell.
 	TellsFilters bool            `json:"tells_filters"`
@@ -63,6 +63,9 @@ type Head struct {
 	// Filters are those of the segments of a run of an earlier version.
 	Filters []string `json:"filters,omitempty"`
 	Final   bool     `json:"final,omitempty"`
+	// Interrupted and Lossy are what the end of a run says that is final: see [RunEnd].
+	Interrupted bool `json:"interrupted,omitempty"`
+	Lossy       bool `json:"lossy,omitempty"`
 }
 
 // A File is one that a snapshot needs, below [IndexDir].
@@ -101,7 +104,7 @@ type SnapshotPartition struct {
 	// Branches, where there are several, say instead what each of them covers. What is
 	// beside them is what is there now.
 	Branches []SnapshotBranch `json:"branches,omitempty"`
-	Run      string           `json:"run,omitempty"`    // that read it last, if that has not ended
+	Run      string           `json:"run,omitempty"`    // that read it last; earlier versions leave out one that has ended
 	Losses   []string         `json:"losses,omitempty"` // see [State.Losses]
 }
 
@@ -248,7 +251,8 @@ func (s *State) AddSnapshot(n *Snapshot) {
 	for run, h := range n.Runs {
 		s.heads[run] = max(s.heads[run], h.Seq)
 		if h.Seq > s.runs[run].seq {
-			s.runs[run] = link{seq: h.Seq, id: h.ID, sha: h.SHA256, final: h.Final, skipped: h.SHA256 == "", filters: h.Filters, partial: true}
+			s.runs[run] = link{seq: h.Seq, id: h.ID, sha: h.SHA256, final: h.Final, skipped: h.SHA256 == "", filters: h.Filters, partial: true,
+				interrupted: h.Interrupted, lossy: h.Lossy}
 		}
 	}
 	for i := range n.Topics {
@@ -519,7 +523,7 @@ func IndexPath(name, sha256 string) string {
 
 // Snapshot sums the state up under a new id. index says where the segments of an
 // incarnation are. Runs for which keepRun is false are left
-// out: no entry of theirs is in the log or will come.
+// out, unless they read a partition last: no entry of theirs is in the log or will come.
 func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile, keepRun func(run string, h Head) bool) *Snapshot {
 	for _, id := range s.snapshots { // the newest has the highest id, whatever the clocks
 		if old := TimeOf(id); !now.Truncate(time.Millisecond).After(old) {
@@ -534,8 +538,13 @@ func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile
 		Moments: s.moments, Open: s.open, Others: s.others,
 	}
 	s.describeLineage(n)
+	last := make(map[string]bool)
+	for _, p := range s.parts {
+		last[p.run] = true
+	}
 	for run, l := range s.runs {
-		if h := (Head{Seq: l.seq, ID: l.id, SHA256: l.sha, Final: l.final, Filters: l.filters}); keepRun(run, h) {
+		h := Head{Seq: l.seq, ID: l.id, SHA256: l.sha, Final: l.final, Filters: l.filters, Interrupted: l.interrupted, Lossy: l.lossy}
+		if keepRun(run, h) || last[run] {
 			n.Runs[run] = h
 		}
 	}
@@ -545,7 +554,7 @@ func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile
 			for _, number := range s.Partitions(name, in.id) {
 				p := s.parts[partitionKey{name, in.id, number}]
 				sp := p.snapshot(number)
-				if run, known := s.runs[p.run]; known && !run.final {
+				if _, known := s.runs[p.run]; known {
 					sp.Run = p.run
 				}
 				t.Partitions = append(t.Partitions, sp)

@@ -58,6 +58,8 @@ type link struct {
 	id    string
 	sha   string
 	final bool // nothing comes behind it
+	// interrupted and lossy are what the run's end says: see [RunEnd].
+	interrupted, lossy bool
 	// skipped: it could not be read, so that its hash is not known.
 	skipped bool
 	filters []string // of an earlier version, which has them in segments alone
@@ -148,7 +150,11 @@ func (s *State) Fold(e *Entry, sha string) {
 	s.init()
 	was := s.runs[e.Run]
 	s.lineage.fold(e, sha, was.id)
-	now := link{seq: e.Seq, id: e.ID, sha: sha, final: e.Final, filters: was.filters, topics: was.topics, partial: was.partial}
+	now := link{seq: e.Seq, id: e.ID, sha: sha, final: e.Final, filters: was.filters, topics: was.topics, partial: was.partial,
+		interrupted: e.Interrupted, lossy: len(e.Losses) > 0}
+	if was.final { // this one only joins two ids of the backup
+		now.final, now.interrupted, now.lossy = true, was.interrupted, was.lossy
+	}
 	for i := range e.Segments {
 		now.speak(e.Segments[i].Topic)
 	}
@@ -199,7 +205,9 @@ func (s *State) Fold(e *Entry, sha string) {
 		s.points = append(s.points, r)
 	}
 	s.others = append(s.others, e.Others...)
-	s.foldLosses(e)
+	if !was.final {
+		s.foldLosses(e)
+	}
 }
 
 func (s *State) foldSegment(seg *Segment) {
