@@ -33,10 +33,11 @@ func App() *cli.App {
 		Description: `A REMOTE is a backup: a local folder, or REMOTE:PATH as rclone knows it.
 
    kbk-catalog show s3:bucket/nightly
+   kbk-catalog status -b localhost:9092 s3:bucket/nightly
    kbk-catalog verify --deep -i key.txt s3:bucket/nightly
    kbk-catalog cursor s3:bucket/nightly | kbk-fetch -b localhost:9092 -t orders --from - | …`,
 		Commands: []command.Spec{
-			listSpec(), showSpec(), verifySpec(), cursorSpec(), catSpec(), compactSpec(), pruneSpec(), repairSpec(),
+			listSpec(), showSpec(), statusSpec(), verifySpec(), cursorSpec(), catSpec(), compactSpec(), pruneSpec(), repairSpec(),
 		},
 	})
 }

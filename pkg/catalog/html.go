@@ -4,13 +4,10 @@ import (
 	"cmp"
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"html/template"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/dustin/go-humanize"
@@ -57,26 +54,10 @@ func HTML(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 	if err := r.cover(ctx, st, log, m); err != nil {
 		return err
 	}
-	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() { // a pipe or a device must stay one
-		f, err := os.OpenFile(file, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		return errors.Join(render(f, state, r), f.Close(), without(log))
-	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".kbk-catalog-*")
-	if err != nil {
+	if err := writeFile(file, func(w io.Writer) error { return render(w, state, r) }); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if err := errors.Join(render(f, state, r), f.Chmod(0o644), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	return errors.Join(os.Rename(f.Name(), file), without(log))
+	return without(log)
 }
 
 // A view is what the page shows.
