@@ -61,6 +61,10 @@ func TestLayers(t *testing.T) {
 				t.Errorf("%s imports pkg/store, and with it rclone", p.ImportPath)
 			case isCommand && !strings.HasPrefix(p.ImportPath, "cmd/"):
 				t.Errorf("%s imports the command %s", p.ImportPath, own)
+			case strings.HasPrefix(imp, "github.com/prometheus/") && !strings.HasPrefix(p.ImportPath, "pkg/metrics/"), strings.HasSuffix(imp, "/kprom") && p.ImportPath != "pkg/metrics/clientprom":
+				t.Errorf("%s imports %s, which only packages below pkg/metrics may", p.ImportPath, imp)
+			case own == "pkg/metrics/prom" && p.ImportPath == "pkg/command":
+				t.Errorf("pkg/command imports %s, and with it Prometheus for every command", own)
 			case strings.HasPrefix(own, "test/") && strings.HasPrefix(p.ImportPath, "pkg/"):
 				t.Errorf("%s imports %s", p.ImportPath, own)
 			}

@@ -19,6 +19,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/cursor"
+	"github.com/kbkio/kbk/pkg/metrics/prom"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/sign"
@@ -182,7 +183,7 @@ func showSpec() command.Spec {
 
 func verifySpec() command.Spec {
 	return command.Spec{
-		Name: "verify", Usage: "verify a backup", Args: "REMOTE", MaxArgs: 1,
+		Name: "verify", Usage: "verify a backup", Args: "REMOTE", MaxArgs: 1, Metrics: prom.Open,
 		Description: `Verifies the chain of the log, that coverage has no holes, and that all objects are there
 and have the right size. With --deep it downloads, decrypts and decompresses them, too: all, or
 a part, --deep=2/7 today and --deep=3/7 tomorrow, --deep=5% or --deep=10GiB at random.
@@ -216,7 +217,7 @@ What is wrong is listed on standard output, and the exit status is 3.`,
 			if cfg.Signers, err = sign.SignersFromFlags(c); err != nil {
 				return err
 			}
-			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Verify(ctx, st, cfg, env, os.Stdout) })
+			return with(ctx, c, store.Options{Counters: &env.Counters}, func(st *store.Store) error { return Verify(ctx, st, cfg, env, os.Stdout) })
 		},
 	}
 }

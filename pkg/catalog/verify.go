@@ -114,6 +114,7 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 	if log.Entries() == 0 && len(log.Damage) == 0 {
 		return v.noLog(ctx)
 	}
+	env.Counters.Ready()
 	v.ofLog(log)
 	state := log.State
 	if err := v.moments(ctx, state); err != nil {
@@ -348,6 +349,9 @@ func (v *verifier) contents(ctx context.Context, state *commitlog.State, bad map
 			v.mu.Lock()
 			defer v.mu.Unlock()
 			v.read, v.readBytes = v.read+1, v.readBytes+seg.Size
+			v.env.Counters.Segments.Add(1)
+			v.env.Counters.BytesIn.Add(seg.Size)
+			v.env.Counters.Records.Add(seg.Records)
 			bar.Set(v.readBytes)
 			return err
 		})

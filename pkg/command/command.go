@@ -45,6 +45,8 @@ type Spec struct {
 	Description string
 	Flags       []cli.Flag
 	Action      Action
+	// Metrics opens the page that --metrics asks for; nil: the command has none.
+	Metrics PageOpener
 	// Commands makes it a command of several, as git is: kbk-offsets plan. Then it has
 	// no arguments, flags and action of its own.
 	Commands []Spec
@@ -123,6 +125,9 @@ func usageError(_ *cli.Context, err error, _ bool) error { return WithStatus(Usa
 // flags are a command's own and those that all commands have.
 func flags(s Spec) []cli.Flag {
 	all := append(s.Flags, outputFlags()...)
+	if s.Metrics != nil {
+		all = append(all, metricsFlags()...)
+	}
 	for _, f := range all {
 		if b, ok := f.(*cli.BoolFlag); ok {
 			b.DisableDefaultText = true // that a switch is off by default goes without saying
@@ -153,8 +158,17 @@ func action(name string, s Spec, own, all []cli.Flag) cli.ActionFunc {
 		ctx, stop, release := signals(c.Context, env.Log)
 		defer release()
 		env.Stop = stop
+		page, err := openPage(ctx, c, env, s.Metrics)
+		if err != nil {
+			return err
+		}
 		c.Context = context.WithValue(c.Context, logKey{}, env.Log)
-		return s.Action(ctx, c, env)
+		if page == nil {
+			return s.Action(ctx, c, env)
+		}
+		err = s.Action(page.Context, c, env)
+		page.Ended(StatusOf(err))
+		return err
 	}
 }
 
@@ -174,10 +188,12 @@ func Main(app *cli.App) {
 }
 
 func run(app *cli.App, args []string) int {
-	err := app.RunContext(context.Background(), args)
+	lingerer := new(lingerer)
+	err := app.RunContext(context.WithValue(context.Background(), lingererKey{}, lingerer), args)
 	if err != nil {
 		report(app, err)
 	}
+	lingerer.linger(StatusOf(err))
 	return StatusOf(err)
 }
 

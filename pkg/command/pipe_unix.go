@@ -4,6 +4,7 @@ package command
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,4 +26,17 @@ func unread(ctx context.Context, pipe uintptr) bool {
 		}
 	}
 	return false
+}
+
+// closePipes closes standard input and output. Something else takes their numbers, because
+// a read of one may be under way.
+func closePipes() {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil { // the stages beside wait until the process ends
+		return
+	}
+	defer null.Close()
+	for _, fd := range []uintptr{os.Stdin.Fd(), os.Stdout.Fd()} {
+		_ = unix.Dup2(int(null.Fd()), int(fd))
+	}
 }

@@ -1,6 +1,15 @@
 package command
 
-import "context"
+import (
+	"context"
+	"os"
+)
 
 // unread does nothing: only Unix tells.
 func unread(context.Context, uintptr) bool { return false }
+
+// closePipes closes standard input and output.
+func closePipes() {
+	_ = os.Stdin.Close()
+	_ = os.Stdout.Close()
+}

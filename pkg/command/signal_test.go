@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("KBK_TEST_COMMAND") == "" {
 		os.Exit(m.Run())
 	}
+	if os.Getenv("KBK_TEST_COMMAND") == "linger" {
+		Main(App(lingering()))
+	}
 	Main(App(Spec{Name: "kbk-test", Action: func(ctx context.Context, _ *cli.Context, env *Env) error {
 		out, err := Stdout()
 		if err != nil {

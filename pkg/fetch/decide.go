@@ -40,6 +40,16 @@ func nextFetches(active []*partition, free func(broker int32) bool) map[int32][]
 	return next
 }
 
+// allRead tells whether all that brokers have told of is read, of the partitions that can be.
+func allRead(active []*partition) bool {
+	for _, p := range active {
+		if p.state != done && !p.absent && p.pos < p.latest {
+			return false
+		}
+	}
+	return true
+}
+
 // A verdict is what to do about a partition after an answer.
 type verdict struct {
 	do   step

@@ -23,6 +23,8 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/cursor"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/metrics/clientprom"
+	"github.com/kbkio/kbk/pkg/metrics/prom"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pattern"
 	"github.com/kbkio/kbk/pkg/recordbatch"
@@ -120,7 +122,8 @@ what there is.
 			command.SizeFlag("fetch-partition-bytes", 256<<10, "and for up to `SIZE` of each partition, or more where there is room"),
 			&cli.DurationFlag{Name: "fetch-max-wait", Value: 500 * time.Millisecond, Usage: "let a broker wait for new records for up to `TIME`"},
 		}, command.RateFlags("read from the brokers")),
-		Action: action,
+		Action:  action,
+		Metrics: prom.Open,
 	})
 }
 
@@ -352,7 +355,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	r := &run{cfg: cfg, env: env, out: out, w: format.NewWriter(env.Counters.Output.Writer(out, &env.Counters.BytesOut)), began: time.Now(), lost: &losses{log: env.Log, count: &env.Counters}}
 	// Leaders move, and topics come and go: what is asked is answered by a broker.
 	var err error
-	if r.cl, err = kafka.NewClient(ctx, cfg.Kafka, kgo.MetadataMinAge(lookEvery)); err != nil {
+	if r.cl, err = kafka.NewClient(ctx, cfg.Kafka, append(clientprom.Opts(ctx), kgo.MetadataMinAge(lookEvery))...); err != nil {
 		return err
 	}
 	defer r.cl.Close()

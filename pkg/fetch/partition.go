@@ -6,6 +6,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/metrics"
 )
 
 // A partition is one of those that are read. The plan fills it in; from then on it
@@ -47,6 +48,8 @@ type progress struct {
 	missing  time.Time // when its topic was first not found, zero where it is there
 	absent   bool      // given up until it has a leader again
 	left     leftOut   // why it is not part of a restore point
+	latest   int64     // the last stable offset that a broker told
+	shown    *metrics.Partition
 }
 
 // written is what the encoder has passed on of a partition.
@@ -87,6 +90,15 @@ func (p *partition) wanted() int64 {
 		return p.target
 	}
 	return p.end
+}
+
+// show lets others see how far p was read, and how far it goes.
+func (p *partition) show() {
+	end := p.end
+	if end == openEnd {
+		end = p.latest
+	}
+	p.shown.Read(p.pos, end)
 }
 
 // position is how far p was read, and in which leader epochs.

@@ -234,6 +234,8 @@ func (s *source) begin() error {
 		j.next, p.marked, p.local = p.pos, p.pos, -1
 		p.taken = time.Now()
 		p.moved, p.advanced = p.taken, p.taken
+		p.latest, p.shown = p.stable, s.count.Partitions.Open(p.topic, p.num)
+		p.show()
 		if p.pos >= p.end {
 			if err := s.finish(p, j, p.newMark(p.pos, p.lastEpoch())); err != nil {
 				return err
@@ -307,6 +309,10 @@ func (s *source) answered(a *answer) error {
 			continue
 		}
 		s.setIdle(part.p)
+		if part.err == nil {
+			part.p.latest = part.stable
+			part.p.show()
+		}
 		if err := s.obey(part.p, judge(part.p, part, alone, now), part); err != nil {
 			return err
 		}
@@ -421,6 +427,7 @@ func (s *source) advance(p *partition, j *job) error {
 	s.progress(s.scanned)
 	now := time.Now()
 	p.pos, p.moved, p.advanced, p.why = j.next, now, now, nil
+	p.show()
 	if p.pos >= p.end {
 		return s.finish(p, j, p.newMark(p.pos, j.epoch))
 	}
@@ -576,6 +583,7 @@ func (s *source) tick(now time.Time) error {
 	if s.follower == nil {
 		return nil
 	}
+	s.count.Idle(allRead(s.active))
 	return s.follow(now)
 }
 
@@ -725,6 +733,9 @@ func (s *source) drop(topic string, parts []*partition, again bool) error {
 func (s *source) retire(p *partition, change func(*format.Mark)) error {
 	if p.state == done {
 		return nil
+	}
+	if p.left == whole || p.left == topicDeleted { // of others it is to be seen that they are left behind
+		p.shown.Close()
 	}
 	p.end = p.pos // so that the stages downstream know that no more comes
 	m := p.newMark(p.pos, p.lastEpoch())

@@ -188,7 +188,7 @@ func TestOptions(t *testing.T) {
 	if !decide(nil) {
 		t.Error("without flags no batch passes")
 	}
-	common := []string{"config", "quiet", "verbose", "log-format", "help", "version"}
+	common := []string{"config", "quiet", "verbose", "log-format", "metrics", "keep-alive", "help", "version"}
 	for _, flag := range App().Flags {
 		if name := flag.Names()[0]; options[name].args == nil && !slices.Contains(common, name) {
 			t.Errorf("--%s: it is not decided whether whole batches pass", name)

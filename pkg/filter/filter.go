@@ -18,6 +18,8 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/metrics"
+	"github.com/kbkio/kbk/pkg/metrics/prom"
 	"github.com/kbkio/kbk/pkg/ordered"
 )
 
@@ -58,7 +60,8 @@ jq and everything else that reads lines, and with --from json it reads them back
 			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "write each record as `TEXT`, in which %t %p %o %T %k %s %h and others stand for its parts, as in kcat"},
 			command.MaxFrameFlag(),
 		}),
-		Action: action,
+		Action:  action,
+		Metrics: prom.Open,
 	})
 }
 
@@ -139,6 +142,9 @@ type filter struct {
 	whole    bool      // which may pass as they are
 	decoders sync.Pool // of batches
 
+	alone *task // inline's
+	count *metrics.Counters
+
 	seen, passed atomic.Int64
 }
 
@@ -151,10 +157,10 @@ type source interface {
 // Run filters the stream in to out. It reads in to its end, also behind the last record
 // that it passes on: only then is it known that the stream is whole.
 func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) error {
-	began := time.Now()
+	began, count := time.Now(), &env.Counters
 	g, ctx := errgroup.WithContext(ctx)
-	f := &filter{cfg: cfg, blocks: sync.Pool{New: func() any { return new(block) }}}
-	paused := &pausing{r: command.Interruptible(ctx, in), before: func() error { return f.pause(ctx) }}
+	f := &filter{cfg: cfg, count: count, blocks: sync.Pool{New: func() any { return new(block) }}}
+	paused := &pausing{r: command.Interruptible(ctx, count.Input.Reader(in, &count.BytesIn)), before: func() error { return f.pause(ctx) }}
 	if cfg.parse {
 		f.source = newLines(paused, cfg.MaxFrame)
 	} else {
@@ -184,9 +190,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	case cfg.count:
 		f.out = nothing{}
 	case cfg.print != nil:
-		f.out = &lines{w: bufio.NewWriterSize(out, ordered.ChunkSize), printer: cfg.print}
+		f.out = &lines{w: bufio.NewWriterSize(count.Output.Writer(out, &count.BytesOut), ordered.ChunkSize), printer: cfg.print}
 	default:
-		f.out = &stream{format.NewWriter(out)}
+		f.out = &stream{format.NewWriter(count.Output.Writer(out, &count.BytesOut))}
 	}
 	if err := f.out.header(h); err != nil {
 		return err
@@ -198,6 +204,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		f.queue = ordered.NewQueue(queued, queued)
 		f.block = f.newBlock()
 	}
+	count.Ready()
 	end := new(format.End)
 	if f.queue == nil {
 		if end, err = f.inline(); err != nil {
@@ -257,6 +264,7 @@ func (f *filter) pause(ctx context.Context) error {
 	case f.queue != nil:
 		return f.hand(ctx)
 	}
+	f.alone.tell()
 	return f.out.flush()
 }
 
@@ -288,6 +296,7 @@ func (f *filter) scanned(topic string, partition int32, offset, timestamp int64)
 // look there.
 func (f *filter) inline() (*format.End, error) {
 	t := f.newTask(nil)
+	f.alone = t
 	defer t.tally()
 	for {
 		frame, err := f.source.Next()
@@ -336,6 +345,7 @@ type task struct {
 	moved  []passage // of what is in buf, where the order is watched
 	seen   int64
 	passed int64
+	told   int64 // of them, to the counters
 	rest   int64 // of --head; below 0: no bound
 }
 
@@ -383,10 +393,20 @@ func (t *task) spill() error {
 	return t.flush()
 }
 
+// tell counts what the task has passed on since it was last called.
+func (t *task) tell() {
+	if t == nil {
+		return
+	}
+	t.count.Records.Add(t.passed - t.told)
+	t.told = t.passed
+}
+
 // tally adds what the task has counted to the counts of the run.
 func (t *task) tally() {
 	t.filter.seen.Add(t.seen)
 	t.filter.passed.Add(t.passed)
+	t.tell()
 	t.worker.tally()
 }
 

@@ -288,6 +288,7 @@ func (m *importing) takeRecord(at *progress, r *reading, lost [][2]int64) error 
 	at.next = e.offset + 1
 	if !e.marker {
 		m.told.records++
+		m.tellNowAndThen()
 		for i := range m.told.caveats {
 			m.told.caveats[i] += int64(e.caveats >> i & 1)
 		}

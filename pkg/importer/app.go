@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -18,6 +19,7 @@ import (
 	"github.com/kbkio/kbk/pkg/foreign/handy"
 	"github.com/kbkio/kbk/pkg/foreign/kcat"
 	"github.com/kbkio/kbk/pkg/foreign/oso"
+	"github.com/kbkio/kbk/pkg/metrics/prom"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pattern"
 	"github.com/kbkio/kbk/pkg/store"
@@ -52,7 +54,8 @@ says what that tool may have lost or changed. docs/import.md has a table for eac
 	for _, f := range formats {
 		sub := command.Spec{
 			Name: f.name, Usage: "read a backup of " + f.about, Args: "REMOTE", MaxArgs: 1,
-			Flags: flags(),
+			Flags:   flags(),
+			Metrics: prom.Open,
 			Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
 				return action(ctx, c, env, f)
 			},
@@ -113,8 +116,9 @@ func action(ctx context.Context, c *cli.Context, env *command.Env, f known) erro
 		if err != nil {
 			return err
 		}
+		from := env.Counters.Input.Reader(in, new(atomic.Int64)) // bytes are counted where the tree is read
 		cfg.Tree = &foreign.Tree{Objects: []foreign.Object{{Path: kcat.Stdin}}, Open: func(ctx context.Context, _ string) (io.ReadCloser, error) {
-			return io.NopCloser(command.Interruptible(ctx, in)), nil
+			return io.NopCloser(command.Interruptible(ctx, from)), nil
 		}}
 		return Run(ctx, cfg, env, out)
 	}

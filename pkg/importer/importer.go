@@ -16,6 +16,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/foreign"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/partitions"
 )
 
@@ -57,6 +58,8 @@ type importing struct {
 	stop    <-chan struct{}
 	backup  *foreign.Backup
 	matcher *partitions.Matcher
+	count   *metrics.Counters
+	counted int64 // of told.records, in count
 	w       *format.Writer
 	end     format.End
 	told    tally
@@ -76,9 +79,10 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	began := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	m := &importing{cfg: cfg, log: env.Log, stop: env.Stop, w: format.NewWriter(out), parts: make(map[partition]*progress), mixed: make(map[string]*format.Topic)}
+	m := &importing{cfg: cfg, log: env.Log, stop: env.Stop, count: &env.Counters, w: format.NewWriter(env.Counters.Output.Writer(out, &env.Counters.BytesOut)), parts: make(map[partition]*progress), mixed: make(map[string]*format.Topic)}
+	m.cfg.Tree = counting(cfg.Tree, &m.count.BytesIn)
 	var err error
-	if m.backup, err = cfg.Format.List(ctx, cfg.Tree); err != nil {
+	if m.backup, err = cfg.Format.List(ctx, m.cfg.Tree); err != nil {
 		return corrupt(err)
 	}
 	if m.matcher, err = cfg.Selection.Compile(); err != nil {
@@ -91,6 +95,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	}); err != nil {
 		return err
 	}
+	m.count.Ready()
 	if len(m.backup.Mixed) > 0 {
 		err = m.readMixed(ctx)
 	} else {
@@ -106,6 +111,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 		return err
 	}
 	m.sayWhatIsMissing()
+	m.tell()
 	m.end.Records = m.told.records
 	if err := m.w.Close(&m.end); err != nil {
 		return err
@@ -113,6 +119,43 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	m.log.Info(fmt.Sprintf("read %s of %s from a backup of %s", command.Count(m.told.records, "record"), command.Count(int64(len(m.parts)), "partition"), m.backup.Tool),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	return command.EndStatus(&m.end, "the stream was ended properly, but it is not the whole backup")
+}
+
+// tellNowAndThen counts the records, so often that it is seen how they become more.
+func (m *importing) tellNowAndThen() {
+	if m.told.records%1024 == 0 {
+		m.tell()
+	}
+}
+
+func (m *importing) tell() {
+	m.count.Records.Add(m.told.records - m.counted)
+	m.counted = m.told.records
+}
+
+// counting opens the files of a tree so that what is read of them is counted in n.
+func counting(t *foreign.Tree, n *atomic.Int64) *foreign.Tree {
+	counted := *t
+	counted.Open = func(ctx context.Context, path string) (io.ReadCloser, error) {
+		r, err := t.Open(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		return &countingReader{r, n}, nil
+	}
+	return &counted
+}
+
+type countingReader struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+// Read implements io.Reader.
+func (r *countingReader) Read(b []byte) (int, error) {
+	n, err := r.ReadCloser.Read(b)
+	r.n.Add(int64(n))
+	return n, err
 }
 
 // corrupt gives errors of damage their status.
@@ -193,6 +236,7 @@ func (m *importing) damaged(err error) error {
 
 func (m *importing) lose(what string) {
 	m.log.Warn(what)
+	m.count.Losses.Add(1)
 	m.end.Lose(what)
 }
 
@@ -262,6 +306,7 @@ func (m *importing) takeMixed(f *foreign.File, r *format.Record) error {
 		return nil
 	}
 	m.told.count(m.backup, r)
+	m.tellNowAndThen()
 	return m.w.WriteRecord(r)
 }
 

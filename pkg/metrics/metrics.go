@@ -37,17 +37,26 @@ type Counters struct {
 	Output  Wait // for the stage behind, or for the store or cluster that is written to
 	Uploads Durations
 
+	Partitions Partitions
+
 	commits    atomic.Int64
 	lastCommit atomic.Int64 // nanoseconds since 1970; 0: none yet
 	ready      atomic.Bool
 	idle       atomic.Bool
+	onCommit   atomic.Pointer[func()]
 }
 
 // Commit counts something that stays whatever comes: a log entry, an acknowledged batch.
 func (c *Counters) Commit() {
 	c.commits.Add(1)
 	c.lastCommit.Store(time.Now().UnixNano())
+	if f := c.onCommit.Load(); f != nil {
+		(*f)()
+	}
 }
+
+// OnCommit has f called at each Commit, by whoever commits: it must not wait for anything.
+func (c *Counters) OnCommit(f func()) { c.onCommit.Store(&f) }
 
 // Ready says that the stage has what it needs to begin: it is connected, its store is open.
 func (c *Counters) Ready() { c.ready.Store(true) }
@@ -70,6 +79,7 @@ type Snapshot struct {
 	InputWait, OutputWait                                 time.Duration // in all, what goes on now included
 	WaitsForInput, WaitsForOutput                         bool          // now
 	Ready, Idle                                           bool
+	FromStage, ToStage                                    bool // Input and Output are other stages of the pipe
 }
 
 // Snapshot returns what has been counted until now.
@@ -85,6 +95,7 @@ func (c *Counters) Snapshot() Snapshot {
 		Retries: c.Retries.All(), Errors: c.Errors.All(),
 		Ready: c.ready.Load(), Idle: c.idle.Load(),
 	}
+	s.FromStage, s.ToStage = c.Input.stage.Load(), c.Output.stage.Load()
 	s.InputWait, s.WaitsForInput = c.Input.total(now)
 	s.OutputWait, s.WaitsForOutput = c.Output.total(now)
 	if at := c.lastCommit.Load(); at != 0 {

@@ -6,8 +6,10 @@ import (
 	"time"
 )
 
-// A Wait is for how long one thing has been waited for. One goroutine waits at a time.
+// A Wait is for how long one thing has been waited for: another stage of the pipe where Reader or Writer is used, and
+// else the cluster or the store. One goroutine waits at a time.
 type Wait struct {
+	stage atomic.Bool
 	sum   atomic.Int64 // nanoseconds, of what is over
 	since atomic.Int64 // nanoseconds since 1970, of what goes on; 0: nothing does
 }
@@ -32,7 +34,10 @@ func (w *Wait) total(now time.Time) (time.Duration, bool) {
 }
 
 // Reader returns a reader of r that counts bytes, and the time that reads take.
-func (w *Wait) Reader(r io.Reader, bytes *atomic.Int64) io.Reader { return &reader{r, w, bytes} }
+func (w *Wait) Reader(r io.Reader, bytes *atomic.Int64) io.Reader {
+	w.stage.Store(true)
+	return &reader{r, w, bytes}
+}
 
 type reader struct {
 	r     io.Reader
@@ -50,7 +55,10 @@ func (r *reader) Read(b []byte) (int, error) {
 }
 
 // Writer returns a writer to w that counts bytes, and the time that writes take.
-func (w *Wait) Writer(to io.Writer, bytes *atomic.Int64) io.Writer { return &writer{to, w, bytes} }
+func (w *Wait) Writer(to io.Writer, bytes *atomic.Int64) io.Writer {
+	w.stage.Store(true)
+	return &writer{to, w, bytes}
+}
 
 type writer struct {
 	w     io.Writer

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/metrics/prom"
 	"github.com/kbkio/kbk/pkg/segment"
 )
 
@@ -52,7 +53,8 @@ With -r they are encrypted with age, and with -d -i opened again.
 			&cli.BoolFlag{Name: "recompress", Usage: "decompress batches, and compress their records with the codec: smaller, and slower"},
 			&cli.IntFlag{Name: "level", Value: 1, Usage: "compress at level `N` of the codec: 1 (fastest) to 19 for zstd, to 9 for lz4 and gzip"},
 		}, segment.RecipientFlags(), segment.IdentityFlags(), []cli.Flag{command.MaxFrameFlag()}),
-		Action: action,
+		Action:  action,
+		Metrics: prom.Open,
 	})
 }
 
@@ -111,6 +113,8 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	}
 	return command.WhileRead(ctx, out, func(ctx context.Context) error {
 		if c.Bool("unpack") {
+			_, stop := flushSignals() // one that is for every kbk-pack of a machine ends none
+			defer stop()
 			return Unpack(ctx, cfg, env, in, out)
 		}
 		return Pack(ctx, cfg, env, in, out)

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -57,7 +59,8 @@ type packer struct {
 	batch   format.Batch // the last one
 	// The stages before that may have dropped or changed records.
 	filters []string
-	held    int64 // bytes of open segments
+	held    int64       // bytes of open segments
+	asked   atomic.Bool // all of them are to be closed now
 }
 
 // Pack reads a stream of records and writes it as a stream of segments.
@@ -70,13 +73,16 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 		topics: make(map[string][]byte),
 		ids:    make(map[string]string),
 	}
-	var tick <-chan time.Time
+	var aged <-chan time.Time
 	if cfg.SegmentAge > 0 {
 		ticker := time.NewTicker(max(cfg.SegmentAge/10, 10*time.Millisecond))
 		defer ticker.Stop()
-		tick = ticker.C
+		aged = ticker.C
 	}
-	r := format.NewReader(command.Ticking(ctx, count.Input.Reader(in, &count.BytesIn), tick, func() error { return p.closeAged(ctx) }), int(cfg.MaxFrame))
+	asked, stop := flushSignals()
+	defer stop()
+	tick := p.due(ctx, aged, asked)
+	r := format.NewReader(command.Ticking(ctx, count.Input.Reader(in, &count.BytesIn), tick, func() error { return p.closeDue(ctx, env.Log) }), int(cfg.MaxFrame))
 	h, err := r.Header()
 	if err != nil {
 		return command.Input(err)
@@ -419,8 +425,50 @@ func progress(m *format.Mark, raw []byte) bool {
 	return err == nil && bytes.Equal(encoded, raw)
 }
 
+// due tells when segments are to be looked at: as they age, or when a signal asks for all.
+func (p *packer) due(ctx context.Context, aged <-chan time.Time, asked <-chan os.Signal) <-chan time.Time {
+	due := make(chan time.Time)
+	go func() {
+		for {
+			var now time.Time
+			select {
+			case now = <-aged:
+			case <-asked:
+				p.asked.Store(true)
+				now = time.Now()
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case due <- now:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return due
+}
+
+// closeDue closes the segments whose time has come.
+func (p *packer) closeDue(ctx context.Context, log *slog.Logger) error {
+	if !p.asked.Swap(false) {
+		return p.closeAged(ctx)
+	}
+	open := int64(0)
+	for _, part := range p.parts {
+		if part.open != nil {
+			open++
+		}
+	}
+	log.Info("closed " + command.Count(open, "open segment") + ", as a signal asks")
+	return p.closeAll(ctx)
+}
+
 // closeAged closes segments that are open for too long.
 func (p *packer) closeAged(ctx context.Context) error {
+	if p.cfg.SegmentAge == 0 {
+		return nil
+	}
 	for _, part := range p.parts {
 		if part.open != nil && time.Since(part.open.opened) >= p.cfg.SegmentAge {
 			if err := p.closeSegment(ctx, part); err != nil {

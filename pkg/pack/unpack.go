@@ -16,6 +16,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/ordered"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 	"github.com/kbkio/kbk/pkg/segment"
@@ -31,15 +32,16 @@ type unpacker struct {
 	topics  map[string]bool // that have had a topic frame
 	freed   chan []byte     // the memory of segments that are unpacked
 	records atomic.Int64
+	count   *metrics.Counters
 	plain   int64 // segments that were not encrypted
 }
 
 // Unpack reads a stream of segments, checks each, and writes the records in them
 // as one stream.
 func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io.Writer) error {
-	began := time.Now()
+	began, count := time.Now(), &env.Counters
 	g, ctx := errgroup.WithContext(ctx)
-	r := format.NewReader(command.Interruptible(ctx, in), int(cfg.MaxFrame))
+	r := format.NewReader(command.Interruptible(ctx, count.Input.Reader(in, &count.BytesIn)), int(cfg.MaxFrame))
 	h, err := r.Header()
 	if err != nil {
 		return command.Input(err)
@@ -50,7 +52,7 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	if err := command.Takes(h, "standard input", format.ContentSegments); err != nil {
 		return err
 	}
-	w := format.NewWriter(out)
+	w := format.NewWriter(count.Output.Writer(out, &count.BytesOut))
 	h.Content = format.ContentRecords
 	if cfg.Batches {
 		h.Content = format.ContentBatches
@@ -59,6 +61,7 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 		return err
 	}
 	u := &unpacker{
+		count:  count,
 		opener: segment.NewOpener(cfg.Identities, cfg.MaxFrame),
 		queue:  ordered.NewQueue(cfg.Memory/4, cfg.Memory/4), // the rest is for what is being read, and for the garbage collector
 		window: h.Window, batches: cfg.Batches,
@@ -66,6 +69,7 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 		topics: make(map[string]bool),
 		freed:  make(chan []byte, keptBuffers),
 	}
+	count.Ready()
 	end, segments := new(format.End), int64(0)
 	g.Go(func() error {
 		defer u.queue.Close()
@@ -108,6 +112,7 @@ func (u *unpacker) read(ctx context.Context, r *format.Reader) (end *format.End,
 		switch f.Kind {
 		case format.KindSeg:
 			segments++
+			u.count.Pending.Add(1)
 			err = u.segment(ctx, r.Own())
 		case format.KindEnd:
 			end, err := format.DecodeEnd(f.Raw)
@@ -237,6 +242,11 @@ func (u *unpacker) unpack(m *format.Segment, data []byte, withTopic bool, out *o
 		return err
 	}
 	u.records.Add(put)
+	u.count.Pending.Add(-1)
+	u.count.Records.Add(put)
+	u.count.Segments.Add(1)
+	u.count.BytesRaw.Add(m.RawSize)
+	u.count.BytesPacked.Add(m.Size)
 	return out.Emit(buf)
 }
 

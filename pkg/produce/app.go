@@ -13,7 +13,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/heartbeat"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/metrics/prom"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
@@ -112,8 +114,10 @@ came before has been produced; the status is 3.
 			&cli.DurationFlag{Name: "timeout", Value: kafka.Patience, Usage: "give up after `TIME` without progress: a leader that is away, replicas that are behind"},
 			command.SizeFlag("memory", 128<<20, "hold `SIZE` of records that are on their way"),
 			command.MaxFrameFlag(),
+			heartbeat.Flag(),
 		}, command.RateFlags("produced")),
-		Action: action,
+		Action:  action,
+		Metrics: prom.Open,
 	})
 }
 
@@ -128,6 +132,11 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // GOMEMLIMIT is not set
 		debug.SetMemoryLimit(cfg.Memory + ownMemory)
 	}
+	beats, err := heartbeat.Start(ctx, c, env)
+	if err != nil {
+		return err
+	}
+	defer beats.Close()
 	in, err := command.Stdin()
 	if err != nil {
 		return err
@@ -136,7 +145,9 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if err != nil {
 		return err
 	}
-	err = Run(ctx, cfg, env, in, out)
+	if err = Run(ctx, cfg, env, in, out); err == nil && !cfg.DryRun { // the target may have had everything
+		beats.Beat()
+	}
 	return errors.Join(err, out.Close())
 }
 

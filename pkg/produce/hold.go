@@ -461,7 +461,7 @@ func (k *keeper) original(topic string) map[string]*string {
 
 // watch renews the notes, and looks whether the configs are still held, until ctx ends.
 func (k *keeper) watch(ctx context.Context) {
-	tick := time.NewTicker(heartbeat)
+	tick := time.NewTicker(noteEvery)
 	defer tick.Stop()
 	for {
 		select {

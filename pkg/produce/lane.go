@@ -497,6 +497,7 @@ func (p *producer) arrived(l *lane, g *gathering, records, size, base, appendTim
 			return err
 		}
 		base += r.count
+		r.route.from.shown.Commit(r.first + r.count)
 	}
 	return nil
 }

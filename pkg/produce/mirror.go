@@ -430,6 +430,7 @@ func (m *mirror) carryOver(ctx context.Context, mo *moment) {
 	if renew {
 		m.renewed = now
 	}
+	m.p.counters.Commit()
 	m.p.env.Log.Info(fmt.Sprintf("the target has all of the restore point; committed %s", command.Count(committed, "offset")),
 		"at", mo.time.UTC().Format(time.RFC3339), "behind", since(mo.time))
 }

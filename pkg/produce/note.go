@@ -62,10 +62,10 @@ type witness struct {
 	alive func(pid int) bool // of this host
 }
 
-// heartbeat is how often a run renews its notes. One that has not done so for deadAfter
+// noteEvery is how often a run renews its notes. One that has not done so for deadAfter
 // is dead, wherever it ran.
 const (
-	heartbeat = 20 * time.Second
+	noteEvery = 20 * time.Second
 	deadAfter = 3 * time.Minute
 )
 

@@ -15,15 +15,16 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/metrics/clientprom"
 	"github.com/kbkio/kbk/pkg/partitionlog"
 )
 
 func connect(ctx context.Context, cfg *Config) (*kgo.Client, error) {
-	return kafka.NewClient(ctx, cfg.Kafka,
+	return kafka.NewClient(ctx, cfg.Kafka, append(clientprom.Opts(ctx),
 		// The client looks for a topic that was created a moment ago; by default it
 		// would sit out seconds before it looks again.
 		kgo.MetadataMinAge(100*time.Millisecond),
-		kgo.BrokerMaxWriteBytes(maxRequest))
+		kgo.BrokerMaxWriteBytes(maxRequest))...)
 }
 
 // maxRequest is the largest request: as large as a broker can be made to take.

@@ -95,6 +95,7 @@ type partition struct {
 	first, next int64  // of its first mark and its last; -1: there was none
 	logStart    int64  // of its log, as the first mark says; 0 where it does not
 	fixed       *route // where all of its records go; or, by target partition:
+	shown       *metrics.Partition
 	routes      []*route
 }
 
@@ -282,7 +283,7 @@ func (p *producer) partition(ctx context.Context, topic string, num int32) (*par
 	if part != nil {
 		return part, nil
 	}
-	part = &partition{source: s, num: num, first: -1, next: -1}
+	part = &partition{source: s, num: num, first: -1, next: -1, shown: p.counters.Partitions.Open(topic, num)}
 	if p.cfg.Partitioner == "" {
 		var err error
 		if part.fixed, err = p.route(ctx, part, p.cfg.partition(num)); err != nil {

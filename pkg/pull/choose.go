@@ -15,6 +15,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/store"
 )
@@ -31,8 +32,9 @@ type backup struct {
 }
 
 // open reads the log at cfg's remote, or takes its place where there is none.
-func open(ctx context.Context, cfg Config, log *slog.Logger) (b *backup, err error) {
+func open(ctx context.Context, cfg Config, log *slog.Logger, count *metrics.Counters) (b *backup, err error) {
 	b = new(backup)
+	opts := store.Options{Counters: count}
 	if b.matcher, err = cfg.Selection.Compile(); err != nil {
 		return nil, command.WithStatus(command.Usage, err)
 	}
@@ -40,12 +42,12 @@ func open(ctx context.Context, cfg Config, log *slog.Logger) (b *backup, err err
 		if cfg.Signers != nil {
 			return nil, unsigned(cfg.Remote)
 		}
-		if b.store, err = store.Open(ctx, dir); err != nil {
+		if b.store, err = store.OpenWith(ctx, dir, opts); err != nil {
 			return nil, err
 		}
 		return b, b.orClose(b.loose(ctx, []string{file}))
 	}
-	if b.store, err = store.Open(ctx, cfg.Remote); err != nil {
+	if b.store, err = store.OpenWith(ctx, cfg.Remote, opts); err != nil {
 		return nil, err
 	}
 	// Segments of what is not selected need not be kept.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/metrics/prom"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pattern"
 	"github.com/kbkio/kbk/pkg/sign"
@@ -72,7 +73,8 @@ REMOTE may be a stored segment, or a folder of them, too.
 			&cli.BoolFlag{Name: "skip-damaged", Usage: "go on without what is missing or damaged, segments or files of the log; end with status 4 where nothing else has it"},
 			sign.SignersFlag(),
 		},
-		Action: action,
+		Action:  action,
+		Metrics: prom.Open,
 	})
 }
 
@@ -146,7 +148,7 @@ func bounds(cfg *Config, c *cli.Context, now time.Time) error {
 // [command.Loss], after a whole stream, where the backup has holes in what was selected.
 func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err error) {
 	began := time.Now()
-	b, err := open(ctx, cfg, env.Log)
+	b, err := open(ctx, cfg, env.Log, &env.Counters)
 	if err != nil {
 		return err
 	}
@@ -161,7 +163,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 		return err
 	}
 	warnAll(env.Log, sel.notes)
-	w := format.NewWriter(out)
+	w := format.NewWriter(env.Counters.Output.Writer(out, &env.Counters.BytesOut))
 	source := b.state.Source()
 	err = w.WriteHeader(&format.Header{
 		Created: began.UnixMilli(),
@@ -177,6 +179,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 			return err
 		}
 	}
+	env.Counters.Ready()
 	r := &reader{backup: b, freed: make(chan []byte, 1), cfg: cfg, env: env, w: w, parts: make([]*part, len(sel.plans))}
 	for i := range sel.plans {
 		r.parts[i] = newPart(&sel.plans[i])

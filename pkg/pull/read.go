@@ -82,6 +82,7 @@ func (r *reader) run(ctx context.Context) error {
 				}
 				loading.Go(func() (err error) {
 					s.data, err = r.store.ReadSegmentInto(ctx, r.located(s.seg.Segment), r.buffer(s.seg.Size))
+					r.env.Counters.BytesIn.Add(int64(len(s.data)))
 					s.done <- err
 					return nil
 				})
@@ -192,8 +193,11 @@ func (r *reader) write(ctx context.Context, s *step) error {
 	if s.seg.DropFrom <= p.at { // segments that were read instead of another one had it all
 		return nil
 	}
+	r.env.Counters.Input.Begin()
+	defer r.env.Counters.Input.End()
 	select {
 	case err := <-s.done:
+		r.env.Counters.Input.End()
 		if r.cfg.SkipDamaged && store.IsDamage(err) {
 			return r.instead(ctx, p, s.seg, err)
 		}
@@ -232,6 +236,10 @@ func (r *reader) segment(p *part, seg commitlog.Chosen, data []byte) error {
 	r.segments++
 	r.records += seg.Records
 	r.size += seg.Size
+	r.env.Counters.Segments.Add(1)
+	r.env.Counters.Records.Add(seg.Records)
+	r.env.Counters.BytesRaw.Add(seg.RawSize)
+	r.env.Counters.BytesPacked.Add(seg.Size)
 	return nil
 }
 

@@ -23,7 +23,9 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
+	"github.com/kbkio/kbk/pkg/heartbeat"
 	"github.com/kbkio/kbk/pkg/metrics"
+	"github.com/kbkio/kbk/pkg/metrics/prom"
 	"github.com/kbkio/kbk/pkg/receipt"
 	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/sign"
@@ -73,8 +75,10 @@ that is a terminal.
 			&cli.StringFlag{Name: "receipts", Usage: "write a JSON line per log entry to `FILE`"},
 			command.MaxFrameFlag(),
 			sign.SignersFlag(),
+			heartbeat.Flag(),
 		}, sign.Flags()...),
-		Action: action,
+		Action:  action,
+		Metrics: prom.Open,
 	})
 }
 
@@ -124,6 +128,11 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		env.Log.Debug("signing with " + key.Fingerprint())
 		cfg.Key = key
 	}
+	beats, err := heartbeat.Start(ctx, c, env)
+	if err != nil {
+		return err
+	}
+	defer beats.Close()
 	in, err := command.Stdin()
 	if err != nil {
 		return err
@@ -185,7 +194,8 @@ type pusher struct {
 	room     chan struct{} // filled by segments in memory: those on their way, and one that is read
 	freed    chan []byte   // the memory of segments that are stored
 
-	appender                  *appender // the committer's
+	appender                  *appender                  // the committer's
+	partitions                map[key]*metrics.Partition // likewise
 	compactor                 *compactor
 	segments, skipped, stored int64
 	foreign                   int64 // restore points of which the stream has nothing
@@ -253,7 +263,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		sending: new(errgroup.Group), commits: make(chan *checkpoint, 1), failed: make(chan error, 1),
 		room: make(chan struct{}, cfg.Transfers+1), freed: make(chan []byte, cfg.Transfers+1),
 		appender:  &appender{store: st, run: commitlog.NewRun(), began: backup},
-		compactor: newCompactor(cfg, st, backup, env.Log),
+		compactor: newCompactor(cfg, st, backup, env.Log), partitions: make(map[key]*metrics.Partition),
 	}
 	p.sending.SetLimit(cfg.Transfers)
 	if h.Source != nil {
@@ -752,6 +762,9 @@ func (p *pusher) commit(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		for k, next := range c.reached {
+			p.shown(k).Commit(next)
+		}
 		if err := p.receipt(c, sha); err != nil {
 			return err
 		}
@@ -766,6 +779,16 @@ func (p *pusher) commit(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// shown is where others see how far a partition is committed; nil where nobody looks.
+func (p *pusher) shown(k key) *metrics.Partition {
+	one, ok := p.partitions[k]
+	if !ok {
+		one = p.count.Partitions.Open(k.topic, k.partition)
+		p.partitions[k] = one
+	}
+	return one
 }
 
 // append writes an entry, and makes it part of the state.

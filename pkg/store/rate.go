@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"io"
+	"sync/atomic"
 
 	"github.com/kbkio/kbk/pkg/throttle"
 
@@ -20,6 +21,18 @@ func (s *Store) limited(ctx context.Context, r io.Reader) io.Reader {
 		r = throttled{ctx, r, s.rate}
 	}
 	return r
+}
+
+// counted counts what is read of r.
+type counted struct {
+	r io.Reader
+	n *atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 type bandwidth struct{ r io.Reader }

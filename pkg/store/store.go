@@ -514,7 +514,7 @@ func (s *Store) place(ctx context.Context, path string, old fs.Object, c content
 
 // upload sends c to path, over old unless it is nil, and verifies what arrived.
 func (s *Store) upload(ctx context.Context, path string, old fs.Object, c content) (o fs.Object, err error) {
-	in := s.limited(ctx, bytes.NewReader(c.data))
+	in := s.limited(ctx, &counted{bytes.NewReader(c.data), &s.count.BytesStored})
 	if o = old; o != nil {
 		err = o.Update(ctx, in, c.info(path))
 	} else {
