@@ -329,7 +329,7 @@ func TestReaderAllocatesForWhatCame(t *testing.T) {
 // TestReaderManySmallElements sends one frame of millions of small elements in
 // small pieces: what is allocated, and so what is copied, grows in line with it.
 func TestReaderManySmallElements(t *testing.T) {
-	const n = 8 << 20
+	const n = 2 << 20
 	for name, f := range map[string][]byte{
 		"unknown":    append(append(unhex("9f 6178"), make([]byte, n)...), breakCode),
 		"chunks":     append(append(unhex("82 6178 5f"), bytes.Repeat([]byte{0x40}, n)...), breakCode),

@@ -291,7 +291,7 @@ func TestBatchesAnyFlags(t *testing.T) {
 		}
 	}), func(name string) bool { return name == "from" || name == "max-frame" })
 	worked := 0
-	for range 300 {
+	for range 120 {
 		var line []string
 		for range 2 + rnd.IntN(3) {
 			line = append(line, args(t, names[rnd.IntN(len(names))])...)
@@ -312,7 +312,7 @@ func TestBatchesAnyFlags(t *testing.T) {
 			t.Fatalf("seed %d, %q: %d bytes that differ from the %d wanted", seed, line, len(got), len(want))
 		}
 	}
-	if worked < 100 {
+	if worked < 40 {
 		t.Errorf("seed %d: only %d lines worked", seed, worked)
 	}
 }

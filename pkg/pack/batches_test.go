@@ -272,7 +272,7 @@ func TestBatchesCut(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	for round := range 30 {
+	for round := range 12 {
 		m := mixed(t, seed+uint64(round), "none", "lz4", "zstd")
 		cfg := testConfig()
 		cfg.SegmentSize = 30_000

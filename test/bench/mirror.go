@@ -60,6 +60,7 @@ type mirroring struct {
 // A mirrored is what one run took. What came before the first record was in B is apart.
 type mirrored struct {
 	wall, cpu           time.Duration
+	brokers             time.Duration // processor time of both clusters
 	startWall, startCPU time.Duration
 	rss                 int64
 }
@@ -104,8 +105,8 @@ func mirrorSet(ctx context.Context, bin, dir, name string, f filling, size int64
 		return fmt.Errorf("fill the topic: %w", err)
 	}
 	fmt.Printf("\n%s: %d records of %d B in %d partitions\n\n", name, size/valueSize, valueSize, partitions)
-	fmt.Println("| mirror | wall s | CPU s | CPU s/GiB of values | peak RSS MiB | before the first record: wall s | CPU s |")
-	fmt.Println("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+	fmt.Println("| mirror | wall s | CPU s | CPU s/GiB of values | brokers CPU s/GiB | peak RSS MiB | before the first record: wall s | CPU s |")
+	fmt.Println("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
 	for _, m := range mirrorings(bin) {
 		var all []mirrored
 		for range runs {
@@ -117,7 +118,8 @@ func mirrorSet(ctx context.Context, bin, dir, name string, f filling, size int64
 		}
 		slices.SortFunc(all, func(a, b mirrored) int { return int(a.cpu - b.cpu) })
 		r := all[len(all)/2]
-		fmt.Printf("| %s | %.2f | %.2f | %.2f | %d | %.2f | %.2f |\n", m.name, r.wall.Seconds(), r.cpu.Seconds(), r.cpu.Seconds()*(1<<30)/float64(size), r.rss, r.startWall.Seconds(), r.startCPU.Seconds())
+		perGiB := (1 << 30) / float64(size)
+		fmt.Printf("| %s | %.2f | %.2f | %.2f | %.2f | %d | %.2f | %.2f |\n", m.name, r.wall.Seconds(), r.cpu.Seconds(), r.cpu.Seconds()*perGiB, r.brokers.Seconds()*perGiB, r.rss, r.startWall.Seconds(), r.startCPU.Seconds())
 	}
 	return nil
 }
@@ -190,13 +192,22 @@ func (m *mirroring) run(ctx context.Context, a *kafkatest.Cluster, dir string, r
 			}
 		}
 	}
+	brokers := func() (sum time.Duration) {
+		for _, c := range []*kafkatest.Cluster{a, b} {
+			used, cpuErr := c.BrokerCPU(0)
+			sum, err = sum+used, errors.Join(err, cpuErr)
+		}
+		return sum
+	}
 	waitErr := await(ctx, kadm.NewClient(cl), records, func() {
+		out.brokers = -brokers()
 		out.startWall = time.Since(began)
 		for _, cmd := range cmds {
 			out.startCPU += processor(cmd.Process.Pid)
 		}
 	})
 	out.wall = time.Since(began) - out.startWall
+	out.brokers += brokers()
 	for _, cmd := range cmds {
 		out.cpu += processor(cmd.Process.Pid) // of one that has ended: below
 	}
@@ -211,7 +222,7 @@ func (m *mirroring) run(ctx context.Context, a *kafkatest.Cluster, dir string, r
 	if waitErr != nil {
 		return out, fmt.Errorf("%w: %s", waitErr, &said)
 	}
-	return out, nil
+	return out, err
 }
 
 // await waits until a cluster has so many records of the topic, and calls first when it has
