@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -46,7 +47,7 @@ func (p *producer) batch(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if part.fixed != nil && !p.editor.edits() && staysWhole(&b, codec, t) && !p.joins(part.fixed.to, b.Size()) {
+	if part.fixed != nil && !p.editor.edits() && staysWhole(&b, codec, t) && !p.joins(part.fixed.to, &b) {
 		var anew *recordbatch.Compressor
 		if f.Codec != "" {
 			anew = codec
@@ -73,21 +74,26 @@ func corruptBatch(err error) error {
 
 // A batch costs the broker and the client as such, whatever is in it: below some size, more
 // than it costs to decompress it and to compress what it holds together with others. A
-// request with batches of many partitions has that size moved down.
+// request with batches of many partitions has that size moved down; measurements are in
+// docs/performance.md, "Restores". What is not compressed costs next to nothing to join.
 const (
 	joinBelow   = 32 << 10 // where there is one partition
 	neverJoined = 4 << 10  // from this size on, with however many
+	joinPlain   = 64 << 10 // of what is not compressed
 )
 
 // small decides whether a batch is worth joining with others, for a run to so many partitions.
-func small(size, partitions int) bool {
-	return size < max(joinBelow/max(partitions, 1), neverJoined)
+func small(size, partitions int, compressed bool) bool {
+	if !compressed {
+		return size < joinPlain
+	}
+	return size < max(int(joinBelow/math.Sqrt(float64(max(partitions, 1)))), neverJoined)
 }
 
 // joins says whether a batch is better joined with those before it and behind it: where it
 // is small, and would have to wait for others.
-func (p *producer) joins(l *lane, size int) bool {
-	if p.cfg.DryRun || !small(size, len(p.lanes)) {
+func (p *producer) joins(l *lane, b *recordbatch.Batch) bool {
+	if p.cfg.DryRun || !small(b.Size(), len(p.lanes), b.Codec() != kgo.CodecNone) {
 		return false
 	}
 	if !l.queue.empty() {

@@ -84,7 +84,7 @@ func batched(t testing.TB, codec string, n int, frames frameList) (out frameList
 func noisy(frames frameList) frameList {
 	for i, f := range frames {
 		rec := f.(format.Record)
-		noise := make([]byte, joinBelow)
+		noise := make([]byte, joinPlain)
 		for i := range noise {
 			noise[i] = byte(rand.Uint32())
 		}
@@ -397,7 +397,7 @@ func TestBatchesAnew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			in := batched(t, "none", 25, frames)
+			in := batched(t, "none", 10, frames)
 			for i, f := range in {
 				if b, ok := f.(*format.Batch); ok {
 					in[i] = withCodec(c.codec, b)
@@ -407,12 +407,12 @@ func TestBatchesAnew(t *testing.T) {
 			r.produce(batches(t, in...), change).want(t, 0, "produced 100 records")
 			r.same("t", 1, wanted(false, frames, 1))
 			for _, b := range r.stored("t", 0, 100) {
-				if got := recordbatch.CodecName(b.Codec()); got != c.want || got == c.codec && b.Records != 25 {
+				if got := recordbatch.CodecName(b.Codec()); got != c.want || got == c.codec && b.Records != 10 {
 					t.Errorf("a batch of %d records has codec %s", b.Records, got)
 				}
 			}
 			r.produce(batches(t, in...), change).want(t, 0, "100 records were already")
-			r.produce(batches(t, batched(t, c.codec, 25, frames)...), change).want(t, 0, "100 records were already")
+			r.produce(batches(t, batched(t, c.codec, 10, frames)...), change).want(t, 0, "100 records were already")
 		})
 	}
 }
@@ -468,10 +468,14 @@ func TestBatchesJoined(t *testing.T) {
 func TestSmall(t *testing.T) {
 	for _, c := range []struct {
 		size, partitions int
-		want             bool
-	}{{1 << 10, 1, true}, {16 << 10, 1, true}, {32 << 10, 1, false}, {8 << 10, 8, false}, {5 << 10, 8, false}, {3 << 10, 8, true}, {3 << 10, 64, true}, {4 << 10, 1000, false}} {
-		if got := small(c.size, c.partitions); got != c.want {
-			t.Errorf("%d bytes, %d partitions: %v", c.size, c.partitions, got)
+		plain, want      bool
+	}{
+		{1 << 10, 1, false, true}, {16 << 10, 1, false, true}, {32 << 10, 1, false, false}, {8 << 10, 8, false, true},
+		{12 << 10, 8, false, false}, {5 << 10, 64, false, false}, {3 << 10, 64, false, true}, {4 << 10, 1000, false, false},
+		{32 << 10, 1, true, true}, {32 << 10, 64, true, true}, {64 << 10, 1, true, false},
+	} {
+		if got := small(c.size, c.partitions, !c.plain); got != c.want {
+			t.Errorf("%d bytes, %d partitions, not compressed %v: %v", c.size, c.partitions, c.plain, got)
 		}
 	}
 }

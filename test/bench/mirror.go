@@ -76,7 +76,7 @@ func benchMirror(ctx context.Context, bin string, size int64, runs int, only str
 	for _, set := range []struct {
 		name  string
 		batch int
-	}{{"lz4, batches of up to 1 MB", 1 << 20}, {"lz4, batches of 16 KB", 16 << 10}} {
+	}{{"lz4, batches of up to 1 MB", 1 << 20}, {"lz4, batches of 16 KB", 46 << 10}, {"lz4, batches of 6 KB", 16 << 10}} {
 		if !strings.Contains(set.name, only) {
 			continue
 		}
@@ -212,7 +212,7 @@ func (m *mirroring) run(ctx context.Context, a *kafkatest.Cluster, dir string, r
 		out.cpu += processor(cmd.Process.Pid) // of one that has ended: below
 	}
 	for _, cmd := range cmds {
-		_ = cmd.Process.Signal(syscall.SIGINT)
+		_ = cmd.Process.Signal(syscall.SIGTERM) // which is not ignored where bench runs in the background
 	}
 	for _, cmd := range cmds {
 		_ = cmd.Wait() // interrupted
