@@ -1,14 +1,14 @@
 package catalog
 
 import (
-	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
 	"html/template"
 	"io"
-	"math"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -21,11 +21,16 @@ import (
 //go:embed page.html
 var page string
 
-var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"when":  when,
-	"ratio": ratio,
-	"count": count,
-	"size":  func(n int64) string { return humanize.IBytes(uint64(n)) },
+//go:embed page.css
+var pageStyle string
+
+var pageFuncs = template.FuncMap{
+	"when":   when,
+	"ratio":  ratio,
+	"count":  count,
+	"things": func(n int, thing string) string { return command.Count(int64(n), thing) },
+	"style":  func() template.CSS { return template.CSS(pageStyle) },
+	"size":   func(n int64) string { return humanize.IBytes(uint64(n)) },
 	"comma": func(n any) string {
 		switch n := n.(type) {
 		case int:
@@ -36,194 +41,213 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		return fmt.Sprint(n)
 	},
 	"topics": sortedKeys[map[string]map[int32]commitlog.GroupOffset],
-}).Parse(page))
+}
 
-// HTML writes a page about a backup to a file: what [Show] prints, and for each
-// partition a timeline. The page needs nothing else and runs no script.
+var pageTemplate = template.Must(template.New("page").Funcs(pageFuncs).Parse(page))
+
+// pageMaxAge is how old restore points may be on a page, as it is for status by itself.
+const pageMaxAge = 26 * time.Hour
+
+// HTML writes a page about a backup to a file: the verdict, what [Show] prints, and
+// timelines. The page needs nothing else and runs no script.
 func HTML(ctx context.Context, st *store.Store, opts store.LogOptions, m *partitions.Matcher, file string, env *command.Env) (err error) {
 	opts.Keep = m.Matches
 	log, err := load(ctx, st, opts, env)
 	if err != nil {
 		return err
 	}
-	state := log.State
-	r, err := report(st, state, m)
+	r, err := report(st, log.State, m)
 	if err != nil {
 		return err
 	}
-	if err := r.cover(ctx, st, log, m); err != nil {
+	now := time.Now()
+	points := newPoints(now)
+	if err := r.cover(ctx, st, log, m, points); err != nil {
 		return err
 	}
-	if err := writeFile(file, func(w io.Writer) error { return render(w, state, r) }); err != nil {
+	p := newPage(log.State, r, points, m, now)
+	for _, d := range log.Damage {
+		p.Status.Damage = append(p.Status.Damage, fmt.Sprintf("%s: %v", d.Name, d.Err))
+	}
+	if err := writeFile(file, p.write); err != nil {
 		return err
 	}
 	return without(log)
 }
 
-// A view is what the page shows.
-type view struct {
-	Report     *Report
-	LastPoints []ReportPoint // newest first
-	Topics     []topicView
-}
-
-type topicView struct {
-	Topic  *ReportTopic
-	Name   string
-	Anchor string
-	Height int
-	Ticks  []tick
-	Rows   []row
-	Points []point
-}
-
-// Geometry of a timeline, in the SVG's own units.
+// What a page shows at most, those topics first of which something is wrong. However large a
+// backup is, its page is a few hundred kilobytes.
 const (
-	plotLeft  = 60.0
-	plotWidth = 938.0
-	plotTop   = 20
-	rowHeight = 16
-	barHeight = 12
-
-	minBar    = 3.0 // a bar that would be narrower would not be seen
-	maxPoints = 200 // lines in a timeline, and in the table
+	maxListed    = 500  // topics in the table
+	maxTimelines = 20   // topics with a timeline
+	maxRows      = 24   // in a timeline
+	maxBars      = 3000 // in all timelines
+	maxLines     = 40   // of restore points, in a timeline
+	maxPoints    = 100  // in the table of restore points
+	maxGroups    = 500
+	maxFindings  = 20
 )
 
-type tick struct {
-	X            float64
-	Anchor, Text string
+// A pageView is what the page shows.
+type pageView struct {
+	Report *Report
+	Status *Status
+	Now    time.Time
+
+	Partitions, Records, Segments, Bytes, RawBytes, Lost, Holes int64
+
+	Newest          *ReportPoint // restore point
+	NewestAge       string
+	NewestOf        int // topics that it speaks of
+	NewestParts     int
+	CurrentTopics   int
+	NotInNewest     []string // topics that the newest point does not speak of
+	NotInNewestMore int
+
+	Topics     []topicView // that are listed
+	Unlisted   int
+	Timelines  []timelineView
+	LastPoints []ReportPoint // newest first
+	Groups     []ReportGroup
+	Problems   []Finding
+	Notes      []Finding
+
+	state  *commitlog.State
+	points pointsOf
 }
 
-type row struct {
-	Partition int32
-	Y, TextY  int
-	Title     string
-	Bars      []bar
+// A topicView is a line of the table.
+type topicView struct {
+	Topic  *ReportTopic
+	Status *StatusTopic
+	Name   string
+	Anchor string // of its timeline, empty where it has none
+	Kind   string // the worst of what was found, or "good"
+	Age    string
+	Run    string
 }
 
-type bar struct {
-	Class    string // held, lost or hole
-	X, Width float64
-	Y        int
-	Title    string
+func newPage(state *commitlog.State, r *Report, points pointsOf, m *partitions.Matcher, now time.Time) *pageView {
+	s := &Status{Backup: r.Backup, ID: r.ID, Checked: now.UTC(), MaxAge: "26h", MaxAgeSeconds: int64(pageMaxAge / time.Second), Topics: []StatusTopic{}}
+	s.addTopics(state, points, m)
+	return &pageView{Report: r, Status: s, Now: now, state: state, points: points}
 }
 
-type point struct {
-	X     float64
-	Title string
+// write writes the page.
+func (p *pageView) write(w io.Writer) error {
+	p.Status.judge()
+	p.sumUp()
+	p.newest()
+	p.list()
+	return pageTemplate.Execute(w, p)
 }
 
-// An axis turns times into places.
-type axis struct{ from, to int64 } // milliseconds since the epoch
-
-func (a axis) x(ms int64) float64 {
-	ms = min(max(ms, a.from), a.to)
-	x := plotLeft + plotWidth*float64(ms-a.from)/float64(max(a.to-a.from, 1))
-	return math.Round(x*10) / 10
-}
-
-// span is from one time to another, but never too narrow to be seen.
-func (a axis) span(from, to int64) (x, width float64) {
-	x, end := a.x(from), a.x(to)
-	width = math.Round(max(end-x, minBar)*10) / 10
-	return min(x, plotLeft+plotWidth-width), width
-}
-
-func render(w io.Writer, state *commitlog.State, r *Report) error {
-	v := view{Report: r}
-	for i := range slices.Backward(r.Points) {
-		if len(v.LastPoints) == maxPoints {
+func (p *pageView) sumUp() {
+	for i := range p.Report.Topics {
+		t := &p.Report.Topics[i]
+		p.Partitions += int64(len(t.Partitions))
+		p.Records += t.Records
+		p.Segments += t.Segments
+		p.Bytes += t.Bytes
+		p.RawBytes += t.RawBytes
+		p.Lost += t.Lost
+		p.Holes += t.Holes
+	}
+	p.Groups = p.Report.Groups[:min(len(p.Report.Groups), maxGroups)]
+	p.Problems = p.Status.Problems[:min(len(p.Status.Problems), maxFindings)]
+	p.Notes = p.Status.Notes[:min(len(p.Status.Notes), maxFindings)]
+	for i := range slices.Backward(p.Report.Points) {
+		if len(p.LastPoints) == maxPoints {
 			break
 		}
-		v.LastPoints = append(v.LastPoints, r.Points[i])
+		p.LastPoints = append(p.LastPoints, p.Report.Points[i])
 	}
-	for i := range r.Topics {
-		v.Topics = append(v.Topics, timeline(state, &r.Topics[i], fmt.Sprint("t", i), v.LastPoints))
-	}
-	return pageTemplate.Execute(w, v)
 }
 
-func timeline(state *commitlog.State, t *ReportTopic, anchor string, all []ReportPoint) topicView {
-	points := slices.DeleteFunc(slices.Clone(all), func(p ReportPoint) bool { return p.Topics != nil && p.Topics[t.Name] == 0 })
-	v := topicView{Topic: t, Name: t.name(), Anchor: anchor, Height: plotTop + rowHeight*len(t.Partitions)}
-	a := axis{math.MaxInt64, math.MinInt64}
-	if t.MinTimestamp != nil {
-		a = axis{*t.MinTimestamp, *t.MaxTimestamp}
+// newest says what the newest restore point speaks of.
+func (p *pageView) newest() {
+	if len(p.LastPoints) == 0 {
+		return
 	}
-	for _, p := range points {
-		a.from, a.to = min(a.from, p.Time), max(a.to, p.Time)
-	}
-	if a.from > a.to { // neither records nor points
-		a = axis{}
-	}
-	for i, anchor := range []string{"start", "middle", "end"} {
-		ms := a.from + (a.to-a.from)/2*int64(i)
-		v.Ticks = append(v.Ticks, tick{plotLeft + plotWidth/2*float64(i), anchor, when(ms)})
-	}
-	for i, p := range t.Partitions {
-		y := plotTop + rowHeight*i
-		plan, _ := state.Plan(t.Name, t.ID, p.Partition)
-		v.Rows = append(v.Rows, row{
-			Partition: p.Partition, Y: y, TextY: y + barHeight - 2, Bars: bars(a, &plan, y),
-			Title: fmt.Sprintf("%s/%d: offsets %d to %d, %s records", t.Name, p.Partition, p.From, p.Next, humanize.Comma(p.Records)),
-		})
-	}
-	for _, p := range points {
-		v.Points = append(v.Points, point{a.x(p.Time), "restore point " + p.ID + ", " + when(p.Time)})
-	}
-	return v
-}
-
-// bars are what is held of a partition, between what is not. Offsets that are not held
-// have no times: they lie between the times of what is around them.
-func bars(a axis, plan *commitlog.Plan, y int) (out []bar) {
-	type gap struct {
-		class, what string
-		at          [2]int64
-	}
-	var gaps []gap
-	for _, h := range plan.Holes {
-		gaps = append(gaps, gap{"hole", "hole: no word of", h})
-	}
-	for _, l := range plan.Lost {
-		gaps = append(gaps, gap{"lost", "lost:", l})
-	}
-	for _, p := range plan.Pruned {
-		gaps = append(gaps, gap{"hole", "pruned:", p})
-	}
-	slices.SortFunc(gaps, func(x, y gap) int { return cmp.Compare(x.at[0], y.at[0]) })
-	segments := make([]commitlog.Segment, 0, plan.Len())
-	for i := range plan.Len() {
-		segments = append(segments, plan.Segment(i).Segment)
-	}
-	var missing []bar
-	last := a.from // the time of what came before
-	for i := 0; i < len(segments) || len(gaps) > 0; {
-		// What is held up to the next gap is one bar.
-		group := segments[i:i]
-		for ; i < len(segments) && (len(gaps) == 0 || segments[i].From < gaps[0].at[1]); i++ {
-			group = append(group, segments[i])
-		}
-		if len(group) > 0 {
-			from, to := group[0].MinTimestamp, group[0].MaxTimestamp
-			for _, s := range group {
-				from, to = min(from, s.MinTimestamp), max(to, s.MaxTimestamp)
-			}
-			x, width := a.span(from, to)
-			out = append(out, bar{"held", x, width, y, fmt.Sprintf("offsets %d to %d, %s to %s", group[0].First, group[len(group)-1].Last, when(from), when(to))})
-			last = to
-		}
-		if len(gaps) == 0 {
+	p.Newest = &p.LastPoints[0]
+	p.NewestAge = ago(p.Status.since(p.Newest.Time))
+	p.NewestParts, p.NewestOf = p.Newest.partitions(), len(p.Newest.Topics)
+	for i := range p.Report.Topics {
+		t := &p.Report.Topics[i]
+		if !t.Newest {
 			continue
 		}
-		next := a.to
-		if i < len(segments) {
-			next = segments[i].MinTimestamp
+		if p.CurrentTopics++; p.Newest.Topics[t.Name] == 0 {
+			if len(p.NotInNewest) == 5 {
+				p.NotInNewestMore++
+				continue
+			}
+			p.NotInNewest = append(p.NotInNewest, printable(t.Name))
 		}
-		g := gaps[0]
-		gaps = gaps[1:]
-		x, width := a.span(min(last, next), next)
-		missing = append(missing, bar{g.class, x, width, y, fmt.Sprintf("%s offsets %d to %d", g.what, g.at[0], g.at[1]-1)})
 	}
-	return append(out, missing...) // on top
+}
+
+// list chooses the topics that are shown, those with the worst first.
+func (p *pageView) list() {
+	worst := make(map[string]string)
+	for _, f := range slices.Backward(p.Status.Problems) { // the worst come first
+		worst[f.Topic] = f.Kind
+	}
+	all := make([]topicView, len(p.Report.Topics))
+	for i := range p.Report.Topics {
+		t := &p.Report.Topics[i]
+		v := topicView{Topic: t, Name: t.name(), Kind: isGood, Age: "-", Run: "-"}
+		if k := worst[v.Name]; k != "" {
+			v.Kind = k
+		}
+		if j := slices.IndexFunc(p.Status.Topics, func(s StatusTopic) bool { return s.Name == t.Name && s.ID == t.ID }); j >= 0 {
+			v.Status = &p.Status.Topics[j]
+			_, v.Run = v.Status.lastRun()
+			if v.Status.AgeSeconds != nil {
+				v.Age = ago(time.Duration(*v.Status.AgeSeconds) * time.Second)
+			}
+		}
+		all[i] = v
+	}
+	order := make([]int, len(all))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return slices.Index(verdicts, all[a].Kind) - slices.Index(verdicts, all[b].Kind) })
+	listed := order[:min(len(order), maxListed)]
+	timed := slices.Clone(order[:min(len(order), maxTimelines)])
+	p.Unlisted = len(order) - len(listed)
+	slices.Sort(timed)
+	rows := 0
+	for _, i := range timed {
+		all[i].Anchor = fmt.Sprint("t", i)
+		rows += min(len(all[i].Topic.Partitions), maxRows)
+	}
+	for _, i := range timed {
+		p.Timelines = append(p.Timelines, p.timeline(&all[i], max(maxBars/max(rows, 1), 4)))
+	}
+	slices.Sort(listed)
+	for _, i := range listed {
+		p.Topics = append(p.Topics, all[i])
+	}
+}
+
+// Left is how many topics have no timeline.
+func (p *pageView) Left() int { return len(p.Report.Topics) - len(p.Timelines) }
+
+// MoreFindings is how many are not shown.
+func (p *pageView) MoreFindings() int {
+	return len(p.Status.Problems) + len(p.Status.Notes) - len(p.Problems) - len(p.Notes)
+}
+
+// Reason is what stands behind the verdict; what was found is listed below it.
+func (p *pageView) Reason() string {
+	var parts []string
+	if n := len(p.Status.Problems); n > 0 {
+		parts = append(parts, command.Count(int64(n), "problem"))
+	}
+	if p.Newest != nil {
+		parts = append(parts, "newest restore point is "+p.NewestAge+" old")
+	}
+	return strings.Join(parts, "; ")
 }

@@ -190,46 +190,56 @@ func (p *ReportPoint) Covers() string {
 	return strings.Join(names, ", ")
 }
 
-// cover says of the report's points what they speak of, as far as it is shown.
-func (r *Report) cover(ctx context.Context, st *store.Store, log *store.Log, m *partitions.Matcher) error {
+// cover says of restore points which topics they speak of, as far as it is shown. What speaks
+// of each partition goes into points.
+func (r *Report) cover(ctx context.Context, st *store.Store, log *store.Log, m *partitions.Matcher, points pointsOf) error {
 	place := make(map[string]int)
 	for i := range r.Points {
 		place[r.Points[i].ID] = i
 	}
-	newest := make(map[[2]string]int)
 	err := st.EachMoment(ctx, log.State, func(err error) error {
 		if len(log.Damage) > 0 { // which has been told
 			return nil
 		}
 		return err
 	}, func(moment *commitlog.Moment) error {
-		i, known := place[moment.Entry]
-		if !known {
-			return nil
-		}
-		r.Points[i].Topics = make(map[string]int)
-		for _, t := range moment.Topics {
-			n := 0
-			for partition := range t.Partitions {
-				if m.Matches(t.Name, partition) {
-					n++
-				}
-			}
-			if n > 0 {
-				r.Points[i].Topics[t.Name] += n
-				key := [2]string{t.Name, t.ID}
-				newest[key] = max(newest[key], i)
-			}
+		if i, known := place[moment.Entry]; known {
+			r.at(moment, i, m, points)
 		}
 		return nil
 	})
-	for i := range r.Topics {
-		t := &r.Topics[i]
-		if at, ok := newest[[2]string{t.Name, t.ID}]; ok {
-			t.NewestPoint = &ReportPoint{ID: r.Points[at].ID, Time: r.Points[at].Time}
+	r.newestPoints(points)
+	return err
+}
+
+// at takes what belongs to the point at a place.
+func (r *Report) at(moment *commitlog.Moment, place int, m *partitions.Matcher, points pointsOf) {
+	p := &r.Points[place]
+	p.Topics = make(map[string]int)
+	for _, t := range moment.Topics {
+		for n := range t.Partitions {
+			if m.Matches(t.Name, n) {
+				p.Topics[t.Name]++
+			}
 		}
 	}
-	return err
+	points.add(moment, place, p.ID, p.Time)
+}
+
+// newestPoints says of each topic which point is the newest that speaks of some of it.
+func (r *Report) newestPoints(points pointsOf) {
+	for i := range r.Topics {
+		t := &r.Topics[i]
+		newest := -1
+		for j := range t.Partitions {
+			if of := points.of[partitionOf{t.Name, t.ID, t.Partitions[j].Partition}]; of != nil {
+				newest = max(newest, of.newest.place)
+			}
+		}
+		if newest >= 0 {
+			t.NewestPoint = &ReportPoint{ID: r.Points[newest].ID, Time: r.Points[newest].Time}
+		}
+	}
 }
 
 func report(st *store.Store, state *commitlog.State, m *partitions.Matcher) (*Report, error) {
@@ -304,7 +314,7 @@ func Show(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 	if err != nil {
 		return err
 	}
-	if err := r.cover(ctx, st, log, m); err != nil {
+	if err := r.cover(ctx, st, log, m, newPoints(time.Now())); err != nil {
 		return err
 	}
 	if asJSON {

@@ -214,7 +214,7 @@ func statusOf(ctx context.Context, st *store.Store, cfg StatusConfig, env *comma
 	if err != nil {
 		return nil, err
 	}
-	log, points, damage, err := readMoments(ctx, st, store.LogOptions{SkipDamaged: true, Signed: cfg.Signers.Check(), Keep: noSegments})
+	log, points, damage, err := readMoments(ctx, st, store.LogOptions{SkipDamaged: true, Signed: cfg.Signers.Check(), Keep: noSegments}, now)
 	switch {
 	case store.IsDamage(err):
 		r.Damage = append(r.Damage, err.Error())
@@ -255,12 +255,12 @@ const momentTries = 3
 
 // readMoments reads the log, and the times of the restore points of each partition, in the
 // order of the log. damage is what cannot be read of the points.
-func readMoments(ctx context.Context, st *store.Store, opts store.LogOptions) (log *store.Log, points pointsOf, damage []string, err error) {
+func readMoments(ctx context.Context, st *store.Store, opts store.LogOptions, now time.Time) (log *store.Log, points pointsOf, damage []string, err error) {
 	for try := 1; ; try++ {
 		if log, err = st.ReadLog(ctx, opts); err != nil {
-			return nil, nil, nil, err
+			return nil, points, nil, err
 		}
-		points, damage = make(pointsOf), nil
+		points, damage = newPoints(now), nil
 		place := make(map[string]int)
 		all := log.Points()
 		for i := range all {
@@ -271,13 +271,13 @@ func readMoments(ctx context.Context, st *store.Store, opts store.LogOptions) (l
 			return nil
 		}, func(m *commitlog.Moment) error {
 			if i, known := place[m.Entry]; known {
-				points.add(m, i, all[i])
+				points.add(m, i, all[i].Entry, all[i].Time)
 			}
 			return nil
 		})
 		switch {
 		case err != nil && !store.IsDamage(err):
-			return nil, nil, nil, err
+			return nil, points, nil, err
 		case err != nil:
 			damage = append(damage, err.Error())
 		}
@@ -285,9 +285,6 @@ func readMoments(ctx context.Context, st *store.Store, opts store.LogOptions) (l
 			damage = nil
 		}
 		if len(damage) == 0 || try == momentTries {
-			for place := range points {
-				points[place].sort()
-			}
 			return log, points, damage, nil
 		}
 	}
@@ -298,10 +295,24 @@ type partitionOf struct {
 	partition int32
 }
 
-// pointsOf are the restore points that speak of each partition.
-type pointsOf map[partitionOf]*partitionPoints
+// pointsOf is what the restore points that speak of each partition come to.
+type pointsOf struct {
+	limit int64 // a later time is ahead of the clock
+	of    map[partitionOf]*partitionPoints
+}
 
-type partitionPoints struct{ points []placedPoint }
+func newPoints(now time.Time) pointsOf {
+	return pointsOf{now.Add(clockSlack).UnixMilli(), make(map[partitionOf]*partitionPoints)}
+}
+
+type partitionPoints struct {
+	newest placedPoint // the last one in the log
+	// at is the latest time, if known is set, of a point that is not ahead of the clock. Clocks of
+	// writers may be behind or ahead of others.
+	at          int64
+	known       bool
+	first, last int64 // times
+}
 
 // A placedPoint is a restore point and its place in the log.
 type placedPoint struct {
@@ -309,31 +320,27 @@ type placedPoint struct {
 	StatusPoint
 }
 
-func (p pointsOf) add(m *commitlog.Moment, place int, point commitlog.RestorePoint) {
+func (p pointsOf) add(m *commitlog.Moment, place int, id string, ms int64) {
 	for _, t := range m.Topics {
 		for n := range t.Partitions {
 			key := partitionOf{t.Name, t.ID, n}
-			if p[key] == nil {
-				p[key] = new(partitionPoints)
+			if p.of[key] == nil {
+				p.of[key] = &partitionPoints{newest: placedPoint{place: -1}, first: ms, last: ms}
 			}
-			p[key].points = append(p[key].points, placedPoint{place, StatusPoint{point.Entry, point.Time}})
+			p.of[key].add(placedPoint{place, StatusPoint{id, ms}}, p.limit)
 		}
 	}
 }
 
-func (p *partitionPoints) sort() {
-	slices.SortFunc(p.points, func(a, b placedPoint) int { return a.place - b.place })
-}
-
-// newest is the last point in the log. at is the latest time of a point that a clock which
-// says now can have shown: a writer's clock may have been behind or ahead of others.
-func (p *partitionPoints) newest(now time.Time) (point placedPoint, at int64, known bool) {
-	for _, x := range p.points {
-		if x.Time <= now.Add(clockSlack).UnixMilli() && (!known || x.Time > at) {
-			at, known = x.Time, true
-		}
+// add takes a point, in any order.
+func (p *partitionPoints) add(x placedPoint, limit int64) {
+	if x.place > p.newest.place {
+		p.newest = x
 	}
-	return p.points[len(p.points)-1], at, known
+	if x.Time <= limit && (!p.known || x.Time > p.at) {
+		p.at, p.known = x.Time, true
+	}
+	p.first, p.last = min(p.first, x.Time), max(p.last, x.Time)
 }
 
 // addTopics puts in what the log says of the topics that m names.
@@ -349,20 +356,21 @@ func (r *Status) addTopics(state *commitlog.State, points pointsOf, m *partition
 				continue
 			}
 			t.addPartition(state, p)
-			of := points[partitionOf{t.Name, t.ID, p.Partition}]
+			of := points.of[partitionOf{t.Name, t.ID, p.Partition}]
 			if of == nil {
 				t.WithoutPoint = append(t.WithoutPoint, p.Partition)
 				continue
 			}
-			newest, at, known := of.newest(r.Checked)
-			if oldest == nil || newest.place < oldest.place {
-				oldest = &newest
+			if oldest == nil || of.newest.place < oldest.place {
+				oldest = &of.newest
 			}
-			t.ClockAhead = max(t.ClockAhead, (newest.Time-r.Checked.Add(clockSlack).UnixMilli())/1000)
-			if covered = covered && known; known {
-				t.CoveredAt = earlier(t.CoveredAt, at)
-				if t.NewestMoment == nil || *t.NewestMoment < at {
-					t.NewestMoment = &at
+			if of.newest.Time > points.limit {
+				t.ClockAhead = max(t.ClockAhead, (of.newest.Time-r.Checked.UnixMilli())/1000)
+			}
+			if covered = covered && of.known; of.known {
+				t.CoveredAt = earlier(t.CoveredAt, of.at)
+				if t.NewestMoment == nil || *t.NewestMoment < of.at {
+					t.NewestMoment = &of.at
 				}
 			}
 		}

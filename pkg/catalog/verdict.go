@@ -108,6 +108,8 @@ func (j *judge) backup() {
 		j.say(isMissing, "no_backup", "", "there is no backup in %s", r.Backup)
 		j.allStale = true
 		return
+	case len(r.Topics) == 0 && len(r.Damage) > 0: // it may be what is damaged
+		return
 	case len(r.Topics) == 0:
 		j.say(isMissing, "no_topics", "", "the backup has none of the topics that were asked for")
 		return
