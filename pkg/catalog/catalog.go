@@ -194,9 +194,12 @@ What is wrong is listed on standard output, and the exit status is 3.`,
 			&cli.IntFlag{Name: "transfers", Value: 8, Usage: "with --deep: download `N` segments at once"},
 			command.SizeFlag("memory", 256<<20, "with --deep: hold `SIZE` of segments in memory"),
 			jsonFlag(),
+			&cli.StringFlag{Name: "report", Usage: "write what was found to `FILE`, too: a page where it ends in .html, JSON where it ends in .json"},
+			&cli.StringFlag{Name: "sign", Usage: "with --report: sign it with the SSH key in `FILE`"},
+			&cli.StringFlag{Name: "sign-passphrase-file", Usage: "the passphrase of that key is in `FILE`", EnvVars: []string{"KBK_SIGN_PASSPHRASE_FILE"}},
 		}, segment.IdentityFlags()...),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
-			cfg := VerifyConfig{Transfers: c.Int("transfers"), Memory: command.SizeOf(c, "memory"), JSON: c.Bool("json")}
+			cfg := VerifyConfig{Transfers: c.Int("transfers"), Memory: command.SizeOf(c, "memory"), JSON: c.Bool("json"), Report: c.String("report")}
 			var err error
 			if cfg.Deep, cfg.Part, err = deepFrom(c); err != nil {
 				return err
@@ -208,6 +211,18 @@ What is wrong is listed on standard output, and the exit status is 3.`,
 				return command.Usagef("--memory is below 1MiB")
 			case !cfg.Deep && (c.IsSet("identity") || c.IsSet("passphrase-file")):
 				return command.Usagef("keys are only of use with --deep")
+			case cfg.Report != "" && !isReport(cfg.Report):
+				return command.Usagef("--report %s: its name ends neither in .html nor in .json", cfg.Report)
+			}
+			if cfg.Report != "" { // a configuration file may have a key for other commands
+				key, err := sign.FromFlags(c)
+				if err != nil {
+					return err
+				}
+				if key != nil {
+					defer key.Close()
+					cfg.Sign = key.Sign
+				}
 			}
 			if cfg.Deep {
 				if cfg.Identities, err = segment.KeysOf(c).Decryption(ctx, env); err != nil {

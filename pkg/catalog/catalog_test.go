@@ -102,9 +102,8 @@ func problems(t *testing.T, dir string, cfg VerifyConfig) []string {
 	var out bytes.Buffer
 	err := Verify(t.Context(), open(t, dir), cfg, env(), &out)
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-	if out.Len() == 0 {
-		lines = nil
-	}
+	verdict := lines[len(lines)-1]
+	lines = lines[:len(lines)-1]
 	want := command.OK
 	lines = slices.DeleteFunc(lines, func(line string) bool { // which is no problem, but a loss
 		lost := strings.HasPrefix(line, "lost: ")
@@ -120,6 +119,9 @@ func problems(t *testing.T, dir string, cfg VerifyConfig) []string {
 	}
 	if command.StatusOf(err) != want {
 		t.Errorf("status %d with %d problems: %v", command.StatusOf(err), len(lines), err)
+	}
+	if word := map[int]string{command.OK: "good", command.Loss: "loss", command.Corrupt: "damaged"}[want]; !strings.HasPrefix(verdict, word+": ") {
+		t.Errorf("%d problems, and the verdict is %q", len(lines), verdict)
 	}
 	return lines
 }

@@ -33,6 +33,8 @@ type VerifyConfig struct {
 	Transfers  int
 	Memory     int64 // bytes of segments that are held
 	JSON       bool
+	Report     string                               // a page or a JSON file, too; empty: none
+	Sign       func(message []byte) ([]byte, error) // signs the report; nil: nobody does
 }
 
 // A Problem is one thing that is not as it was written.
@@ -42,21 +44,53 @@ type Problem struct {
 	Why  string `json:"why"`
 }
 
-// A Verdict is the last line of what [Verify] prints as JSON, also when all is well.
+// A Verdict is the last line of what [Verify] prints, also when all is well. Segments is the
+// sum of Bad, Opened, Unopened and Unread.
 type Verdict struct {
 	Verdict  string `json:"verdict"`  // "good", "loss" or "damaged"
 	Problems int    `json:"problems"` // not as it was written
 	Losses   int    `json:"losses"`   // as it was written, but it never had all
 	Pruned   int64  `json:"pruned"`   // offsets that were let go on purpose
-	Segments int64  `json:"segments"` // that were looked at
+	Segments int64  `json:"segments"` // that the log lists
 	Bytes    int64  `json:"bytes"`
 	Part     string `json:"part,omitempty"` // which of them were to be read, as --deep= takes it
-	Read     int64  `json:"read"`           // whole
+	Read     int64  `json:"read"`           // to their end
 	ReadSize int64  `json:"read_bytes"`
-	Opened   int64  `json:"opened"`     // and what is in them, too
-	Unopened int64  `json:"not_opened"` // for they are encrypted and no key was given
+	Opened   int64  `json:"opened"`     // and what is in them is what it should be
+	Unopened int64  `json:"not_opened"` // what was stored, but encrypted, and no key was given
+	Unread   int64  `json:"not_read"`   // there with the right size
+	Bad      int64  `json:"bad"`        // not there, of another size, or not what was stored
 	Signed   int64  `json:"signed"`     // good signatures
 	Unlisted int64  `json:"not_listed"` // objects that no log entry lists
+}
+
+// String is the verdict for people.
+func (v *Verdict) String() string {
+	var b strings.Builder
+	b.WriteString(v.Verdict + ": ")
+	if v.Problems > 0 {
+		b.WriteString(command.Count(int64(v.Problems), "problem") + "; ")
+	}
+	if v.Losses > 0 {
+		b.WriteString(command.Count(int64(v.Losses), "loss") + "; ")
+	}
+	fmt.Fprintf(&b, "%s, %s: %s bad", command.Count(v.Segments, "segment"), humanize.IBytes(uint64(v.Bytes)), humanize.Comma(v.Bad))
+	for _, x := range []struct {
+		n    int64
+		what string
+	}{
+		{v.Opened, "opened and good"},
+		{v.Unopened, "as stored, but encrypted and not opened"},
+		{v.Unread, "there with the right size, and not read"},
+	} {
+		if x.n > 0 {
+			fmt.Fprintf(&b, ", %s %s", humanize.Comma(x.n), x.what)
+		}
+	}
+	if v.Unlisted > 0 {
+		fmt.Fprintf(&b, "; %s that nothing lists", command.Count(v.Unlisted, "object"))
+	}
+	return b.String()
 }
 
 // A verifier gathers problems.
@@ -71,11 +105,12 @@ type verifier struct {
 	losses   int
 	pruned   int64 // offsets
 	writeErr error
+	report   *verifyReport // nil where none is to be written
 
-	signed, segments, read, opened, sealed int64
-	bytes, readBytes                       int64
-	litter                                 []string // objects that nothing lists: the first few
-	litterCount, litterBytes               int64
+	signed, segments, read, opened, sealed, bad int64
+	bytes, readBytes                            int64
+	litter                                      []string // objects that nothing lists: the first few
+	litterCount, litterBytes                    int64
 }
 
 // namedLitter is how many objects that nothing lists are named one by one.
@@ -93,6 +128,7 @@ func (v *verifier) print(p Problem) {
 	} else {
 		v.problems++
 	}
+	v.report.add(p)
 	var err error
 	if v.cfg.JSON {
 		err = json.NewEncoder(v.out).Encode(p)
@@ -107,6 +143,9 @@ func (v *verifier) print(p Problem) {
 func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command.Env, out io.Writer) error {
 	began := time.Now()
 	v := &verifier{cfg: cfg, store: st, env: env, out: out}
+	if cfg.Report != "" {
+		v.report = newReport(st.Name(), cfg, began)
+	}
 	log, err := st.ReadLog(ctx, store.LogOptions{SkipDamaged: true, Signed: cfg.Signers.Check()})
 	if err != nil {
 		return err
@@ -115,6 +154,7 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 		return v.noLog(ctx)
 	}
 	env.Counters.Ready()
+	v.report.of(log.State)
 	v.ofLog(log)
 	state := log.State
 	if err := v.moments(ctx, state); err != nil {
@@ -214,23 +254,42 @@ func (v *verifier) noLog(ctx context.Context) error {
 	return v.verdict()
 }
 
-// verdict is an error of status [command.Corrupt] when anything was found, and of status
-// [command.Loss] when that is only what was lost. As JSON it is printed in any case.
+// sumUp is the verdict on what was looked at.
+func (v *verifier) sumUp() *Verdict {
+	words := "good"
+	switch {
+	case v.problems > 0:
+		words = "damaged"
+	case v.losses > 0:
+		words = "loss"
+	}
+	return &Verdict{
+		Verdict: words, Problems: v.problems, Losses: v.losses, Pruned: v.pruned, Segments: v.segments, Bytes: v.bytes, Part: v.cfg.Part.String(),
+		Read: v.read, ReadSize: v.readBytes, Opened: v.opened, Unopened: v.sealed, Unread: v.segments - v.bad - v.opened - v.sealed, Bad: v.bad,
+		Signed: v.signed, Unlisted: v.litterCount,
+	}
+}
+
+// verdict prints the verdict and writes the report. It is an error of status
+// [command.Corrupt] when anything was found, and of status [command.Loss] when that is only
+// what was lost.
 func (v *verifier) verdict() error {
+	sum := v.sumUp()
+	var err error
 	if v.cfg.JSON {
-		words := "good"
-		switch {
-		case v.problems > 0:
-			words = "damaged"
-		case v.losses > 0:
-			words = "loss"
-		}
-		v.writeErr = errors.Join(v.writeErr, json.NewEncoder(v.out).Encode(Verdict{words, v.problems, v.losses, v.pruned,
-			v.segments, v.bytes, v.cfg.Part.String(), v.read, v.readBytes, v.opened, v.sealed, v.signed, v.litterCount}))
+		err = json.NewEncoder(v.out).Encode(sum)
+	} else {
+		_, err = fmt.Fprintln(v.out, sum)
+	}
+	if v.writeErr = errors.Join(v.writeErr, err); v.writeErr != nil {
+		v.writeErr = fmt.Errorf("print what was found: %w", v.writeErr)
+	}
+	if v.report != nil {
+		v.writeErr = errors.Join(v.writeErr, v.report.write(sum, time.Now()))
 	}
 	switch {
 	case v.writeErr != nil:
-		return fmt.Errorf("print what was found: %w", v.writeErr)
+		return v.writeErr
 	case v.problems > 0:
 		return command.WithHint(command.WithStatus(command.Corrupt, fmt.Errorf("%s: %s", v.store.Name(), command.Count(int64(v.problems), "problem"))),
 			"kbk-catalog repair shows what can be done")
@@ -289,6 +348,7 @@ func (v *verifier) objects(ctx context.Context, state *commitlog.State) (bad map
 			return nil
 		case size >= 0 && size != expected:
 			bad[key] = true
+			v.bad++
 			v.found("size", path, "%d bytes instead of %d", size, expected)
 		}
 		delete(want, key)
@@ -303,6 +363,7 @@ func (v *verifier) objects(ctx context.Context, state *commitlog.State) (bad map
 	for seg := range state.Segments() {
 		if key := keyOf(seg.Path); has(want, key) {
 			bad[key] = true
+			v.bad++
 			v.found("missing", seg.Path, "the log lists it, and it is not there")
 		}
 	}
@@ -360,28 +421,26 @@ func (v *verifier) contents(ctx context.Context, state *commitlog.State, bad map
 }
 
 func (v *verifier) content(ctx context.Context, opener *segment.Opener, seg commitlog.Segment) error {
+	sealed := seg.Cipher != "" && len(v.cfg.Identities) == 0 // then the checksum is all that can be told
 	data, err := v.store.ReadSegment(ctx, seg)
-	if store.IsDamage(err) {
-		v.found("content", seg.Path, "%v", err)
-		return nil
-	}
-	if err != nil {
+	if err != nil && !store.IsDamage(err) {
 		return err
 	}
-	v.mu.Lock()
-	sealed := seg.Cipher != "" && len(v.cfg.Identities) == 0
-	if sealed {
-		v.sealed++
-	} else {
-		v.opened++
+	if err == nil && !sealed {
+		err = opener.Verify(seg.Frame(), data)
 	}
-	v.mu.Unlock()
-	if sealed { // its checksum is right, and more cannot be told
-		return nil
-	}
-	err = opener.Verify(seg.Frame(), data)
 	if err != nil {
 		v.found("content", seg.Path, "%v", err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case err != nil:
+		v.bad++
+	case sealed:
+		v.sealed++
+	default:
+		v.opened++
 	}
 	return nil
 }
