@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -59,6 +60,7 @@ const exitStatus = `EXIT STATUS:
    3    truncated or corrupt input
    4    done, but with loss, which was reported
    130  interrupted; what was done until then is whole
+   141  the command downstream ended early; its status says why
 `
 
 // App makes the urfave/cli application of a command.
@@ -141,13 +143,10 @@ func flags(s Spec) []cli.Flag {
 func action(name string, s Spec, own, all []cli.Flag) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if c.NArg() > s.MaxArgs {
-			stray := c.Args().Get(s.MaxArgs)
-			err := WithStatus(Usage, fmt.Errorf("unexpected argument %q", stray))
-			if strings.HasPrefix(stray, "-") {
-				return WithHint(err, "flags come before the arguments")
-			}
+			err := WithStatus(Usage, fmt.Errorf("unexpected argument %q", c.Args().Get(s.MaxArgs)))
 			return WithHint(err, "run "+c.Command.HelpName+" --help")
 		}
+		given := givenFlags(c, own)
 		if err := fill(c, name, own, all); err != nil {
 			return err
 		}
@@ -163,6 +162,7 @@ func action(name string, s Spec, own, all []cli.Flag) cli.ActionFunc {
 			return err
 		}
 		c.Context = context.WithValue(c.Context, logKey{}, env.Log)
+		c.Context = context.WithValue(c.Context, givenKey{}, given)
 		if page == nil {
 			return s.Action(ctx, c, env)
 		}
@@ -170,6 +170,31 @@ func action(name string, s Spec, own, all []cli.Flag) cli.ActionFunc {
 		page.Ended(StatusOf(err))
 		return err
 	}
+}
+
+type givenKey struct{}
+
+// givenFlags are the flags that the command line alone has set, or set to something else
+// than the environment has.
+func givenFlags(c *cli.Context, flags []cli.Flag) (names []string) {
+	for _, f := range flags {
+		name := f.Names()[0]
+		set := c.IsSet(name)
+		if doc, ok := f.(cli.DocGenerationFlag); ok && set {
+			set = !slices.ContainsFunc(doc.GetEnvVars(), func(env string) bool { return os.Getenv(env) == fmt.Sprint(c.Value(name)) })
+		}
+		if set {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Given says whether a flag stands on the command line, and does not come from the
+// environment or a file.
+func Given(c *cli.Context, name string) bool {
+	given, _ := c.Context.Value(givenKey{}).([]string)
+	return slices.Contains(given, name)
 }
 
 type logKey struct{}
@@ -189,7 +214,7 @@ func Main(app *cli.App) {
 
 func run(app *cli.App, args []string) int {
 	lingerer := new(lingerer)
-	err := app.RunContext(context.WithValue(context.Background(), lingererKey{}, lingerer), args)
+	err := app.RunContext(context.WithValue(context.Background(), lingererKey{}, lingerer), flagsFirst(app, args))
 	if err != nil {
 		report(app, err)
 	}

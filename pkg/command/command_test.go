@@ -89,7 +89,9 @@ func TestRun(t *testing.T) {
 		{[]string{"--version"}, OK},
 		{[]string{"--nonsense"}, Usage},
 		{[]string{"a", "b"}, Usage},
-		{[]string{"a", "--quiet"}, Usage}, // a flag behind the argument
+		{[]string{"a", "--quiet"}, OK}, // a flag behind the argument
+		{[]string{"a", "--fail"}, Failed},
+		{[]string{"a", "--", "--fail"}, Usage},
 		{[]string{"--log-format", "xml"}, Usage},
 		{[]string{"help"}, OK}, // an argument like any other
 		{[]string{"--fail"}, Failed},

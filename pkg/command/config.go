@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -18,21 +19,33 @@ import (
 // cluster.
 const ClusterSection = "cluster"
 
-// sections are those that a configuration file may have: the cluster's, and one for
-// each command.
-var sections = []string{ClusterSection, "fetch", "filter", "pack", "push", "pull", "produce", "offsets", "catalog"}
+// clustersSection has other clusters by their names, and profilesSection what the command
+// kbk reads.
+const (
+	clustersSection = "clusters"
+	profilesSection = "profiles"
+)
+
+// sections are those that a configuration file may have beside these two: the cluster's,
+// and one for each command.
+var sections = []string{ClusterSection, "fetch", "filter", "pack", "push", "pull", "produce", "offsets", "catalog", "import"}
 
 func configFlag() cli.Flag {
 	return &cli.StringFlag{Name: "config", Usage: "take what is not given here from `FILE`, in YAML", EnvVars: []string{"KBK_CONFIG"}}
 }
 
-// A file is a configuration file: by section and name, one value or several.
-type file map[string]map[string]values
+// A ConfigFile is what a file of --config says.
+type ConfigFile struct {
+	Sections map[string]map[string]Values // by section and name
+	Clusters map[string]map[string]Values // by the cluster's name and that of the property
+	Profiles yaml.Node                    // the section of that name, for the command kbk
+}
 
-type values []string
+// Values are one value or several.
+type Values []string
 
 // UnmarshalYAML reads a scalar as it is written, or a list of them.
-func (v *values) UnmarshalYAML(n *yaml.Node) error {
+func (v *Values) UnmarshalYAML(n *yaml.Node) error {
 	list := []*yaml.Node{n}
 	if n.Kind == yaml.SequenceNode {
 		list = n.Content
@@ -46,12 +59,17 @@ func (v *values) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// configFile is the file that --config or KBK_CONFIG names; without one, nothing.
-func configFile(c *cli.Context) (file, error) {
+// configFile is the file that --config or KBK_CONFIG names; without one, an empty one.
+func configFile(c *cli.Context) (*ConfigFile, error) {
 	name := c.String("config")
 	if name == "" {
-		return nil, nil
+		return new(ConfigFile), nil
 	}
+	return ReadConfig(name)
+}
+
+// ReadConfig reads a file as --config names it.
+func ReadConfig(name string) (*ConfigFile, error) {
 	f, err := readConfig(name)
 	if err != nil {
 		return nil, WithStatus(Usage, fmt.Errorf("--config %s: %w", name, err))
@@ -59,7 +77,7 @@ func configFile(c *cli.Context) (file, error) {
 	return f, nil
 }
 
-func readConfig(name string) (file, error) {
+func readConfig(name string) (*ConfigFile, error) {
 	r, err := os.Open(name)
 	if err != nil {
 		return nil, errors.Unwrap(err) // the name is said
@@ -68,14 +86,30 @@ func readConfig(name string) (file, error) {
 	return decodeConfig(r)
 }
 
-func decodeConfig(r io.Reader) (file, error) {
-	var f file
-	if err := yaml.NewDecoder(r).Decode(&f); err != nil && !errors.Is(err, io.EOF) {
-		return nil, yamlError(err)
+func decodeConfig(r io.Reader) (*ConfigFile, error) {
+	var raw map[string]yaml.Node
+	if err := yaml.NewDecoder(r).Decode(&raw); err != nil && !errors.Is(err, io.EOF) {
+		return nil, YAMLError(err)
 	}
-	for section := range f {
-		if !slices.Contains(sections, section) {
-			return nil, fmt.Errorf("section %q is not known%s", section, Nearest(section, sections))
+	f := &ConfigFile{Sections: make(map[string]map[string]Values)}
+	for _, name := range slices.Sorted(maps.Keys(raw)) {
+		node := raw[name]
+		var err error
+		switch {
+		case name == profilesSection:
+			f.Profiles = node
+		case name == clustersSection:
+			err = node.Decode(&f.Clusters)
+		case slices.Contains(sections, name):
+			var section map[string]Values
+			err = node.Decode(&section)
+			f.Sections[name] = section
+		default:
+			known := slices.Concat(sections, []string{clustersSection, profilesSection})
+			return nil, fmt.Errorf("section %q is not known%s", name, Nearest(name, known))
+		}
+		if err != nil {
+			return nil, YAMLError(err)
 		}
 	}
 	return f, nil
@@ -84,8 +118,8 @@ func decodeConfig(r io.Reader) (file, error) {
 // quoted is what YAML's messages quote of the file: it may be a password.
 var quoted = regexp.MustCompile("`[^`]*`|'[^']*'|\"[^\"]*\"")
 
-// yamlError says what is wrong with a file, and where, and nothing that is in it.
-func yamlError(err error) error {
+// YAMLError says what is wrong with a file, and where, and nothing that is in it.
+func YAMLError(err error) error {
 	var types *yaml.TypeError
 	if errors.As(err, &types) && len(types.Errors) > 0 {
 		if line, _, ok := strings.Cut(types.Errors[0], ": cannot unmarshal"); ok {
@@ -104,25 +138,50 @@ func Section(c *cli.Context, name string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return Last(f.Sections[name]), nil
+}
+
+// Cluster is the section of a cluster that has a name, in the same way. One that is not
+// in the file is an error.
+func Cluster(c *cli.Context, name string) (map[string]string, error) {
+	f, err := configFile(c)
+	if err != nil {
+		return nil, err
+	}
+	properties, ok := f.Clusters[name]
+	switch {
+	case c.String("config") == "":
+		return nil, Usagef("--cluster %s: there is no --config file that has it", name)
+	case !ok:
+		return nil, Usagef("--cluster %s: %s has no cluster of that name%s", name, c.String("config"), Nearest(name, slices.Sorted(maps.Keys(f.Clusters))))
+	}
+	return Last(properties), nil
+}
+
+// Last has of each name of a section the last value.
+func Last(section map[string]Values) map[string]string {
 	out := make(map[string]string)
-	for key, v := range f[name] {
+	for key, v := range section {
 		if len(v) > 0 {
 			out[key] = v[len(v)-1]
 		}
 	}
-	return out, nil
+	return out
 }
 
 // fill gives the flags that were not given on the command line their values from the
 // environment, KBK_FETCH_TIMEOUT for --timeout of kbk-fetch, and from the file. The file
 // may have others of all the flags there are.
 func fill(c *cli.Context, app string, flags, all []cli.Flag) error {
-	f, err := configFile(c)
-	if err != nil {
-		return err
-	}
 	section := strings.TrimPrefix(app, "kbk-")
-	given := f[section]
+	f := new(ConfigFile)
+	if slices.Contains(sections, section) {
+		var err error
+		if f, err = configFile(c); err != nil {
+			return err
+		}
+	}
+	given := f.Sections[section]
 	var names []string
 	for _, flag := range all {
 		names = append(names, flag.Names()[0])
@@ -135,7 +194,7 @@ func fill(c *cli.Context, app string, flags, all []cli.Flag) error {
 		vals, from := given[name], fmt.Sprintf("--config %s: %s: %s", c.String("config"), section, name)
 		env := "KBK_" + strings.ToUpper(strings.ReplaceAll(section+"_"+name, "-", "_"))
 		if v, ok := os.LookupEnv(env); ok {
-			vals, from = values{v}, env
+			vals, from = Values{v}, env
 		}
 		for _, v := range vals {
 			if err := c.Set(name, v); err != nil {

@@ -62,6 +62,8 @@ func TestConfig(t *testing.T) {
 		"fetch: [":                 "line 1: did not find expected node content",
 		"fetch:\n  n: x\n":         "fetch: n: ",
 		"fetch:\n  zzzzzzzzz: 1\n": `fetch: "zzzzzzzzz" is not known`,
+		"clusters:\n  dr: x\n":     "line 2: neither a section nor a name with a value",
+		"profile: {}\n":            `section "profile" is not known; did you mean "profiles"?`,
 		"fetch:\n  n: 1\n  n: 2\n": "already defined",
 	} {
 		write(text)
@@ -69,6 +71,9 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
+	// What only the command kbk reads is nothing to the others.
+	write("profiles:\n  nightly: {topics: [a], keep: {daily: 7}}\nclusters:\n  dr: {bootstrap.servers: 'dr:9092'}\n")
+	want("1 [] false ")
 	// No word of a mistake is printed that may be a password.
 	for _, text := range []string{
 		"cluster: sasl.password hunter2\n", "cluster:\n  sasl.password: *hunter2\n", "cluster:\n  sasl.password: \"hunter2\n", "hunter2\n", "- hunter2\n",

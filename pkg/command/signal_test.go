@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -31,6 +32,24 @@ func TestMain(m *testing.M) {
 			return err
 		}
 		block := make([]byte, 64<<10)
+		if os.Getenv("KBK_TEST_COMMAND") == "slow" { // it stops only when it must
+			if _, err := out.Write(block); err != nil {
+				return err
+			}
+			select {
+			case <-env.Stop:
+			case <-time.After(time.Minute):
+			}
+			if _, err := out.Write(block); err != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return WithStatus(9, ctx.Err())
+			case <-time.After(time.Minute): // nothing outlives a test that has failed
+				return errors.New("nobody stops it")
+			}
+		}
 		for {
 			if _, err := out.Write(block); err != nil {
 				return err
@@ -77,12 +96,12 @@ func status(t *testing.T, cmd *exec.Cmd) int {
 	return cmd.ProcessState.ExitCode()
 }
 
-// TestBrokenPipe closes a command's output while it writes: that is a failed write like
-// any other.
+// TestBrokenPipe closes a command's output while it writes. That is a failed write like any
+// other, but for its status, by which it is told from a cause.
 func TestBrokenPipe(t *testing.T) {
 	cmd, out, said := testCommand(t)
 	out.Close()
-	if got := status(t, cmd); got != Failed {
+	if got := status(t, cmd); got != NoReader {
 		t.Errorf("status %d", got)
 	}
 	want := "kbk-test: error: write /dev/stdout: broken pipe\nkbk-test: hint: the command downstream ended before it had read everything: its own message says why\n"
@@ -109,6 +128,62 @@ func TestStopSignals(t *testing.T) {
 		if got := status(t, cmd); got != Interrupted || !strings.Contains(said.String(), "interrupted: as the test wants it") {
 			t.Errorf("%s: status %d, %q", sig, got, said)
 		}
+	}
+}
+
+// TestOrders gives a command orders beside signals: the two are one.
+func TestOrders(t *testing.T) {
+	for name, steps := range map[string][]string{
+		"orders alone":           {"order 1", "stops", "order 1", "order 2"},
+		"a signal and its order": {"signal", "stops", "order 1", "signal"},
+		"an order after signals": {"signal", "stops", "order 2"},
+		"nobody is left":         {"close", "stops", "signal", "another signal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), "KBK_TEST_COMMAND=slow", OrdersVariable+"=3")
+			cmd.ExtraFiles = []*os.File{r}
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			r.Close()
+			block := make([]byte, 64<<10)
+			if _, err := io.ReadFull(out, block); err != nil { // it is under way
+				t.Fatal(err)
+			}
+			for i, step := range steps {
+				switch step {
+				case "order 1":
+					_, err = w.Write([]byte{StopProperly})
+				case "order 2":
+					_, err = w.Write([]byte{StopAtOnce})
+				case "close":
+					err = w.Close()
+				case "signal":
+					err = cmd.Process.Signal(syscall.SIGINT)
+				case "another signal": // two of one kind may become one
+					err = cmd.Process.Signal(syscall.SIGTERM)
+				case "stops":
+					_, err = io.ReadFull(out, block) // once it is told to stop
+				}
+				if err != nil {
+					t.Fatalf("step %d, %s: %v", i, step, err)
+				}
+			}
+			if got := status(t, cmd); got != 9 {
+				t.Errorf("status %d", got)
+			}
+		})
 	}
 }
 

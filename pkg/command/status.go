@@ -21,6 +21,9 @@ const (
 	Corrupt     = 3
 	Loss        = 4
 	Interrupted = 130
+	// NoReader is what a shell says of a process that SIGPIPE has ended: nobody reads the
+	// output any more. The cause is downstream, and has a status of its own.
+	NoReader = 141
 )
 
 // Stopped is what a command returns that did its work properly on an input or to a
@@ -100,6 +103,8 @@ func StatusOf(err error) int {
 		return OK
 	case errors.As(err, &s):
 		return s.status
+	case downstreamEnded(err):
+		return NoReader
 	case errors.Is(err, format.ErrTruncated), errors.Is(err, format.ErrNotStream), errors.Is(err, format.ErrVersion),
 		errors.Is(err, format.ErrTrailing), errors.Is(err, format.ErrTooLarge), errors.Is(err, format.ErrCorrupt):
 		return Corrupt

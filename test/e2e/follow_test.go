@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/cursor"
 )
 
@@ -236,7 +237,7 @@ func TestFollowDownstreamDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, status := range p.wait() {
-		if i < 3 && (status != 1 || !strings.Contains(p.said(i), "broken pipe") || !strings.Contains(p.said(i), "hint: the command downstream ended")) {
+		if i < 3 && (status != command.NoReader || !strings.Contains(p.said(i), "broken pipe") || !strings.Contains(p.said(i), "hint: the command downstream ended")) {
 			t.Errorf("stage %d ended with %d\n%s", i, status, p.said(i))
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command"
 	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
 
@@ -416,7 +417,7 @@ func (p *pipeline) interruptedAgain() {
 	began := time.Now()
 	p.signal(syscall.SIGINT)
 	for i, status := range p.wait() {
-		if closed := i < last && status == 1 && strings.Contains(p.said(i), "broken pipe"); p.ours(i) && status != 130 && !closed {
+		if closed := i < last && status == command.NoReader && strings.Contains(p.said(i), "broken pipe"); p.ours(i) && status != 130 && !closed {
 			p.t.Errorf("stage %d ended with %d\n%s", i, status, p)
 		}
 	}
