@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -37,6 +38,7 @@ type Config struct {
 func Flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "brokers", Aliases: []string{"b"}, Usage: "`HOST:PORT,…` of one or more brokers of the cluster, or srv+NAME; PROTOCOL:// may be before it", EnvVars: []string{"KBK_BROKERS"}},
+		&cli.StringFlag{Name: "cluster", Usage: "connect to the cluster that the file of --config has under `NAME` in its section clusters"},
 		&cli.StringSliceFlag{Name: "X", Usage: "set a property of the connection, `NAME=VALUE`, as Java's clients or librdkafka name it; repeatable"},
 		&cli.StringFlag{Name: "command-config", Usage: "read such properties from `FILE`, as Kafka's own tools do", EnvVars: []string{"KBK_COMMAND_CONFIG"}},
 	}
@@ -51,11 +53,35 @@ func FromFlags(c *cli.Context) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	cfg := Config{ClientID: c.App.Name, settings: s, log: command.Log(c)}
-	if id := s.get("client.id"); id != "" {
-		cfg.ClientID = id
-	}
 	brokers := setting{c.String("brokers"), "-b"}
+	if c.String("cluster") != "" {
+		brokers.value = "" // what a variable or a section says is of the other cluster
+	}
+	return configOf(s, brokers, c.App.Name, command.Log(c))
+}
+
+// FromFile is the connection of a command that has not these flags, to the cluster that a
+// file has under a name, or to that of its section cluster. What the environment says
+// counts as for the flags, and what the section of a command says instead of them.
+func FromFile(f *command.ConfigFile, cluster, section, client string, log *slog.Logger) (Config, error) {
+	properties, file, brokers := f.Sections[command.ClusterSection], "", setting{}
+	if cluster != "" {
+		properties = f.Clusters[cluster]
+	} else {
+		said := command.Last(f.Sections[section])
+		file = cmp.Or(os.Getenv("KBK_COMMAND_CONFIG"), said["command-config"])
+		brokers = setting{cmp.Or(os.Getenv("KBK_BROKERS"), said["brokers"]), "KBK_BROKERS"}
+	}
+	s, err := gather(command.Last(properties), cluster, file, nil)
+	if err != nil {
+		return Config{}, err
+	}
+	return configOf(s, brokers, client, log)
+}
+
+// configOf is the connection with the settings s, to brokers where they are said elsewhere.
+func configOf(s settings, brokers setting, client string, log *slog.Logger) (cfg Config, err error) {
+	cfg = Config{ClientID: cmp.Or(s.get("client.id"), client), settings: s, log: log}
 	if brokers.value == "" {
 		brokers = s[brokersKey]
 	}

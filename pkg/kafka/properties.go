@@ -26,6 +26,9 @@ var aliases = map[string]string{
 
 const brokersKey = "bootstrap.servers"
 
+// commandConfigKey is what a section of a cluster may say instead of --command-config.
+const commandConfigKey = "command-config"
+
 // honoured are the properties that mean something here. Those of TLS and SASL are
 // Java's (SslConfigs, SaslConfigs), and librdkafka's where Java has none.
 var honoured = []string{
@@ -99,33 +102,64 @@ func isName(key string) bool {
 	return key != "" && strings.Trim(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
 }
 
-// settingsOf gathers the properties: of the configuration file's section, of
-// --command-config, of the environment, of -X. Later ones win.
+// settingsOf gathers the properties of the cluster that the flags name.
 func settingsOf(c *cli.Context) (settings, error) {
-	s := make(settings)
-	section, err := command.Section(c, command.ClusterSection)
+	name := c.String("cluster")
+	if name == "" {
+		section, err := command.Section(c, command.ClusterSection)
+		if err != nil {
+			return nil, err
+		}
+		return gather(section, name, c.String("command-config"), c.StringSlice("X"))
+	}
+	for _, flag := range []string{"brokers", "command-config"} {
+		if command.Given(c, flag) {
+			return nil, command.Usagef("--%s and --cluster exclude one another", flag)
+		}
+	}
+	section, err := command.Cluster(c, name)
 	if err != nil {
 		return nil, err
 	}
+	return gather(section, name, "", c.StringSlice("X"))
+}
+
+// gather gathers the properties of a cluster: of the configuration file's section, of a
+// file that Kafka's tools take, of the environment, of -X. Later ones win.
+//
+// A cluster that has a name has properties of its own: nothing that is said of the other
+// one, in the file or in the environment, is said of it.
+func gather(section map[string]string, name, file string, xs []string) (settings, error) {
+	s := make(settings)
+	from, prefix := "--config: cluster:", "KBK_"
+	if name != "" {
+		from, prefix = "--config: clusters: "+name+":", "KBK_CLUSTERS_"+variable(name)+"_"
+	}
+	if file == "" {
+		file = section[commandConfigKey]
+	}
 	for _, key := range slices.Sorted(maps.Keys(section)) {
-		if err := s.put(key, section[key], "--config: cluster:", false); err != nil {
+		if key == commandConfigKey {
+			continue
+		}
+		if err := s.put(key, section[key], from, false); err != nil {
 			return nil, err
 		}
 	}
-	if name := c.String("command-config"); name != "" {
-		if err := s.file(name); err != nil {
+	if file != "" {
+		if err := s.file(file); err != nil {
 			return nil, err
 		}
 	}
 	for _, key := range slices.Concat(honoured, slices.Sorted(maps.Keys(aliases))) {
-		env := "KBK_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+		env := prefix + variable(key)
 		if v, ok := os.LookupEnv(env); ok {
 			if err := s.put(key, v, env+":", false); err != nil {
 				return nil, err
 			}
 		}
 	}
-	for _, x := range c.StringSlice("X") {
+	for _, x := range xs {
 		key, value, ok := strings.Cut(x, "=")
 		if !ok {
 			// No word of it: sasl.password:secret is a mistake that people make.
@@ -135,7 +169,15 @@ func settingsOf(c *cli.Context) (settings, error) {
 			return nil, err
 		}
 	}
+	if name != "" && s.get(brokersKey) == "" {
+		return nil, command.Usagef("%s it has no %s", from, brokersKey)
+	}
 	return s, nil
+}
+
+// variable is a name as variables of the environment have it.
+func variable(name string) string {
+	return strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(name))
 }
 
 // file reads a file of properties.

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -60,6 +61,56 @@ func TestPrecedence(t *testing.T) {
 	want("flag", "other:1")
 	args = append(args, "-b", "last:1")
 	want("flag", "last:1")
+}
+
+// TestNamedCluster checks that nothing of one cluster is taken for another one.
+func TestNamedCluster(t *testing.T) {
+	file := write(t, "dr.properties", "sasl.username=bob\nretries=3\n")
+	yaml := write(t, "kbk.yaml", "cluster:\n  bootstrap.servers: prod:1\n  security.protocol: SASL_SSL\n  sasl.mechanism: PLAIN\n  sasl.username: p\n"+
+		"clusters:\n  dr-1:\n    bootstrap.servers: dr:1\n    client.id: dr\n    security.protocol: SASL_PLAINTEXT\n    sasl.mechanism: PLAIN\n    command-config: "+file+"\n  bare: {client.id: x}\n  typo: {bootstrap.servers: a, cliend.id: x}\n")
+	t.Setenv("KBK_BROKERS", "prod:2")
+	t.Setenv("KBK_SASL_PASSWORD", "of prod")
+	t.Setenv("KBK_COMMAND_CONFIG", "/nonexistent/prod.properties")
+	t.Setenv("KBK_CLUSTERS_DR_1_SASL_PASSWORD", "of dr")
+	s, cfg, err := parse(t, "--config", yaml, "--cluster", "dr-1", "-X", "client.id=me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for k, v := range s {
+		got[k] = v.value
+	}
+	if want := map[string]string{"bootstrap.servers": "dr:1", "client.id": "me", "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN",
+		"sasl.username": "bob", "sasl.password": "of dr"}; !maps.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	if !slices.Equal(cfg.Brokers, []string{"dr:1"}) || cfg.ClientID != "me" {
+		t.Errorf("got %+v", cfg)
+	}
+	f, err := command.ReadConfig(yaml)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := FromFile(f, "dr-1", "produce", "kbk", slog.New(slog.DiscardHandler))
+	if err != nil || !slices.Equal(again.Brokers, cfg.Brokers) || again.ClientID != "dr" || again.settings.get("sasl.password") != "of dr" {
+		t.Errorf("from the file: %+v, %v", again, err)
+	}
+	t.Setenv("KBK_COMMAND_CONFIG", "")
+	if again, err = FromFile(f, "", "produce", "kbk", slog.New(slog.DiscardHandler)); err != nil || !slices.Equal(again.Brokers, []string{"prod:2"}) || again.settings.get("sasl.password") != "of prod" {
+		t.Errorf("from the file, and the environment: %+v, %v", again, err)
+	}
+	for _, test := range []struct{ args, want string }{
+		{"--config " + yaml + " --cluster dr-1 -b prod:1", "--brokers and --cluster exclude one another"},
+		{"--config " + yaml + " --cluster dr-1 --command-config x", "--command-config and --cluster exclude one another"},
+		{"--config " + yaml + " --cluster dr-2", `no cluster of that name; did you mean "dr-1"?`},
+		{"--config " + yaml + " --cluster bare", "it has no bootstrap.servers"},
+		{"--config " + yaml + " --cluster typo", `clusters: typo:: property "cliend.id" is not known; did you mean "client.id"?`},
+		{"--cluster dr-1", "there is no --config file"},
+	} {
+		if _, _, err := parse(t, strings.Fields(test.args)...); command.StatusOf(err) != command.Usage || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", test.args, err)
+		}
+	}
 }
 
 // TestPropertiesAsJava reads a file as java.util.Properties.load does.

@@ -336,5 +336,13 @@ func script(ctx context.Context, c *cli.Context, _ *command.Env) error {
 	if err != nil {
 		return err
 	}
-	return Script(ctx, command.SizeOf(c, "max-frame"), c.String("brokers"), in, os.Stdout)
+	brokers := c.String("brokers")
+	if c.String("cluster") != "" {
+		cfg, err := kafka.FromFlags(c)
+		if err != nil {
+			return err
+		}
+		brokers = strings.Join(cfg.Brokers, ",")
+	}
+	return Script(ctx, command.SizeOf(c, "max-frame"), brokers, in, os.Stdout)
 }
