@@ -38,7 +38,7 @@ func App() *cli.App {
    kbk-catalog verify --deep -i key.txt s3:bucket/nightly
    kbk-catalog cursor s3:bucket/nightly | kbk-fetch -b localhost:9092 -t orders --from - | …`,
 		Commands: []command.Spec{
-			listSpec(), showSpec(), statusSpec(), verifySpec(), cursorSpec(), catSpec(), compactSpec(), pruneSpec(), repairSpec(),
+			listSpec(), showSpec(), statusSpec(), verifySpec(), cursorSpec(), catSpec(), compactSpec(), pruneSpec(), repairSpec(), checkSpec(),
 		},
 	})
 }
