@@ -50,7 +50,7 @@ fuzz:
 # The end-to-end tests with the race detector in the commands that do not link rclone, which
 # takes minutes to compile with it. What the tests of memory and of time measure is not theirs.
 test-race:
-	go build -race -o bin/race/ $(addprefix ./cmd/kbk-,fetch filter pack produce offsets)
+	go build -race -o bin/race/ ./cmd/kbk $(addprefix ./cmd/kbk-,fetch filter pack produce offsets)
 	go build -o bin/race/ $(addprefix ./cmd/kbk-,push pull catalog import)
 	rm -f bin/race/found.*
 	GORACE="log_path=$(CURDIR)/bin/race/found" KBK_BIN=$(CURDIR)/bin/race go test -count=1 -timeout 30m -skip 'Memory|UnderQuota' ./test/e2e

@@ -83,5 +83,6 @@ func (l *lingerer) linger(status int) {
 	select {
 	case <-time.After(l.stay):
 	case <-stop:
+	case <-orders(): // of whoever started the pipe, or it is dead
 	}
 }

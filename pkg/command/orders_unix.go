@@ -10,8 +10,8 @@ import (
 )
 
 // orders gives what comes through the pipe of [OrdersVariable], and is closed with it;
-// nil where nobody gives orders. Of several calls the first one has it.
-func orders() <-chan int {
+// nil where nobody gives orders.
+var orders = sync.OnceValue(func() <-chan int {
 	pipe := ordersPipe()
 	if pipe == nil {
 		return nil
@@ -27,10 +27,10 @@ func orders() <-chan int {
 		}
 	}()
 	return told
-}
+})
 
 // ordersPipe is kept from the processes that this one starts.
-var ordersPipe = sync.OnceValue(func() *os.File {
+func ordersPipe() *os.File {
 	fd, err := strconv.Atoi(os.Getenv(OrdersVariable))
 	os.Unsetenv(OrdersVariable)
 	if err != nil || fd <= 2 {
@@ -42,4 +42,4 @@ var ordersPipe = sync.OnceValue(func() *os.File {
 		return nil
 	}
 	return pipe
-})
+}

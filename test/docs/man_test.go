@@ -14,6 +14,7 @@ import (
 	"github.com/kbkio/kbk/pkg/fetch"
 	"github.com/kbkio/kbk/pkg/filter"
 	"github.com/kbkio/kbk/pkg/importer"
+	"github.com/kbkio/kbk/pkg/kbk"
 	"github.com/kbkio/kbk/pkg/offsets"
 	"github.com/kbkio/kbk/pkg/pack"
 	"github.com/kbkio/kbk/pkg/produce"
@@ -21,7 +22,7 @@ import (
 	"github.com/kbkio/kbk/pkg/push"
 )
 
-var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App(), catalog.App(), importer.App()}
+var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App(), catalog.App(), importer.App(), kbk.App()}
 
 var documented = regexp.MustCompile(`(?m)^\*\*--?[a-z].*$`)
 
@@ -111,7 +112,7 @@ func TestManPagesOfSeveral(t *testing.T) {
 			}
 			for _, f := range c.Flags {
 				switch name := f.Names()[0]; name {
-				case "help", "quiet", "verbose", "log-format", "config", "max-frame", "X", "command-config": // which all have
+				case "help", "quiet", "verbose", "log-format", "config", "max-frame", "X", "cluster", "command-config": // which all have
 				default:
 					if !strings.Contains(entry, "**--"+name+"**") {
 						t.Errorf("%s %s: --%s is not in its section", app.Name, c.Name, name)

@@ -104,6 +104,22 @@ func TestRights(t *testing.T) {
 		t.Errorf("status %d\n%s", status, said)
 	}
 	wants(said, "readable", "seen")
+	// kbk doctor says what is missing before a run does.
+	config := filepath.Join(t.TempDir(), "kbk.yaml")
+	text := "cluster: {bootstrap.servers: '" + cluster.Listener("SASL", 0) + "', security.protocol: SASL_PLAINTEXT, sasl.mechanism: PLAIN, sasl.username: reader}\n" +
+		"profiles: {nightly: {store: '" + t.TempDir() + "', topics: [^, unseen], targets: {here: {offsets: exact}}}}\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	doctor := exec.CommandContext(t.Context(), filepath.Join(bin, "kbk"), "doctor", "--config", config)
+	doctor.Env = append(os.Environ(), "KBK_SASL_PASSWORD="+userSecret)
+	raw, err := doctor.CombinedOutput()
+	if doctor.ProcessState.ExitCode() != 1 || strings.Contains(string(raw), userSecret) {
+		t.Errorf("kbk doctor: %v\n%s", err, raw)
+	}
+	wants(string(raw), "nightly: rights to back up: the user has no right to READ seen; grant READ",
+		"rights to back up: topic unseen is not there, or the user has no right to DESCRIBE it", "no right to read the configs of readable, seen",
+		"target here: rights to restore: the user has no right to CREATE topic readable", "no right to DESCRIBE the group kbk-produce", "no right to ALTER the cluster")
 	// The command that the message names ends it.
 	abort := cluster.Tool(t.Context(), "org.apache.kafka.tools.TransactionsCommand", "--bootstrap-server", cluster.Bootstrap(),
 		"abort", "--topic", "readable", "--partition", "0", "--start-offset", "2")

@@ -57,7 +57,7 @@ func testAll(m *testing.M) (status int, err error) {
 	defer os.RemoveAll(dir)
 	if bin = os.Getenv("KBK_BIN"); bin == "" {
 		bin = filepath.Join(dir, "bin") + "/"
-		if out, err := exec.Command("go", "build", "-o", bin, "github.com/kbkio/kbk/cmd/kbk-fetch", "github.com/kbkio/kbk/cmd/kbk-produce").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-o", bin, "github.com/kbkio/kbk/cmd/kbk", "github.com/kbkio/kbk/cmd/kbk-fetch", "github.com/kbkio/kbk/cmd/kbk-produce").CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build the commands: %w\n%s", err, out)
 		}
 	}
