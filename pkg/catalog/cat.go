@@ -62,10 +62,17 @@ func Cat(ctx context.Context, st *store.Store, cfg CatConfig, env *command.Env, 
 		filters = append(filters, f.Filters...)
 	}
 	slices.Sort(filters)
+	end := new(format.End)
+	for _, h := range plan.Hidden {
+		end.Lose(fmt.Sprintf("offsets %d to %d %s", h.From, h.Next-1, h.Why()))
+	}
 	c := &cat{cfg: cfg, opener: segment.NewOpener(cfg.Identities, cfg.MaxFrame)}
 	if cfg.JSON {
 		c.put = printer(out)
-		return c.all(ctx, st, &plan)
+		if err := c.all(ctx, st, &plan); err != nil {
+			return err
+		}
+		return command.EndStatus(end, "")
 	}
 	window := &format.Window{Offsets: map[string]map[int32][2]int64{cfg.Topic: {cfg.Partition: {cfg.From, cfg.To}}}}
 	if cfg.Since > -1<<63 {
@@ -93,7 +100,11 @@ func Cat(ctx context.Context, st *store.Store, cfg CatConfig, env *command.Env, 
 	if err := c.all(ctx, st, &plan); err != nil {
 		return err
 	}
-	return w.Close(&format.End{Records: c.n})
+	end.Records = c.n
+	if err := w.Close(end); err != nil {
+		return err
+	}
+	return command.EndStatusThrough(out, end, "")
 }
 
 type cat struct {

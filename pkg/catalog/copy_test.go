@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,6 +30,8 @@ type job struct {
 	t   *testing.T
 	dir string
 	buf bytes.Buffer
+	// without tells of which offsets the job has no records.
+	without func(offset int64) bool
 }
 
 func newJob(t *testing.T, dir string, h format.Header) *job {
@@ -52,6 +56,9 @@ func (j *job) part(topic, id string, partition int32, from, next int64, info for
 	ok(j.t, j.Write(&format.Mark{Topic: topic, Partition: partition, Next: from, MarkInfo: info}))
 	info.Begins, info.Branch = false, false
 	for o := from; o < next; o++ {
+		if j.without != nil && j.without(o) {
+			continue
+		}
 		ok(j.t, j.WriteRecord(&format.Record{Topic: topic, Partition: partition, Offset: o, Timestamp: o * 10, Value: fmt.Append(nil, id, " ", o)}))
 	}
 	ok(j.t, j.Write(&format.Mark{Topic: topic, Partition: partition, Next: next, MarkInfo: info}))
@@ -362,7 +369,7 @@ func TestFilteredBetweenWhole(t *testing.T) {
 	for _, run := range []struct {
 		filters    []string
 		from, next int64
-	}{{[]string{"mask:1"}, 0, 20}, {nil, 5, 8}, {nil, 11, 15}, {[]string{"mask:2"}, 18, 25}} {
+	}{{[]string{"mask:1"}, 0, 20}, {nil, 5, 8}, {nil, 11, 15}, {[]string{"mask:2"}, 20, 25}} {
 		j := newJob(t, dir, format.Header{Filters: run.filters})
 		j.topic("a", "a1", 1)
 		j.part("a", "a1", 0, run.from, run.next, format.MarkInfo{})
@@ -377,6 +384,64 @@ func TestFilteredBetweenWhole(t *testing.T) {
 		if got := answers(t, copied(t, dir, again, nil), nil); !slices.Equal(got, want) {
 			t.Errorf("packed again: %v; the copy says\n%s\nthe original\n%s", again, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
+	}
+}
+
+// TestWindows has runs read the same offsets for different times: a restore gives what each of
+// them has stored, or says what it leaves out.
+func TestWindows(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		windows []func(offset int64) bool
+		filters []string // of the runs, instead of windows
+		damage  bool     // to the second run's segment
+		want    string
+		status  int
+	}{
+		{"one behind the other", []func(int64) bool{func(o int64) bool { return o < 12 }, func(o int64) bool { return o >= 12 }}, nil, false, "a1/0 [[0 20]]", command.OK},
+		{"the later one first", []func(int64) bool{func(o int64) bool { return o >= 12 }, func(o int64) bool { return o < 12 }}, nil, false, "a1/0 [[0 20]]", command.OK},
+		{"the same twice", []func(int64) bool{func(o int64) bool { return o >= 12 }, func(o int64) bool { return o >= 12 }}, nil, false, "a1/0 [[12 20]]", command.OK},
+		{"among one another", []func(int64) bool{func(o int64) bool { return o < 12 && o != 9 }, func(o int64) bool { return o == 9 || o >= 12 }}, nil, false, "a1/0 [[0 9] [10 20]]", command.Loss},
+		{"one is damaged", []func(int64) bool{func(o int64) bool { return o < 12 }, func(o int64) bool { return o >= 12 }}, nil, true, "a1/0 [[0 12]]", command.Loss},
+		{"one that is in another is damaged", []func(int64) bool{func(o int64) bool { return o < 15 }, func(o int64) bool { return o < 12 }}, nil, true, "a1/0 [[0 15]]", command.OK},
+		{"two filters", []func(int64) bool{func(o int64) bool { return o < 12 }, func(o int64) bool { return o > 3 }}, []string{"mask:1", "mask:2"}, false, "a1/0 [[0 12]]", command.Loss},
+		{"behind a filter", []func(int64) bool{func(o int64) bool { return o < 12 }, func(o int64) bool { return o > 3 }}, []string{"", "mask:1"}, false, "a1/0 [[4 20]]", command.Loss},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "b")
+			for i, in := range c.windows {
+				since := int64(i) // they are not looked at
+				h := format.Header{Window: &format.Window{Since: &since}}
+				if c.filters != nil && c.filters[i] != "" {
+					h = format.Header{Filters: c.filters[i : i+1]}
+				}
+				var before map[string][]byte
+				if i > 0 {
+					before = tree(t, dir)
+				}
+				j := newJob(t, dir, h)
+				j.without = func(o int64) bool { return !in(o) }
+				j.topic("a", "a1", 1)
+				j.part("a", "a1", 0, 0, 20, format.MarkInfo{})
+				j.store()
+				for name := range tree(t, dir) {
+					if _, old := before[name]; !old && i == 1 && c.damage && strings.HasPrefix(name, "topics/") {
+						ok(t, os.Truncate(filepath.Join(dir, name), 20))
+					}
+				}
+			}
+			got, status := restored(t, pull.Config{Remote: dir, SkipDamaged: true}, nil)
+			if fmt.Sprint(got) != "["+c.want+"]" || status != c.status {
+				t.Errorf("restored %q, status %d; want %s, %d", got, status, c.want, c.status)
+			}
+			if c.damage {
+				return
+			}
+			err := Cat(t.Context(), open(t, dir), CatConfig{Topic: "a", To: math.MaxInt64, Since: math.MinInt64, Until: math.MaxInt64, MaxFrame: 1 << 20}, env(), io.Discard)
+			if command.StatusOf(err) != c.status {
+				t.Errorf("cat: %v; want status %d", err, c.status)
+			}
+		})
 	}
 }
 

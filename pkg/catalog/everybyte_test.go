@@ -39,6 +39,7 @@ import (
 var (
 	damageCases = flag.Int("damage-cases", 400, "how many damages TestEveryByte does, at random; 0: all there are")
 	damageSeed  = flag.Uint64("damage-seed", 0, "with this seed; 0: another each time")
+	damageShare = flag.String("damage-share", "1/1", "which part of them, as 2/7")
 )
 
 // TestEveryByte damages a small backup in every way that one byte, one file or two files
@@ -59,6 +60,15 @@ func TestEveryByte(t *testing.T) {
 		rng.Shuffle(len(cases), func(i, j int) { cases[i], cases[j] = cases[j], cases[i] })
 		cases = cases[:n]
 	}
+	var share, shares int
+	if _, err := fmt.Sscanf(*damageShare, "%d/%d", &share, &shares); err != nil || share < 1 || share > shares {
+		t.Fatalf("-damage-share=%s is not as 2/7", *damageShare)
+	}
+	var mine []damage
+	for i := share - 1; i < len(cases); i += shares {
+		mine = append(mine, cases[i])
+	}
+	cases = mine
 	t.Logf("seed %d: %d of %d damages of %d bytes in %d files", seed, len(cases), len(all), w.size(), len(w.files))
 	var next atomic.Int64
 	var mu sync.Mutex

@@ -1,7 +1,6 @@
 package commitlog
 
 import (
-	"cmp"
 	"math"
 	"slices"
 )
@@ -26,6 +25,9 @@ type Plan struct {
 	Losses []string
 	// Filtered are the ranges that are here only as filters have left them.
 	Filtered []Filtered
+	// Hidden is what segments hold of offsets of which other runs' segments are read, which
+	// need not have it.
+	Hidden []Hidden
 	// Branches are the offsets from which on other records stand in the place of ones that
 	// were cut off in Kafka.
 	Branches []int64
@@ -63,7 +65,8 @@ func (p *Plan) chosen(c chosen) Chosen {
 
 // Instead returns what to read of the offsets in [at, next) when the segment cannot be read
 // that the plan has for them: one of any run that bad does not name, and false when none
-// has any of them. Offsets below its DropBelow no other segment has. It may reach further.
+// has any of them. Offsets below its DropBelow no other segment has. It may reach further,
+// and it may have less than the one that cannot be read: see [Content.HasAllOf].
 func (p *Plan) Instead(at, next int64, bad func(*Content) bool) (Chosen, bool) {
 	var left sources
 	for i, list := range p.sources {
@@ -117,6 +120,7 @@ func (s *State) PlanOf(topic, id string, number int32, branch int) (Plan, bool) 
 		plan.Losses = p.losses
 	}
 	plan.segments = plan.sources.choose(&v)
+	plan.Hidden = plan.sources.hidden(&v, plan.segments)
 	if v.reach == v.next {
 		plan.Epoch = v.epoch
 	}
@@ -168,71 +172,6 @@ func (p *Plan) Cut(from, next, since, until int64) {
 		}
 	}
 	p.Filtered = filtered
+	p.Hidden = cutHidden(p.Hidden, p.From, p.Next, since, until)
 	p.Branches = slices.DeleteFunc(slices.Clone(p.Branches), func(at int64) bool { return at <= p.From || at >= p.Next })
-}
-
-// sources are the segments that a branch of a partition may be read from, those that were
-// kept whole and those that were not, each sorted by their beginning.
-type sources [2][]chosen
-
-const (
-	whole = iota
-	filtered
-)
-
-func (p *partition) sources(branch int) (s sources) {
-	cuts := p.cuts(branch)
-	for i := range p.segments {
-		seg := &p.segments[i]
-		if int(seg.branch) > branch || seg.From >= cuts[seg.branch] {
-			continue
-		}
-		kind := whole
-		if len(seg.Filters) > 0 {
-			kind = filtered
-		}
-		s[kind] = append(s[kind], chosen{&seg.Content, seg.From, min(seg.Next, cuts[seg.branch])})
-	}
-	return s
-}
-
-// choose returns segments that give every record that a branch has, whole where any has it
-// whole: those that were kept whole first, and between them what filters have left. Of offsets
-// that several have scanned they are those of the filters that the plan names.
-func (s sources) choose(v *coverage) []chosen {
-	out := fewest(nil, s[whole], math.MinInt64, math.MaxInt64)
-	if len(s[filtered]) == 0 {
-		return out
-	}
-	for _, p := range v.onlyPartial() {
-		left := slices.Clone(s[filtered])
-		left = slices.DeleteFunc(left, func(c chosen) bool { return !slices.Equal(c.Filters, p.Filters) })
-		for _, r := range p.Ranges {
-			out = fewest(out, left, r[0], r[1])
-		}
-	}
-	slices.SortFunc(out, func(a, b chosen) int { return cmp.Compare(a.at, b.at) })
-	return out
-}
-
-// fewest appends to out the fewest of segments, which are sorted by their beginning, that
-// together give of [at, until) what all of them give: of those that begin at or before the
-// first offset that is still to be given, always the one that reaches furthest.
-func fewest(out, segments []chosen, at, until int64) []chosen {
-	for i := 0; i < len(segments); {
-		if at = max(at, segments[i].at); at >= until {
-			break
-		}
-		best := i
-		for ; i < len(segments) && segments[i].at <= at; i++ {
-			if segments[i].end > segments[best].end {
-				best = i
-			}
-		}
-		if end := min(segments[best].end, until); end > at {
-			out = append(out, chosen{segments[best].Content, at, end})
-			at = end
-		}
-	}
-	return out
 }

@@ -271,6 +271,9 @@ func (r *reader) instead(ctx context.Context, p *part, seg commitlog.Chosen, why
 			if err := r.segment(p, other, data); err != nil {
 				return err
 			}
+			if from := max(at, other.DropBelow); !other.HasAllOf(&seg.Content) && from < min(p.at, next) {
+				p.reduced = append(p.reduced, reduced{from, min(p.at, next), other.Filters})
+			}
 			at = p.at
 			continue
 		}
@@ -377,6 +380,14 @@ type part struct {
 	holes    [][2]int64 // of which the stream is to say nothing; sorted
 	branches []int64    // where branches begin that the stream has not come to
 	filters  []string   // of what the stream has said last
+	reduced  []reduced
+}
+
+// A reduced range was read from another segment than the one that has all of it, which could
+// not be read.
+type reduced struct {
+	from, next int64
+	filters    []string
 }
 
 func newPart(plan *commitlog.Plan) *part {
@@ -431,6 +442,12 @@ func (p *part) losses() []string {
 	say(p.plan.Lost, "were deleted before they were backed up")
 	say(p.plan.Holes, "are not in the backup: no run has read them")
 	say(without(without(p.holes, p.plan.Holes), p.plan.Pruned), "are in objects of the backup that could not be read")
+	for _, r := range p.reduced {
+		say([][2]int64{{r.from, r.next}}, "could not be read as the backup has them, and are here only as "+strings.Join(r.filters, ", ")+" left them")
+	}
+	for _, h := range p.plan.Hidden {
+		say([][2]int64{{h.From, h.Next}}, h.Why())
+	}
 	return all
 }
 
