@@ -3,8 +3,10 @@ package pack
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"math"
@@ -71,7 +73,13 @@ type mixture struct {
 }
 
 // mixed makes a stream of two partitions, from a seed.
-func mixed(t testing.TB, seed uint64, codecs ...string) (m mixture) {
+func mixed(t testing.TB, seed uint64, codecs ...string) mixture {
+	t.Helper()
+	return mixedOf(t, seed, 60, 200, codecs...)
+}
+
+// mixedOf is [mixed] with so many batches, of so many records at most.
+func mixedOf(t testing.TB, seed uint64, batches, most int, codecs ...string) (m mixture) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 1))
 	p := newProducer(t)
@@ -91,10 +99,10 @@ func mixed(t testing.TB, seed uint64, codecs ...string) (m mixture) {
 	for part, at := range next {
 		both(&format.Mark{Topic: "t", Partition: int32(part), Next: at})
 	}
-	for range 60 {
+	for range batches {
 		part := r.IntN(2)
 		var recs []format.Record
-		for range 1 + r.IntN(1+r.IntN(200)) {
+		for range 1 + r.IntN(1+r.IntN(most)) {
 			value := make([]byte, r.IntN(300))
 			for i := range value {
 				value[i] = byte(r.IntN(16))
@@ -559,7 +567,8 @@ func TestBatchVector(t *testing.T) {
 }
 
 // FuzzUnpackBatches unpacks any stream as the inside of a segment that says that it holds
-// batches: nothing crashes, and what comes out is a stream.
+// batches: nothing crashes, and what comes out is a stream. Batches get a right checksum, so
+// that what is behind it is reached.
 func FuzzUnpackBatches(f *testing.F) {
 	file, err := os.ReadFile("../../format/testdata/good/batches.kbk")
 	if err != nil {
@@ -567,9 +576,18 @@ func FuzzUnpackBatches(f *testing.F) {
 	}
 	f.Add(file)
 	f.Add(batchStream(f, newProducer(f), "lz4", 2, 3))
-	f.Add(mixed(f, 1, producers...).batches)
+	cfg := testConfig()
+	cfg.Codec, cfg.Memory, cfg.MaxFrame = segment.CodecOf("none"), minMemory, 1<<20
+	for _, s := range frames(f, packed(f, cfg, mixedOf(f, 1, 8, 5, producers...).batches)) {
+		if s.Kind == format.KindSeg {
+			_, inside, err := format.DecodeSegment(s.Raw)
+			ok(f, err)
+			f.Add(inside)
+		}
+	}
 	f.Fuzz(func(t *testing.T, inside []byte) {
-		m, err := segment.Describe("none", inside, 1<<24)
+		inside = checksummed(inside)
+		m, err := segment.Describe("none", inside, cfg.MaxFrame)
 		if err != nil {
 			return
 		}
@@ -579,7 +597,7 @@ func FuzzUnpackBatches(f *testing.F) {
 			ok(t, w.WriteHeader(&format.Header{Content: format.ContentSegments}))
 			ok(t, w.WriteSegment(m, inside))
 			ok(t, w.Close(&format.End{}))
-			cfg := testConfig()
+			cfg := cfg
 			cfg.Batches = batches
 			ok(t, Unpack(t.Context(), cfg, testEnv(), &in, &out)) // what was described is as it says
 			records := int64(0)
@@ -597,6 +615,29 @@ func FuzzUnpackBatches(f *testing.F) {
 			}
 		}
 	})
+}
+
+// checksummed is a stream in which each batch has the checksum of what it is, as far as the
+// stream can be read.
+func checksummed(stream []byte) []byte {
+	stream = bytes.Clone(stream)
+	r := format.NewReader(bytes.NewReader(stream), 1<<20)
+	if _, err := r.Header(); err != nil {
+		return stream
+	}
+	at := 0 // of the frame in the stream
+	for {
+		f, err := r.Next()
+		if err != nil {
+			return stream
+		}
+		at += bytes.Index(stream[at:], f.Raw)
+		if b, err := format.DecodeBatch(f.Raw); err == nil && f.Kind == format.KindBatch && len(b.Data) > 61 {
+			data := stream[at+bytes.Index(f.Raw, b.Data):][:len(b.Data)]
+			binary.BigEndian.PutUint32(data[17:], crc32.Checksum(data[21:], crc32.MakeTable(crc32.Castagnoli)))
+		}
+		at += len(f.Raw)
+	}
 }
 
 func BenchmarkPackBatches(b *testing.B) {
