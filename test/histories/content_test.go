@@ -24,6 +24,14 @@ type entry struct {
 	offset int64
 	id     string // its key
 	digest digest
+
+	producer int64 // of a log in Kafka
+}
+
+// A marker is where Kafka has ended a transaction of a producer.
+type marker struct {
+	offset, producer int64
+	committed        bool
 }
 
 // A content is what topics hold, or a stream.
@@ -31,12 +39,13 @@ type content struct {
 	logs map[place][]entry
 	ends map[place]int64 // as far as each is known; the end of the last mark of a stream
 
-	groups map[string]*format.Group // of a stream: the last frame of each
-	lost   []string                 // what the stream says is not there
+	markers map[place][]marker       // of logs in Kafka
+	groups  map[string]*format.Group // of a stream: the last frame of each
+	lost    []string                 // what the stream says is not there
 }
 
 func newContent() *content {
-	return &content{logs: make(map[place][]entry), ends: make(map[place]int64), groups: make(map[string]*format.Group)}
+	return &content{logs: make(map[place][]entry), ends: make(map[place]int64), markers: make(map[place][]marker), groups: make(map[string]*format.Group)}
 }
 
 func (c *content) add(at place, e entry) { c.logs[at] = append(c.logs[at], e) }
@@ -113,7 +122,7 @@ func (c *content) take(f *format.Frame) error {
 		if err := f.Record(&r); err != nil {
 			return err
 		}
-		c.add(place{r.Topic, r.Partition}, entry{r.Offset, string(r.Key), digestOfFrame(&r)})
+		c.add(place{r.Topic, r.Partition}, entry{offset: r.Offset, id: string(r.Key), digest: digestOfFrame(&r)})
 	case format.KindMark:
 		m, err := format.DecodeMark(f.Raw)
 		if err != nil {
@@ -226,6 +235,20 @@ func (t *tally) compareLog(at place, want, got []entry, exact bool, wasAborted f
 	}
 }
 
+// ended says how Kafka has ended the transaction of a record.
+func (c *content) ended(at place, e entry) string {
+	for _, m := range c.markers[at] {
+		switch {
+		case m.producer != e.producer || m.offset < e.offset:
+		case m.committed:
+			return fmt.Sprintf("committed by the marker at %d", m.offset)
+		default:
+			return fmt.Sprintf("aborted by the marker at %d", m.offset)
+		}
+	}
+	return "not ended"
+}
+
 // hold holds what Kafka has, in the end, against what the writers know.
 func (l *ledger) hold(truth *content) (t tally) {
 	l.mu.Lock()
@@ -243,7 +266,7 @@ func (l *ledger) hold(truth *content) (t tally) {
 			case there[e.id]:
 				t.found(&t.doubled, "%s: %s at %d is there again", at, e.id, e.offset)
 			case w.fate == aborted:
-				t.found(&t.leaked, "%s: %s at %d is of an aborted transaction", at, e.id, e.offset)
+				t.found(&t.leaked, "%s: %s at %d is of an aborted transaction, %s", at, e.id, e.offset, truth.ended(at, e))
 			case w.digest != e.digest || w.topic != at.topic || w.partition != at.partition:
 				t.found(&t.altered, "%s: %s at %d is not what was sent", at, e.id, e.offset)
 			case w.fate == confirmed && w.offset != e.offset:
@@ -306,5 +329,26 @@ func TestCompare(t *testing.T) {
 	}
 	if got := compare(want, make("a", "b", "c"), true, func(string) bool { return false }); got.bad() {
 		t.Errorf("what is the same: %s", &got)
+	}
+}
+
+// TestLeakedSaysHowItEnded has Kafka show a transaction that its writer had given up.
+func TestLeakedSaysHowItEnded(t *testing.T) {
+	at := place{"t", 0}
+	l := &ledger{all: map[string]*written{"w-1": {topic: "t", fate: aborted}}}
+	for _, c := range []struct {
+		markers []marker
+		want    string
+	}{
+		{[]marker{{3, 7, true}, {6, 8, true}, {9, 7, true}}, "committed by the marker at 9"},
+		{[]marker{{6, 7, false}, {9, 7, true}}, "aborted by the marker at 6"},
+		{nil, "not ended"},
+	} {
+		truth := newContent()
+		truth.add(at, entry{offset: 5, id: "w-1", producer: 7})
+		truth.markers[at] = c.markers
+		if got := l.hold(truth); got.leaked != 1 || !strings.HasSuffix(got.examples[0], c.want) {
+			t.Errorf("%d leaked: %v, want %s", got.leaked, got.examples, c.want)
+		}
 	}
 }

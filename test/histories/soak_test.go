@@ -221,7 +221,7 @@ func (s *soak) read(ctx context.Context) error {
 		fetches.EachRecord(func(r *kgo.Record) {
 			at := place{r.Topic, r.Partition}
 			if !r.Attrs.IsControl() {
-				s.tail.add(at, entry{r.Offset, string(r.Key), digestOf(r)})
+				s.tail.add(at, entry{r.Offset, string(r.Key), digestOf(r), r.ProducerID})
 			}
 			s.tail.ends[at] = r.Offset + 1
 		})

@@ -386,7 +386,9 @@ func (w *world) consumeTopic(ctx context.Context, name string, out *content) err
 		fetches.EachRecord(func(r *kgo.Record) {
 			at := place{r.Topic, r.Partition}
 			if !r.Attrs.IsControl() {
-				out.add(at, entry{r.Offset, string(r.Key), digestOf(r)})
+				out.add(at, entry{r.Offset, string(r.Key), digestOf(r), r.ProducerID})
+			} else if len(r.Key) >= 4 { // a version, and what it is: 0 an abort, 1 a commit
+				out.markers[at] = append(out.markers[at], marker{r.Offset, r.ProducerID, r.Key[3] == 1})
 			}
 			if r.Offset+1 >= out.ends[at] {
 				delete(open, r.Partition)
