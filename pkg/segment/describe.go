@@ -69,11 +69,15 @@ func Describe(codec string, data []byte, maxFrame int64) (*format.Segment, error
 		content = "" // what it is where nothing is said
 	}
 	sum := sha256.Sum256(data)
-	return &format.Segment{
+	m := &format.Segment{
 		Topic: in.topic, TopicID: in.id, Partition: in.partition, From: in.from, Next: in.at, First: in.first, Last: in.last,
 		Records: in.records, MinTimestamp: in.minTimestamp, MaxTimestamp: in.maxTimestamp,
 		Content: content, Codec: codec, RawSize: plain.n, Size: int64(len(data)), SHA256: sum[:], Filters: in.filters,
-	}, nil
+	}
+	if err := in.compare(m, plain.n); err != nil { // as whoever opens it does
+		return nil, fmt.Errorf("it is no segment: %w", err)
+	}
+	return m, nil
 }
 
 // Describe is the function [Describe] for a segment that may be encrypted: then data is

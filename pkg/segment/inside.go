@@ -30,8 +30,8 @@ type inside struct {
 }
 
 func newInside(h *format.Header) (*inside, error) {
-	if h.Content == format.ContentSegments {
-		return nil, fmt.Errorf("it is a stream of %s, not of records", h.Content)
+	if h.Content != format.ContentRecords && h.Content != format.ContentBatches {
+		return nil, fmt.Errorf("it is a stream of %q, not of records or batches", h.Content)
 	}
 	in := &inside{from: -1, last: -1, content: h.Content, filters: slices.Clone(h.Filters)}
 	if h.Window != nil {

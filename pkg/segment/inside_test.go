@@ -55,7 +55,7 @@ func TestInside(t *testing.T) {
 		"no first mark":             {frames: append([]any{good[0]}, good[2:]...), want: "its marks are of [12, 20), not of [10, 20)"},
 		"no last mark":              {frames: good[:5], want: "no mark behind its last record"},
 		"a last mark below":         {frames: but(5, mark(18)), want: "its marks are of [10, 18), not of [10, 20)"},
-		"a stream of segments":      {header: format.Header{Content: format.ContentSegments}, frames: good, want: "a stream of segments"},
+		"a stream of segments":      {header: format.Header{Content: format.ContentSegments}, frames: good, want: `a stream of "segments"`},
 		"a filter that is not said": {header: format.Header{Content: format.ContentRecords, Filters: []string{"kbk-filter:1"}}, frames: good, want: `by "kbk-filter:1", and it does not say so`},
 		"a window that is not said": {header: format.Header{Content: format.ContentRecords, Window: new(format.Window)}, frames: good, want: `by "window", and it does not say so`},
 		"a mark's filter":           {frames: but(5, filtered), want: `by "kbk-filter:1", and it does not say so`},
@@ -148,5 +148,38 @@ func opens(t *testing.T, name string, m *format.Segment, plain []byte, want stri
 		t.Errorf("%s: %v", name, err)
 	case want != "" && (err == nil || !strings.Contains(err.Error(), want) || command.StatusOf(err) != command.Corrupt):
 		t.Errorf("%s: %v, want %q", name, err, want)
+	}
+}
+
+// TestDescribe describes streams that are no segments: what it takes for one opens by what it
+// says of it.
+func TestDescribe(t *testing.T) {
+	whole := []any{&format.Mark{Topic: "t"}, &format.Record{Topic: "t"}, &format.Mark{Topic: "t", Next: 1}}
+	for name, c := range map[string]struct {
+		content string
+		frames  []any
+		want    string // "": it is one
+	}{
+		"records":                 {format.ContentRecords, whole, ""},
+		"batches":                 {format.ContentBatches, whole, ""},
+		"segments":                {format.ContentSegments, whole, `a stream of "segments"`},
+		"nothing that is named":   {"", whole, `a stream of ""`},
+		"what nobody knows":       {"later", whole, `a stream of "later"`},
+		"no mark behind":          {format.ContentRecords, whole[:2], "no mark behind its last record"},
+		"no record":               {format.ContentRecords, whole[:1], "it holds no records"},
+		"a record below its mark": {format.ContentRecords, []any{whole[2], whole[1], whole[2]}, "a record of offset 0 where 1 or above is due"},
+	} {
+		data := streamOf(t, &format.Header{Content: c.content}, c.frames)
+		m, err := Describe(None, data, 1<<20)
+		switch {
+		case c.want != "":
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v, want %q", name, err, c.want)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", name, err)
+		default:
+			ok(t, NewOpener(nil, 1<<20).Open(m, data, func(*format.Frame) error { return nil }))
+		}
 	}
 }
