@@ -54,6 +54,7 @@ func (w *world) crash() (n int) {
 // crashing looks at each state of v that do makes.
 func (w *world) crashing(what string, v *vault, do func(), again *fetched) int {
 	before := v.clone()
+	before.newest = nil // the groups may be those of before, or those that the run has
 	v.recording = true
 	do()
 	v.recording = false

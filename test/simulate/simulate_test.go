@@ -36,7 +36,7 @@ import (
 )
 
 var (
-	seeds   = flag.Int("seeds", 120, "how many histories are played")
+	seeds   = flag.Int("seeds", 80, "how many histories are played")
 	seed    = flag.Uint64("seed", 1, "the first seed; 0: by the time")
 	crashes = flag.Int("crashes", 2, "of how many histories all crash points are looked at")
 	steps   = flag.Int("steps", 14, "how long a history is")
@@ -68,6 +68,9 @@ var kinds = []struct {
 	{"damage", 2, (*world).damage},
 	{"recreate", 1, (*world).recreate},
 	{"expire", 1, (*world).expire},
+	{"retain", 1, (*world).retain},
+	{"delete a group", 1, (*world).deleteGroup},
+	{"workers", 2, (*world).workers},
 	{"commit", 2, (*world).commit},
 	{"lead", 1, (*world).lead},
 	{"wait", 1, (*world).wait},

@@ -86,8 +86,9 @@ type reading struct {
 	groups   map[string]map[string]map[int32]int64 // nil: not asked for
 	begin    func(p part, start, end int64) int64  // the first offset that is to be read
 	to       int64                                 // 0: to the end
-	since    int64                                 // of the records behind begin these are to be read, and others may; 0: all
-	expired  bool                                  // what the cursor wants is gone
+	since    int64                                 // of the records behind begin those of these times are to be read, and others may; 0: all
+	until    int64
+	expired  bool // what the cursor wants is gone
 	holes    bool
 }
 
@@ -115,11 +116,12 @@ func (w *world) newReading(v *vault) *reading {
 		r.cfg.Groups, r.groups = []string{"^"}, clone(w.groups)
 		r.how += " with groups"
 	}
-	// One filter in a history, a window is one too: of what two different ones have left of the
-	// same offsets a restore takes one.
-	if !w.windows && w.rng.IntN(4) == 0 {
-		r.filter = &w.filter
-		r.how += " through " + w.filter.name
+	if w.rng.IntN(4) == 0 {
+		r.filter = &w.filters[w.rng.IntN(len(w.filters))]
+		r.how += " through " + r.filter.name
+	} else if w.rng.IntN(3) == 0 {
+		r.cfg.Batches = true
+		r.how += " as batches"
 	}
 	return r
 }
@@ -140,13 +142,17 @@ func (w *world) bound(v *vault, r *reading) {
 		r.cfg.To = w.parsed(fmt.Sprint(r.to))
 		r.how += fmt.Sprintf(" to %d", r.to)
 	case 7:
-		if !w.windows {
+		at := time.Now().Add(time.Duration(w.rng.IntN(2000)-1000) * time.Minute).UnixMilli()
+		r.holes = true
+		if w.rng.IntN(2) == 0 {
+			r.since = at
+			r.cfg.From = w.parsed(fmt.Sprintf("@%d", at))
+			r.how += fmt.Sprintf(" from @%d", at)
 			return
 		}
-		r.since = w.since.UnixMilli()
-		r.cfg.From = w.parsed(fmt.Sprintf("@%d", r.since))
-		r.how += fmt.Sprintf(" from @%d", r.since)
-		r.holes = true
+		r.until = at
+		r.cfg.To = w.parsed(fmt.Sprintf("@%d", at))
+		r.how += fmt.Sprintf(" to @%d", at)
 	}
 }
 
@@ -217,8 +223,9 @@ func (w *world) fetch(v *vault) *fetched {
 		w.breaks("fetch %s: %v", r.how, p.fetchErr)
 	}
 	w.readAll(r, f.stream)
-	hidden := w.hides(r.selected) && r.to == 0
-	if loss := r.expired || hidden; loss != (f.status == command.Loss) && !(r.to > 0 && w.hides(r.selected)) {
+	bounded := r.to > 0 || r.until > 0
+	hidden := w.hides(r.selected) && !bounded
+	if loss := r.expired || hidden; loss != (f.status == command.Loss) && !(bounded && w.hides(r.selected)) {
 		w.breaks("fetch %s: %v, and loss: %v", r.how, p.fetchErr, loss)
 	}
 	if r.groups != nil {
@@ -233,7 +240,7 @@ func (w *world) fetch(v *vault) *fetched {
 
 // fetched reads what came out of a pipe.
 func (w *world) fetched(r *reading, p *pipe) *fetched {
-	f := &fetched{status: status(p.fetchErr), packed: p.packed.b.Bytes(), pace: p.packed.pace, holes: r.holes, filtered: r.filter != nil}
+	f := &fetched{status: status(p.fetchErr), packed: p.packed.b.Bytes(), pace: p.packed.pace, holes: r.holes, filtered: r.filter != nil || r.since > 0 || r.until > 0}
 	if status(p.packErr) != f.status {
 		w.breaks("fetch %s: status %d (%v), pack: %v", r.how, f.status, p.fetchErr, p.packErr)
 	}
@@ -264,7 +271,7 @@ func (w *world) readAll(r *reading, s *stream) {
 			for offset, c := range w.truth[p] {
 				_, got := s.records[p][offset]
 				want := offset >= begin && offset < end && !w.compacted[p][offset]
-				if r.since > 0 && c.time < r.since {
+				if r.since > 0 && c.time < r.since || r.until > 0 && c.time > r.until {
 					continue
 				}
 				if got != want {
@@ -383,7 +390,9 @@ func (w *world) fromCursorOrBeginning(v *vault, r *reading) {
 
 // beside is what happens while a run follows. It tells whether records may be lost.
 func (w *world) beside(r *reading) bool {
-	switch w.rng.IntN(8) {
+	switch w.rng.IntN(9) {
+	case 8:
+		w.deleteGroup()
 	case 0:
 		w.lead()
 	case 1:

@@ -19,6 +19,8 @@ import (
 	"github.com/rclone/rclone/fs/config/configmap"
 	"github.com/rclone/rclone/fs/fserrors"
 	"github.com/rclone/rclone/fs/hash"
+
+	"github.com/kbkio/kbk/pkg/commitlog"
 )
 
 // A storage is what a store holds, in memory. Processes reach it as an rclone remote.
@@ -28,6 +30,9 @@ type storage struct {
 	// renames: it shows half-written objects and can rename, as disks and SFTP servers do,
 	// and knows no hashes. Otherwise objects come whole and have an MD5, as those of S3.
 	renames bool
+	// late: an object that was just written is missing from some listings.
+	late     bool
+	unlisted map[string]int // from so many yet
 
 	recording bool
 	states    []map[string]*stored // after each change, and in the midst of each write
@@ -46,14 +51,21 @@ type stored struct {
 }
 
 func newStorage(renames bool) *storage {
-	return &storage{objects: make(map[string]*stored), renames: renames}
+	return &storage{objects: make(map[string]*stored), unlisted: make(map[string]int), renames: renames}
+}
+
+// settle lets all that was written be listed.
+func (s *storage) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.unlisted)
 }
 
 // copied is the same content somewhere else.
 func (s *storage) copied() *storage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &storage{objects: maps.Clone(s.objects), renames: s.renames} // objects are never changed
+	return &storage{objects: maps.Clone(s.objects), unlisted: make(map[string]int), renames: s.renames} // objects are never changed
 }
 
 func (s *storage) names() []string {
@@ -66,7 +78,6 @@ func (s *storage) names() []string {
 type faults struct {
 	Kill   int     // the process is killed in its call of this number, which may have had its effect or a half of it; 0: never
 	Fail   float64 // so many of the calls fail, before or after they had their effect
-	Late   float64 // so many of the objects written are not listed at first
 	Pauses bool    // calls take time, so that processes are woven into one another
 }
 
@@ -201,14 +212,15 @@ func (r *remote) List(_ context.Context, dir string) (entries fs.DirEntries, err
 		if !ok {
 			continue
 		}
+		if r.unlisted[name] > 0 {
+			r.unlisted[name]--
+			continue
+		}
 		if folder, _, deeper := strings.Cut(rest, "/"); deeper {
 			if !folders[folder] {
 				folders[folder] = true
 				entries = append(entries, fs.NewDir(prefix+folder, time.Time{}))
 			}
-			continue
-		}
-		if r.late() {
 			continue
 		}
 		entries = append(entries, &object{r, name, r.objects[name]})
@@ -219,10 +231,28 @@ func (r *remote) List(_ context.Context, dir string) (entries fs.DirEntries, err
 	return entries, nil
 }
 
-func (r *remote) late() bool {
+// writtenLate draws from how many listings an object is missing. The storage is locked. The
+// first entry of a log, snapshots and signatures are listed at once.
+//
+// Known: where a run's listing shows nothing of the log that there is, since its only entry is
+// late, or the snapshot that has just taken the place of all entries, or the signature of
+// either, the run begins another backup in the same place, and readers refuse the log.
+func (r *remote) writtenLate(name string) {
 	r.process.mu.Lock()
 	defer r.process.mu.Unlock()
-	return r.faults.Late > 0 && r.rng.Float64() < r.faults.Late
+	if r.late && r.rng != nil && r.rng.IntN(3) == 0 && !strings.HasSuffix(name, ".snapshot.json") && !strings.HasSuffix(name, commitlog.SignatureSuffix) && r.showsLog(name) {
+		r.unlisted[name] = 1 + r.rng.IntN(3)
+	}
+}
+
+// showsLog tells whether another object of the log than this one is listed.
+func (r *remote) showsLog(but string) bool {
+	for name := range r.objects {
+		if name != but && strings.HasPrefix(name, commitlog.LogDir+"/") && strings.HasSuffix(name, ".json") && r.unlisted[name] == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // NewObject implements fs.Fs.
@@ -265,6 +295,7 @@ func (r *remote) write(in io.Reader, name string) (*object, error) {
 	}
 	o := &stored{data, time.Now()}
 	r.objects[name] = o
+	r.writtenLate(name)
 	r.record()
 	return &object{r, name, o}, err
 }
@@ -283,6 +314,7 @@ func (r *remote) move(_ context.Context, src fs.Object, to string) (fs.Object, e
 	}
 	delete(r.objects, src.Remote())
 	r.objects[to] = o
+	r.writtenLate(to)
 	r.record()
 	return &object{r, to, o}, err
 }

@@ -42,6 +42,13 @@ type vault struct {
 	holes    bool                    // windows and the like may have left some
 	losses   bool                    // a run was told of a loss
 	begun    bool                    // an entry was written, perhaps
+	newest   *groupsAt               // of the run that has read groups last; nil: it may not be known
+}
+
+// groupsAt are the offsets that groups had committed in some topics.
+type groupsAt struct {
+	groups map[string]map[string]map[int32]int64
+	ids    map[string]string // of the topics
 }
 
 // A point is a restore point.
@@ -49,10 +56,13 @@ type point struct {
 	time   int64
 	at     map[part][2]int64 // where Kafka's log began, and the first offset that is not part of it
 	groups map[string]map[string]map[int32]int64
+	asked  bool // the groups are all that there were
 }
 
-func newVault(renames, signs bool) *vault {
-	return &vault{storage: newStorage(renames), signs: signs, promised: make(map[part]map[int64]bool), perhaps: make(map[part]map[int64]bool), hollow: make(map[part]int64)}
+func newVault(rng *rand.Rand) *vault {
+	storage := newStorage(rng.IntN(2) == 0)
+	storage.late = rng.IntN(4) == 0
+	return &vault{storage: storage, signs: rng.IntN(4) == 0, promised: make(map[part]map[int64]bool), perhaps: make(map[part]map[int64]bool), hollow: make(map[part]int64)}
 }
 
 // promise notes that a record is in the vault, as it was or as a filter has left it.
@@ -138,9 +148,17 @@ func (w *world) cursor(v *vault) (c *cursor.Cursor) {
 	at, _ := v.attach(faults{}, nil)
 	w.bubble(func() {
 		var out bytes.Buffer
-		err := w.openVault(v, at, func(st *store.Store) error {
-			return catalog.Cursor(context.Background(), st, store.LogOptions{Signed: v.signers().Check()}, false, w.env("kbk-catalog"), &out)
-		})
+		read := func() error {
+			return w.openVault(v, at, func(st *store.Store) error {
+				return catalog.Cursor(context.Background(), st, store.LogOptions{Signed: v.signers().Check()}, false, w.env("kbk-catalog"), &out)
+			})
+		}
+		err := read()
+		if err != nil && v.late { // as one would try again
+			v.settle()
+			out.Reset()
+			err = read()
+		}
 		if err != nil {
 			w.breaks("cursor: %v", err)
 		}
@@ -235,6 +253,11 @@ func (p *pushing) book(w *world) {
 		}
 	}
 	done := got == p.f.status
+	if p.f.groups != nil || len(s.groups) > 0 {
+		if v.newest = nil; done && p.f.groups != nil {
+			v.newest = &groupsAt{p.f.groups, s.ids}
+		}
+	}
 	w.say("pushed (%+v, cut %v, compact after %d): status %d, %d receipts: %v", p.faults, p.cut, p.cfg.CompactAfter, got, n, p.err)
 	if n > 0 || p.process.hurt > 0 {
 		v.begun = v.begun || n > 0
@@ -246,15 +269,15 @@ func (p *pushing) book(w *world) {
 		w.breaks("push: status %d without a final receipt", got)
 	case p.cut && done:
 		w.breaks("push: status %d of a stream that is cut short", got)
-	case !p.cut && p.process.hurt == 0 && got != p.f.status:
+	case !p.cut && p.process.hurt == 0 && got != p.f.status && !v.late:
 		w.breaks("push: status %d, and the source's was %d: %v", got, p.f.status, p.err)
-	case !done && !p.cut && p.faults.Kill == 0 && p.faults.Fail == 0:
+	case !done && !p.cut && p.faults.Kill == 0 && p.faults.Fail == 0 && !v.late:
 		w.breaks("push: %v", p.err)
 	}
 	for _, made := range s.points {
 		pt := &point{time: made.time, at: maps.Clone(made.at), groups: made.groups}
 		if p.f.groups != nil {
-			pt.groups = p.f.groups
+			pt.groups, pt.asked = p.f.groups, true
 		}
 		if !done && !final { // its entry may be there, and its receipt not
 			pt.time = -pt.time
@@ -323,6 +346,7 @@ func (w *world) twoAtOnce() {
 	first.book(w)
 	if second != nil {
 		second.book(w)
+		v.newest = nil // nobody knows which is newer
 		v.sortPoints(w.listed(v))
 	} else {
 		beside.book(w)
@@ -393,7 +417,7 @@ func (c *chore) book(w *world) {
 	if c.keep > 0 {
 		c.v.pruned(c.keep)
 	}
-	if c.err != nil && c.process.hurt == 0 && c.v.begun && !c.faults.Pauses {
+	if c.err != nil && c.process.hurt == 0 && c.v.begun && !c.faults.Pauses && !c.v.late {
 		w.breaks("compact, or prune to %d points: %v", c.keep, c.err)
 	}
 }
@@ -424,6 +448,7 @@ func (v *vault) pruned(keep int) {
 
 // pull reads a vault and unpacks it.
 func (w *world) pull(v *vault, cfg pull.Config) (packed, records []byte, err error) {
+	v.settle()
 	cfg.Remote, _ = v.attach(faults{}, nil)
 	cfg.Transfers, cfg.Memory, cfg.Signers = 1+w.rng.IntN(4), 64<<20, v.signers()
 	var out, unpacked bytes.Buffer
@@ -432,7 +457,7 @@ func (w *world) pull(v *vault, cfg pull.Config) (packed, records []byte, err err
 	if got := status(err); got != command.OK && got != command.Loss {
 		return packed, nil, err
 	}
-	unpackErr := pack.Unpack(w.ctx, pack.Config{Memory: 64 << 20, MaxFrame: 1 << 20, Identities: []age.Identity{identity}}, w.env("kbk-pack"), &out, &unpacked)
+	unpackErr := pack.Unpack(w.ctx, pack.Config{Memory: 64 << 20, MaxFrame: 1 << 20, Batches: w.rng.IntN(3) == 0, Identities: []age.Identity{identity}}, w.env("kbk-pack"), &out, &unpacked)
 	if status(unpackErr) != status(err) {
 		w.breaks("pull: %v; unpack: %v", err, unpackErr)
 	}
@@ -454,6 +479,11 @@ func (w *world) check(name string, v *vault) {
 	s := w.read(name+": restore", records)
 	seen := make(map[part]bool)
 	w.compare(name+": restore", v, s, seen)
+	if v.newest != nil {
+		if err := w.groupsAre(s, v.newest); err != nil {
+			w.breaks("%s: restore: %v", name, err)
+		}
+	}
 	if silent {
 		w.whole(name+": restore", s)
 	}
@@ -502,7 +532,7 @@ func (w *world) compare(what string, v *vault, s *stream, seen map[part]bool) {
 			p := part{topic, id, n}
 			for offset, whole := range v.promised[p] {
 				got, ok := s.records[p][offset]
-				if !ok {
+				if !ok && (whole || !s.hides(p, offset)) {
 					w.breaks("%s: %s: record %d is not there", what, p, offset)
 				}
 				if whole && got != w.truth[p][offset] {
@@ -517,6 +547,7 @@ func (w *world) compare(what string, v *vault, s *stream, seen map[part]bool) {
 type problem struct{ Kind, What, Why string }
 
 func (w *world) verified(v *vault) (found []problem, err error) {
+	v.settle()
 	at, _ := v.attach(faults{}, nil)
 	var out bytes.Buffer
 	w.bubble(func() {
@@ -554,6 +585,7 @@ func (w *world) verify(name string, v *vault) {
 
 // listed are the restore points as kbk-catalog show lists them.
 func (w *world) listed(v *vault) (points []catalog.ReportPoint) {
+	v.settle()
 	at, _ := v.attach(faults{}, nil)
 	var out bytes.Buffer
 	var err error
@@ -616,8 +648,8 @@ func (w *world) restorePoint() {
 			continue
 		}
 		next := p.at[key][1]
-		for offset := range v.promised[key] {
-			if _, ok := s.records[key][offset]; !ok && offset < next {
+		for offset, whole := range v.promised[key] {
+			if _, ok := s.records[key][offset]; !ok && offset < next && (whole || !s.hides(key, offset)) {
 				w.breaks("%s: %s: record %d is not there, and %d is its end", what, key, offset, next)
 			}
 		}
@@ -628,6 +660,9 @@ func (w *world) restorePoint() {
 		}
 	}
 	if err := w.sameGroups(s, p.groups); err != nil && !byTime {
+		w.breaks("%s: %v", what, err)
+	}
+	if err := s.noMoreGroups(p.groups, s.ids); err != nil && !byTime && p.asked {
 		w.breaks("%s: %v", what, err)
 	}
 	w.say("%s", what)
@@ -668,6 +703,29 @@ func (w *world) sameGroups(s *stream, want map[string]map[string]map[int32]int64
 		}
 	}
 	return nil
+}
+
+// noMoreGroups looks for offsets of groups that had not committed any.
+func (s *stream) noMoreGroups(want map[string]map[string]map[int32]int64, ids map[string]string) error {
+	for id, g := range s.groups {
+		for topic, offsets := range g.Offsets {
+			for n, at := range offsets {
+				if _, ok := want[id][topic][n]; !ok && s.ids[topic] != "" && s.ids[topic] == ids[topic] {
+					return fmt.Errorf("group %s: %s/%d at %d, and it has committed nothing there", id, topic, n, at.Offset)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// groupsAre holds the groups of a restore against those that were read last.
+func (w *world) groupsAre(s *stream, newest *groupsAt) error {
+	want := clone(newest.groups)
+	for _, topics := range want {
+		maps.DeleteFunc(topics, func(topic string, _ map[int32]int64) bool { return s.ids[topic] != newest.ids[topic] })
+	}
+	return errors.Join(w.sameGroups(s, want), s.noMoreGroups(want, newest.ids))
 }
 
 // recovery restores the newest state of the first vault into a cluster.
@@ -745,8 +803,8 @@ func (w *world) restoreWindow() {
 	for topic, id := range s.ids {
 		for n := range int32(partitionCount) {
 			p := part{topic, id, n}
-			for offset := range v.promised[p] {
-				if _, ok := s.records[p][offset]; !ok && in(offset, w.truth[p][offset]) && (len(cfg.Selection.Topics) == 0 || n == 1) {
+			for offset, whole := range v.promised[p] {
+				if _, ok := s.records[p][offset]; !ok && (whole || !s.hides(p, offset)) && in(offset, w.truth[p][offset]) && (len(cfg.Selection.Topics) == 0 || n == 1) {
 					w.breaks("%s: %s: record %d is not there", what, p, offset)
 				}
 			}
