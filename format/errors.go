@@ -32,6 +32,19 @@ var (
 	ErrCorrupt = errors.New("corrupt frame")
 )
 
+// A FailError says that the input ended because a stage before this one failed, and says
+// so in the stream. It is a case of [ErrTruncated].
+type FailError struct {
+	By  string // the command that failed
+	Why string // its message, which may hold anything
+}
+
+func (e *FailError) Error() string {
+	return fmt.Sprintf("%v: %q failed: %q", ErrTruncated, e.By, e.Why)
+}
+
+func (e *FailError) Unwrap() error { return ErrTruncated }
+
 // A PositionError is an error at a place in a stream.
 type PositionError struct {
 	Frame int64 // number of the frame, the header being 0

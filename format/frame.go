@@ -32,12 +32,13 @@ const (
 	KindGroups
 	KindTarget
 	KindMoment
+	KindFail // a Reader makes an error of it: see [FailError]
 )
 
 var kinds = map[string]Kind{
 	"rec": KindRec, "topic": KindTopic, "mark": KindMark, "group": KindGroup, "point": KindPoint,
 	"batch": KindBatch, "seg": KindSeg, "map": KindMap, "end": KindEnd,
-	"groups": KindGroups, "target": KindTarget, "moment": KindMoment,
+	"groups": KindGroups, "target": KindTarget, "moment": KindMoment, "fail": KindFail,
 }
 
 // A Frame is one frame of a stream as a [Reader] found it.
@@ -92,6 +93,8 @@ type Header struct {
 	// changed records. A name may end in a colon and a digest of what the stage was
 	// told to do; streams with equal lists were filtered in the same way.
 	Filters []string `cbor:"filters,omitempty"`
+	// Total says how much is to come, for whoever shows progress. Nothing depends on it.
+	Total *Total `cbor:"total,omitempty"`
 
 	// What later versions add, as it came: keys of the header's map and of its
 	// source, and elements behind the map.
@@ -105,6 +108,13 @@ const (
 	ContentBatches  = "batches" // batches and records; for those alone that know batches
 	ContentSegments = "segments"
 )
+
+// A Total says how much is to come in a stream. What is 0 is not known.
+type Total struct {
+	Offsets int64 `cbor:"offsets,omitempty" json:"offsets,omitempty"` // to be scanned, of all partitions
+	Records int64 `cbor:"records,omitempty" json:"records,omitempty"`
+	Bytes   int64 `cbor:"bytes,omitempty" json:"bytes,omitempty"` // of the content of segments
+}
 
 // A Source says where a stream's records come from.
 type Source struct {
@@ -891,6 +901,19 @@ func DecodeEnd(b []byte) (*End, error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+type failInfo struct {
+	By  string `cbor:"by"`
+	Why string `cbor:"why,omitempty"`
+}
+
+func decodeFail(b []byte) (*FailError, error) {
+	var info failInfo
+	if err := decodeFrame(b, "fail", &info); err != nil {
+		return nil, err
+	}
+	return &FailError{info.By, info.Why}, nil
 }
 
 // Scan makes f the frame that b is, as [Reader.Next] finds it. A rec must be in

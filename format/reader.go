@@ -181,9 +181,30 @@ func (d *Reader) nextSlow(f *Frame) error {
 		if err := f.parse(d.buf[d.r : d.r+n : d.r+n]); err != nil {
 			return err
 		}
+	case KindFail:
+		return d.failed(b)
 	}
 	d.consume(n)
 	return nil
+}
+
+// failed is the error that the fail frame b stands for. Behind it there is nothing, and no
+// end above all.
+func (d *Reader) failed(b []byte) error {
+	fail, err := decodeFail(b)
+	if err != nil {
+		return err
+	}
+	if d.w-d.r == len(b) {
+		err = d.fill(len(b) + 1)
+	}
+	switch {
+	case err == nil:
+		return corrupt("a frame behind a fail frame")
+	case errors.Is(err, ErrTruncated):
+		return fail
+	}
+	return err
 }
 
 // whole fills the buffer until it begins with one whole item of at most limit

@@ -41,6 +41,7 @@ var (
 	end       = unhex("82 63656e64 a1 677265636f726473 01")
 	aRec      = unhex("88 63726563 666f7264657273 00 00 1b0000018bcfe56800 f6 427b7d 80")
 	aMark     = unhex("85 646d61726b 666f7264657273 00 00 a0")
+	failed    = unhex("82 646661696c a2 626279 696b626b2d6665746368 63776879 6a6e6f2062726f6b6572")
 	deepArray = append(bytes.Repeat([]byte{0x81}, maxDepth+1), 0)
 )
 
@@ -131,13 +132,17 @@ func goodVectors(t testing.TB) []vector {
 	if err != nil {
 		t.Fatal(err)
 	}
+	totalled, err := (&Header{Created: 1_700_000_000_000, Content: ContentSegments, Total: &Total{Offsets: 3, Records: 1, Bytes: int64(len(data))}}).Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return []vector{
 		{name: "empty", about: "nothing but a header and an end", bytes: cat(header, frames(t, &End{}))},
 		{name: "small", about: "the example of SPEC.md", bytes: cat(full, aMark, aRec, frames(t, &Mark{Topic: "orders", Next: 1}), end)},
 		{name: "records", about: "records: null and empty, headers of all sorts, extremes, a gap in the offsets", bytes: cat(header,
 			frames(t, &Topic{Name: "orders", Partitions: 1<<31 - 1, ReplicationFactor: 3}, &Mark{Topic: "orders"}),
 			recs, frames(t, &Mark{Topic: "orders", Next: 10}, &End{Records: int64(len(records))}))},
-		{name: "kinds", about: "every kind but rec, batch and seg", bytes: cat(header, frames(t,
+		{name: "kinds", about: "every kind but rec, batch, seg and fail", bytes: cat(header, frames(t,
 			&Topic{"orders", "vPeOCWypqUOSepEvx0cbog", 12, 3, map[string]string{"cleanup.policy": "compact", "retention.ms": "-1"}},
 			&Topic{Name: "audit"},
 			&Mark{"orders", 11, 7, MarkInfo{TopicID: "vPeOCWypqUOSepEvx0cbog", LeaderEpoch: ptr(int32(4)), LogStart: ptr(int64(7)), End: ptr(int64(1 << 40)), Lost: [][2]int64{{0, 3}, {4, 7}}}},
@@ -159,6 +164,7 @@ func goodVectors(t testing.TB) []vector {
 			&Group{ID: "billing", Offsets: map[string]map[int32]GroupOffset{"orders": {0: {Offset: 1}}}},
 			&Mark{Topic: "orders", Next: 1}, &Point{Time: 1_700_000_000_000}, &Mark{Topic: "orders", Next: 1}, &End{Records: 1, Interrupted: true}))},
 		{name: "segments", about: "a segment, whose bytes are two zstd frames; in them is a complete stream", bytes: cat(segments, seg, data, frames(t, &End{Records: 1, Segments: 1}))},
+		{name: "total", about: "a header that says how much is to come", bytes: cat(totalled, seg, data, frames(t, &End{Records: 1, Segments: 1}))},
 		{name: "batch-segments", about: "a segment of batches, and a record between them", bytes: cat(segments, batchSeg, ofBatches, frames(t, &End{Records: 7, Segments: 1}))},
 		{name: "coverage", about: "what was lost, hidden, filtered, cut off and deleted; which groups were asked for; what partitions became", bytes: cat(header, frames(t,
 			&Mark{"orders", 0, 20, MarkInfo{Begins: true, Branch: true}},
@@ -199,6 +205,11 @@ func badVectors(t testing.TB) []vector {
 		{"cut-in-record", "ends within a record", good[:len(cat(header, aMark))+9], ErrTruncated, 2},
 		{"no-end", "ends between two frames", cat(header, aMark, aRec), ErrTruncated, 3},
 		{"cut-in-end", "ends within the end frame", good[:len(good)-1], ErrTruncated, 3},
+
+		{"fail", "the source says that it failed, instead of an end", cat(header, aMark, aRec, failed), ErrTruncated, 3},
+		{"fail-end", "an end behind a fail frame", cat(header, aMark, failed, end), ErrCorrupt, 2},
+		{"fail-null", "a fail frame with null for its map", cat(header, unhex("82 646661696c f6")), ErrCorrupt, 1},
+		{"header-total", "a total that is a number", cat(magic, unhex("83 636b626b 01 a2 65746f74616c 01 67636f6e74656e74 677265636f726473"), end), ErrCorrupt, 0},
 
 		{"trailing-byte", "a byte behind the end frame", cat(good, []byte{0}), ErrTrailing, 4},
 		{"trailing-record", "a record behind the end frame", cat(good, aRec), ErrTrailing, 4},

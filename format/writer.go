@@ -3,6 +3,7 @@ package format
 import (
 	"errors"
 	"io"
+	"strings"
 )
 
 // writeSize is how many bytes a Writer gathers before it writes: enough for few
@@ -170,4 +171,21 @@ func (e *Writer) Close(end *End) error {
 	}
 	e.closed = true
 	return nil
+}
+
+// Fail writes a fail frame instead of the end, and what is gathered: whoever reads the stream
+// learns that by failed, and why. Nothing can be written after it. It does nothing where the
+// stream has not begun, is over, or cannot be written.
+func (e *Writer) Fail(by, why string) {
+	if e.ready() != nil {
+		return
+	}
+	raw, err := appendFrame(nil, "fail", failInfo{by, strings.ToValidUTF8(why, "\ufffd")})
+	if err == nil {
+		err = e.WriteRaw(raw)
+	}
+	if err == nil {
+		err = e.Flush()
+	}
+	e.closed = err == nil
 }
