@@ -446,6 +446,7 @@ func (r *run) start() error {
 		Source:  &format.Source{Cluster: r.plan.cluster, Tool: "kbk-fetch " + command.Version(), Isolation: r.cfg.isolation()},
 		Follow:  r.cfg.Follow,
 		Window:  timeWindow(r.cfg.From, r.cfg.To).header(),
+		Total:   r.total(),
 	})
 	for i := range r.plan.topics {
 		if err == nil {
@@ -453,6 +454,14 @@ func (r *run) start() error {
 		}
 	}
 	return err
+}
+
+// total is what is to be read, or nil where the run has no end.
+func (r *run) total() *format.Total {
+	if r.cfg.Follow {
+		return nil
+	}
+	return &format.Total{Offsets: r.plan.offsets()}
 }
 
 // read writes the records, and the marks that tell how far each partition was read.

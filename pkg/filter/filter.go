@@ -128,6 +128,18 @@ func (cfg *Config) conditional() bool {
 // alters tells whether what comes out may not be what came in.
 func (cfg *Config) alters() bool { return cfg.conditional() || cfg.head >= 0 || cfg.change != nil }
 
+// total is what is true of total, the input's, behind the filter. Conditions that do not look
+// into records may leave out whole partitions, marks and all.
+func (cfg *Config) total(total *format.Total) *format.Total {
+	switch {
+	case total == nil || !cfg.alters():
+		return total
+	case len(cfg.where) > 0 || cfg.head >= 0 || cfg.change.moves():
+		return nil
+	}
+	return &format.Total{Offsets: total.Offsets}
+}
+
 // A filter is one run.
 type filter struct {
 	cfg    Config
@@ -180,6 +192,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	if cfg.alters() {
 		h.Filters = append(h.Filters, env.Name+":"+cfg.digest)
 	}
+	h.Total = cfg.total(h.Total)
 	if cfg.change != nil {
 		cfg.change.failed.tell = func(what string) { env.Log.Warn(what) }
 	}

@@ -105,6 +105,9 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	}
 	w := format.NewWriter(count.Output.Writer(out, &count.BytesOut))
 	h.Content, h.Window, h.Filters = format.ContentSegments, nil, p.filters // the window is in the segments; of the marks the header says it
+	if h.Total != nil {
+		h.Total.Bytes = 0 // nobody knows yet
+	}
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
@@ -142,7 +145,7 @@ const windowed = "window"
 // bytes.
 func segmentHeader(h *format.Header) ([]byte, error) {
 	inner := *h
-	inner.ID, inner.Created, inner.Follow = "", 0, false
+	inner.ID, inner.Created, inner.Follow, inner.Total = "", 0, false, nil
 	return inner.Append(nil)
 }
 

@@ -57,6 +57,9 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	if cfg.Batches {
 		h.Content = format.ContentBatches
 	}
+	if h.Total != nil {
+		h.Total.Bytes = 0 // they are of the segments
+	}
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}

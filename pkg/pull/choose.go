@@ -136,6 +136,26 @@ func (b *backup) choose(ctx context.Context, cfg Config) (*selection, error) {
 	return sel, nil
 }
 
+// total is what the stream will have. The records are known where none are cut off.
+func (sel *selection) total() *format.Total {
+	t := new(format.Total)
+	whole := sel.window == nil
+	for i := range sel.plans {
+		p := &sel.plans[i]
+		t.Offsets += p.Next - p.From
+		t.Bytes += p.Size()
+		for n := range p.Len() {
+			c := p.Segment(n)
+			whole = whole && c.DropBelow <= c.From && c.DropFrom >= c.Next
+			t.Records += c.Records
+		}
+	}
+	if !whole {
+		t.Records = 0
+	}
+	return t
+}
+
 // chooseNow takes everything that the backup has of the selected topics.
 func (b *backup) chooseNow(ctx context.Context, cfg Config, sel *selection, selected map[string]bool, asked map[string]string) error {
 	ids := make(map[string]string)

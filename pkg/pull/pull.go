@@ -170,6 +170,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 		Content: format.ContentSegments,
 		Source:  &format.Source{Cluster: source.ClusterID, Tool: source.Tool, Isolation: source.Isolation},
 		Window:  sel.window,
+		Total:   sel.total(),
 	})
 	if err != nil {
 		return err
