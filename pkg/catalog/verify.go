@@ -17,10 +17,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/sign"
+	"github.com/kbkio/kbk/pkg/statusline"
 	"github.com/kbkio/kbk/pkg/store"
 )
 
@@ -100,6 +102,8 @@ type verifier struct {
 	env   *command.Env
 	out   io.Writer
 
+	display *command.Display
+
 	mu       sync.Mutex
 	problems int
 	losses   int
@@ -146,6 +150,10 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 	if cfg.Report != "" {
 		v.report = newReport(st.Name(), cfg, began)
 	}
+	v.display = env.NewDisplay(nil, statusline.Plan{Flow: []statusline.Size{{Of: statusline.In, Name: "verified"}}, Input: "the store"})
+	defer v.display.Close()
+	v.out = v.display.Beside(out)
+	v.display.Doing("reading the log of " + st.Name())
 	log, err := st.ReadLog(ctx, store.LogOptions{SkipDamaged: true, Signed: cfg.Signers.Check()})
 	if err != nil {
 		return err
@@ -168,6 +176,7 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 		}
 	}
 	v.absent(state)
+	v.display.Doing("listing the objects of " + st.Name())
 	bad, err := v.objects(ctx, state)
 	if err != nil {
 		return err
@@ -384,8 +393,8 @@ func (v *verifier) contents(ctx context.Context, state *commitlog.State, bad map
 			size += seg.Size
 		}
 	}
-	bar := v.env.NewProgress("verifying", size, true)
-	defer bar.Close()
+	v.display.Expect(&format.Header{Total: &format.Total{Bytes: size}})
+	v.display.Doing("")
 	opener := segment.NewOpener(v.cfg.Identities, 1<<30)
 	room := semaphore.NewWeighted(v.cfg.Memory)
 	g, gctx := errgroup.WithContext(ctx)
@@ -413,7 +422,6 @@ func (v *verifier) contents(ctx context.Context, state *commitlog.State, bad map
 			v.env.Counters.Segments.Add(1)
 			v.env.Counters.BytesIn.Add(seg.Size)
 			v.env.Counters.Records.Add(seg.Records)
-			bar.Set(v.readBytes)
 			return err
 		})
 	}

@@ -13,10 +13,12 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/metrics"
 )
 
@@ -27,10 +29,11 @@ type Env struct {
 	// Stop is closed on the first SIGINT or SIGTERM: a source ends its stream
 	// properly. The context that goes with it ends on the second.
 	Stop <-chan struct{}
-	// Progress says that a person is watching standard error.
-	Progress bool
 	// Counters are what the command counts of its work, for whoever shows it.
 	Counters metrics.Counters
+
+	screen    *screen       // where to draw; nil: nowhere
+	heartbeat time.Duration // how often to say how it goes where nothing is drawn; 0: never
 }
 
 // An Action does a command's work. Its context ends when the command is to stop
@@ -214,9 +217,12 @@ func Main(app *cli.App) {
 
 func run(app *cli.App, args []string) int {
 	lingerer := new(lingerer)
-	err := app.RunContext(context.WithValue(context.Background(), lingererKey{}, lingerer), flagsFirst(app, args))
+	err := atOnce(app.RunContext(context.WithValue(context.Background(), lingererKey{}, lingerer), flagsFirst(app, args)))
 	if err != nil {
-		report(app, err)
+		if asJSON.Load() || speaks(err, placeInPipe()) {
+			report(app, err)
+		}
+		fail(app.Name, err)
 	}
 	lingerer.linger(StatusOf(err))
 	return StatusOf(err)
@@ -225,7 +231,7 @@ func run(app *cli.App, args []string) int {
 // report prints err, and its hint, on standard error.
 func report(app *cli.App, err error) {
 	log := logger(app.Name, os.Stderr, slog.LevelWarn, asJSON.Load())
-	message, hint := err.Error(), HintOf(err)
+	message, hint := said(err), HintOf(err)
 	loss, _ := errors.AsType[*lossError](err)
 	if asJSON.Load() {
 		if hint != "" {
@@ -233,6 +239,9 @@ func report(app *cli.App, err error) {
 		}
 		if loss != nil {
 			log = log.With("losses", loss.losses)
+		}
+		if f, ok := errors.AsType[*format.FailError](err); ok {
+			log = log.With("failed", f.By, "why", f.Why)
 		}
 		log.Error(message, "status", StatusOf(err))
 		return
@@ -274,6 +283,7 @@ func Stdin() (*os.File, error) {
 			"a stream is expected there: put this command behind a pipe, or redirect a file into it")
 	}
 	growPipe(os.Stdin)
+	piped.Store(isPipe(os.Stdin))
 	return os.Stdin, nil
 }
 
@@ -285,6 +295,7 @@ func Stdout() (*os.File, error) {
 			"the stream is binary: pipe it into the next command, or redirect it into a file")
 	}
 	growPipe(os.Stdout)
+	outPiped.Store(isPipe(os.Stdout))
 	return os.Stdout, nil
 }
 

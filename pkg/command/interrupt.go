@@ -54,6 +54,9 @@ func (i *interruptible) Read(b []byte) (int, error) {
 	for {
 		select {
 		case r := <-i.got:
+			if r.err == io.EOF {
+				inputEnded.Store(true)
+			}
 			return r.n, r.err
 		case <-i.tick:
 			if err := i.do(); err != nil {

@@ -16,7 +16,6 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 )
 
 // asJSON is how the last error of the process is printed too, after the flags
@@ -47,11 +46,16 @@ func newEnv(name string, c *cli.Context) (*Env, error) {
 	default:
 		return nil, Usagef("--log-format %q is neither text nor json", f)
 	}
-	return &Env{
-		Name:     name,
-		Log:      logger(name, os.Stderr, level, asJSON.Load()),
-		Progress: level < slog.LevelWarn && !asJSON.Load() && term.IsTerminal(int(os.Stderr.Fd())),
-	}, nil
+	e := &Env{Name: name, Log: logger(name, os.Stderr, level, asJSON.Load())}
+	if level < slog.LevelWarn {
+		if !asJSON.Load() {
+			e.screen = terminal()
+		}
+		if e.screen == nil {
+			e.heartbeat = heartbeat
+		}
+	}
+	return e, nil
 }
 
 func logger(name string, w io.Writer, level slog.Level, json bool) *slog.Logger {
@@ -76,6 +80,9 @@ func (h *textHandler) Enabled(_ context.Context, l slog.Level) bool { return l >
 
 func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	var b bytes.Buffer
+	if h.w == io.Writer(os.Stderr) && terminal() != nil {
+		b.WriteString(clearLine)
+	}
 	b.WriteString(h.name + ": ")
 	switch {
 	case r.Level >= slog.LevelError:
@@ -107,9 +114,6 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	b.WriteByte('\n')
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if clear := clearLine.Load(); clear != nil {
-		(*clear)()
-	}
 	_, err := h.w.Write(b.Bytes())
 	return err
 }

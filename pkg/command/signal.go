@@ -53,11 +53,19 @@ func signals(parent context.Context, log *slog.Logger) (ctx context.Context, sto
 		if !until(StopProperly) {
 			return
 		}
-		log.Debug("finishing properly; a second signal stops at once")
+		if d := displayed.Load(); d != nil {
+			d.stop()
+		} else {
+			log.Debug("finishing properly; a second signal stops at once")
+		}
 		close(stopped)
 		if until(StopAtOnce) {
+			stoppedNow.Store(true)
 			cancel()
 			time.Sleep(graceAfterSecond)
+			if at := placeInPipe(); !at.behind {
+				log.Warn(stoppedAtOnce().Error())
+			}
 			os.Exit(Interrupted)
 		}
 	}()

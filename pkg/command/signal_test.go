@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -125,7 +124,8 @@ func TestStopSignals(t *testing.T) {
 		if _, err := io.Copy(io.Discard, out); err != nil {
 			t.Fatal(err)
 		}
-		if got := status(t, cmd); got != Interrupted || !strings.Contains(said.String(), "interrupted: as the test wants it") {
+		// The stage behind it says so.
+		if got := status(t, cmd); got != Interrupted || said.Len() > 0 {
 			t.Errorf("%s: status %d, %q", sig, got, said)
 		}
 	}

@@ -30,7 +30,7 @@ const (
 // point that is not all, because somebody stopped the source. what says what came
 // of it.
 func Stopped(what string) error {
-	return WithStatus(Interrupted, errors.New("interrupted: "+what))
+	return WithStatus(Interrupted, &stoppedError{"interrupted: " + what})
 }
 
 // EndStatus is what a command returns when its input came to the end frame end, and
@@ -133,6 +133,8 @@ func HintOf(err error) string {
 		return h.hint
 	case downstreamEnded(err):
 		return "the command downstream ended before it had read everything: its own message says why"
+	case isFail(err):
+		return "its own message says why"
 	case errors.Is(err, format.ErrEmpty):
 		return "the command upstream wrote nothing: its own message says why"
 	case errors.Is(err, format.ErrTruncated):
@@ -147,6 +149,12 @@ func HintOf(err error) string {
 		return "raise --max-frame if the input is to be trusted"
 	}
 	return ""
+}
+
+// isFail says of an error that a stage before this one has just failed.
+func isFail(err error) bool {
+	_, ok := errors.AsType[*format.FailError](err)
+	return ok && piped.Load()
 }
 
 // downstreamEnded says of an error that it is about standard output, which nobody reads

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -28,6 +29,7 @@ import (
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pattern"
 	"github.com/kbkio/kbk/pkg/recordbatch"
+	"github.com/kbkio/kbk/pkg/statusline"
 )
 
 // Config says what to read.
@@ -352,7 +354,11 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	r := &run{cfg: cfg, env: env, out: out, w: format.NewWriter(env.Counters.Output.Writer(out, &env.Counters.BytesOut)), began: time.Now(), lost: &losses{log: env.Log, count: &env.Counters}}
+	r := &run{cfg: cfg, env: env, out: out, w: command.NewWriterTo(env.Counters.Output.Writer(out, &env.Counters.BytesOut), out), began: time.Now(), lost: &losses{log: env.Log, count: &env.Counters}}
+	r.display = env.NewDisplay(out, statusline.Plan{Flow: []statusline.Size{{Of: statusline.In, Name: "read"}}, Input: "the brokers", Output: "the output"})
+	defer r.display.Close()
+	r.display.Doing("connecting to " + strings.Join(cfg.Kafka.Brokers, ", "))
+	r.display.Kept(func() string { return command.NoEnd })
 	// Leaders move, and topics come and go: what is asked is answered by a broker.
 	var err error
 	if r.cl, err = kafka.NewClient(ctx, cfg.Kafka, append(clientprom.Opts(ctx), kgo.MetadataMinAge(lookEvery))...); err != nil {
@@ -390,6 +396,7 @@ type run struct {
 	began time.Time
 	cl    *kgo.Client
 
+	display *command.Display
 	planner *planner
 	plan    *plan
 	member  *member        // nil where the run is in no group
@@ -439,7 +446,7 @@ func (r *run) start() error {
 	if r.cfg.Batches {
 		content = format.ContentBatches
 	}
-	err := r.w.WriteHeader(&format.Header{
+	h := &format.Header{
 		ID:      runID(),
 		Created: r.began.UnixMilli(),
 		Content: content,
@@ -447,13 +454,16 @@ func (r *run) start() error {
 		Follow:  r.cfg.Follow,
 		Window:  timeWindow(r.cfg.From, r.cfg.To).header(),
 		Total:   r.total(),
-	})
+	}
+	r.display.Expect(h)
+	r.display.Doing("")
+	err := r.w.WriteHeader(h)
 	for i := range r.plan.topics {
 		if err == nil {
 			err = r.w.Write(&r.plan.topics[i])
 		}
 	}
-	return err
+	return errors.Join(err, r.w.Flush()) // the stages behind it show what is to come
 }
 
 // total is what is to be read, or nil where the run has no end.
@@ -469,14 +479,12 @@ func (r *run) read(ctx context.Context) error {
 	r.encoder = newEncoder(r.cfg, r.env.Stop, r.lost, &r.env.Counters)
 	s := newSource(r.cl, r.cfg, r.env, r.plan, r.encoder)
 	r.source = s
-	total := int64(-1)
 	write := r.w.WriteRaw
 	if r.cfg.Follow { // what waits for more to come may wait for long
 		s.follower = newFollower(r.cfg, r.plan)
 		write = func(frames []byte) error { return errors.Join(r.w.WriteRaw(frames), r.w.Flush()) }
 	} else {
-		total = r.plan.offsets()
-		r.env.Counters.Expected.Store(total)
+		r.env.Counters.Expected.Store(r.plan.offsets())
 	}
 	if m := r.member; m != nil {
 		s.member, s.events, r.ended = m, m.events, make(chan struct{})
@@ -487,9 +495,6 @@ func (r *run) read(ctx context.Context) error {
 			return err
 		})
 	}
-	bar := r.env.NewProgress("reading", total, false)
-	defer bar.Close()
-	s.progress = bar.Set
 	err := command.WhileRead(ctx, r.out, func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error {
@@ -567,7 +572,11 @@ func (r *run) finish() error {
 
 // outcome says what came of it.
 func (r *run) outcome() error {
-	r.env.Log.Info(fmt.Sprintf("read %s of %s", command.Count(r.end.Records, "record"), command.Count(int64(r.source.topics()), "topic")),
+	said := fmt.Sprintf("read %s of %s", command.Count(r.end.Records, "record"), command.Count(int64(r.source.topics()), "topic"))
+	if r.end.Interrupted {
+		said += ", until it was interrupted"
+	}
+	r.env.Log.Info(said,
 		slog.Duration("in", time.Since(r.began).Round(time.Millisecond)))
 	return command.EndStatusThrough(r.out, &r.end, "the stream was ended properly, and what was read is whole")
 }

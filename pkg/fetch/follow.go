@@ -356,6 +356,7 @@ func (s *source) makePoint() error {
 		return err
 	}
 	s.queue.add(parcel{job: &job{head: head}})
+	s.count.Point(f.pending.time.UnixMilli())
 	s.log.Info(fmt.Sprintf("restore point of %s and %s", command.Count(int64(n), "partition"), command.Count(f.pending.groups.Len(), "consumer group")),
 		"at", f.pending.time.UTC().Format(time.RFC3339))
 	f.pending = nil

@@ -41,12 +41,11 @@ const (
 // leads (broker.go); other requests have one each (ask); and what goes into the stream is
 // put there by the queue's (queue.go). What to do is decided in decide.go.
 type source struct {
-	cl       *kgo.Client
-	adm      *kadm.Client
-	cfg      Config
-	log      *slog.Logger
-	stop     <-chan struct{}
-	progress func(done int64)
+	cl   *kgo.Client
+	adm  *kadm.Client
+	cfg  Config
+	log  *slog.Logger
+	stop <-chan struct{}
 
 	parts    []*partition
 	unplaced []unplaced   // while following: to be read once their offsets can be had
@@ -64,7 +63,6 @@ type source struct {
 
 	lost    *losses
 	count   *metrics.Counters
-	scanned int64
 	stopped bool // before all was read
 
 	reading context.Context // ends when no more is to be read
@@ -77,7 +75,7 @@ type source struct {
 
 func newSource(cl *kgo.Client, cfg Config, env *command.Env, p *plan, e *encoder) *source {
 	return &source{
-		cl: cl, adm: kadm.NewClient(cl), cfg: cfg, log: env.Log, stop: env.Stop, progress: func(int64) {},
+		cl: cl, adm: kadm.NewClient(cl), cfg: cfg, log: env.Log, stop: env.Stop,
 		parts: p.parts, unplaced: p.unplaced, brokers: make(map[int32]*broker), queue: newQueue(e, cfg), lost: e.lost, count: e.count,
 		answers: make(chan *answer), replies: make(chan func() error), over: make(chan struct{}),
 	}
@@ -422,9 +420,7 @@ func (p *partition) remember(e epochStart) {
 // advance puts in a job that takes p to an offset.
 func (s *source) advance(p *partition, j *job) error {
 	j.epoch = p.lastEpoch()
-	s.scanned += j.next - p.pos
 	s.count.Offsets.Add(j.next - p.pos)
-	s.progress(s.scanned)
 	now := time.Now()
 	p.pos, p.moved, p.advanced, p.why = j.next, now, now, nil
 	p.show()
@@ -482,7 +478,6 @@ func (s *source) branch(p *partition, v verdict) error {
 		return err
 	}
 	p.seen = slices.DeleteFunc(p.seen, func(e epochStart) bool { return e.from >= v.next })
-	s.scanned -= p.pos - v.next
 	p.pos, p.aligned, p.moved, p.why = v.next, false, time.Now(), nil
 	if p.target = v.end; p.end != openEnd {
 		p.end = v.end

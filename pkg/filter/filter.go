@@ -21,6 +21,7 @@ import (
 	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/metrics/prom"
 	"github.com/kbkio/kbk/pkg/ordered"
+	"github.com/kbkio/kbk/pkg/statusline"
 )
 
 // Config says which records to pass on, and what to do with them. Its fields are made
@@ -178,10 +179,18 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	} else {
 		f.source = format.NewReader(paused, int(cfg.MaxFrame))
 	}
+	var display *command.Display
+	if cfg.print == nil { // else the terminal is for the lines
+		display = env.NewDisplay(out, statusline.Plan{Flow: []statusline.Size{{Of: statusline.In, Name: "read"}}, Input: "the input", Output: "the output"})
+	}
+	defer display.Close()
+	display.Doing("waiting for the input to begin")
+	display.Kept(func() string { return command.NoEnd })
 	h, err := f.source.Header()
 	if err != nil {
 		return command.Input(err)
 	}
+	display.Doing("")
 	if err := command.Takes(h, "standard input", format.ContentRecords, format.ContentBatches); err != nil {
 		return err
 	}
@@ -205,7 +214,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	case cfg.print != nil:
 		f.out = &lines{w: bufio.NewWriterSize(count.Output.Writer(out, &count.BytesOut), ordered.ChunkSize), printer: cfg.print}
 	default:
-		f.out = &stream{format.NewWriter(count.Output.Writer(out, &count.BytesOut))}
+		f.out = &stream{command.NewWriterTo(count.Output.Writer(out, &count.BytesOut), out)}
 	}
 	if err := f.out.header(h); err != nil {
 		return err

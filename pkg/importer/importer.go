@@ -18,6 +18,7 @@ import (
 	"github.com/kbkio/kbk/pkg/foreign"
 	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/partitions"
+	"github.com/kbkio/kbk/pkg/statusline"
 )
 
 // Config says what to read.
@@ -79,8 +80,11 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) error
 	began := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	m := &importing{cfg: cfg, log: env.Log, stop: env.Stop, count: &env.Counters, w: format.NewWriter(env.Counters.Output.Writer(out, &env.Counters.BytesOut)), parts: make(map[partition]*progress), mixed: make(map[string]*format.Topic)}
+	m := &importing{cfg: cfg, log: env.Log, stop: env.Stop, count: &env.Counters, w: command.NewWriterTo(env.Counters.Output.Writer(out, &env.Counters.BytesOut), out), parts: make(map[partition]*progress), mixed: make(map[string]*format.Topic)}
 	m.cfg.Tree = counting(cfg.Tree, &m.count.BytesIn)
+	display := env.NewDisplay(out, statusline.Plan{Flow: []statusline.Size{{Of: statusline.Out, Name: "written"}}, Output: "the output"})
+	defer display.Close()
+	display.Kept(func() string { return command.NoEnd })
 	var err error
 	if m.backup, err = cfg.Format.List(ctx, m.cfg.Tree); err != nil {
 		return corrupt(err)

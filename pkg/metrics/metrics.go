@@ -15,9 +15,10 @@ type Counters struct {
 	Expected  atomic.Int64 // records in all; of a source no more than these, because some offsets have none
 	Records   atomic.Int64 // that are done: written to the next stage, stored, or acknowledged by the cluster
 	Committed atomic.Int64 // of these, the ones that stay whatever comes: a log entry lists them, or the cluster has them
+	Taken     atomic.Int64 // records that came in: those that are neither done nor there are on their way
 	There     atomic.Int64 // records that the backup or the cluster had before
 
-	Offsets atomic.Int64 // scanned in the source's partitions, those without a record too
+	Offsets atomic.Int64 // scanned in the source's partitions, those without a record too; of what has come in
 	Lost    atomic.Int64 // offsets that could not be read, where it is known how many
 	Losses  atomic.Int64 // losses that were reported, of any kind
 
@@ -41,6 +42,7 @@ type Counters struct {
 
 	commits    atomic.Int64
 	lastCommit atomic.Int64 // nanoseconds since 1970; 0: none yet
+	point      atomic.Int64 // milliseconds since 1970; 0: none yet
 	ready      atomic.Bool
 	idle       atomic.Bool
 	onCommit   atomic.Pointer[func()]
@@ -58,6 +60,9 @@ func (c *Counters) Commit() {
 // OnCommit has f called at each Commit, by whoever commits: it must not wait for anything.
 func (c *Counters) OnCommit(f func()) { c.onCommit.Store(&f) }
 
+// Point says that a restore point is committed, which is of a time in milliseconds since 1970.
+func (c *Counters) Point(at int64) { c.point.Store(at) }
+
 // Ready says that the stage has what it needs to begin: it is connected, its store is open.
 func (c *Counters) Ready() { c.ready.Store(true) }
 
@@ -69,12 +74,13 @@ func (c *Counters) Idle(idle bool) { c.idle.Store(idle) }
 type Snapshot struct {
 	Time time.Time
 
-	Expected, Records, Committed, There                   int64
+	Expected, Records, Committed, Taken, There            int64
 	Offsets, Lost, Losses                                 int64
 	BytesIn, BytesOut, BytesRaw, BytesPacked, BytesStored int64
 	Segments, SegmentsThere, Pending                      int64
 	Commits                                               int64
 	LastCommit                                            time.Time // zero: none yet
+	Point                                                 time.Time // of the newest restore point that is committed; zero: none yet
 	Retries, Errors                                       map[string]int64
 	InputWait, OutputWait                                 time.Duration // in all, what goes on now included
 	WaitsForInput, WaitsForOutput                         bool          // now
@@ -87,7 +93,7 @@ func (c *Counters) Snapshot() Snapshot {
 	now := time.Now()
 	s := Snapshot{
 		Time:     now,
-		Expected: c.Expected.Load(), Records: c.Records.Load(), Committed: c.Committed.Load(), There: c.There.Load(),
+		Expected: c.Expected.Load(), Records: c.Records.Load(), Committed: c.Committed.Load(), Taken: c.Taken.Load(), There: c.There.Load(),
 		Offsets: c.Offsets.Load(), Lost: c.Lost.Load(), Losses: c.Losses.Load(),
 		BytesIn: c.BytesIn.Load(), BytesOut: c.BytesOut.Load(), BytesRaw: c.BytesRaw.Load(), BytesPacked: c.BytesPacked.Load(), BytesStored: c.BytesStored.Load(),
 		Segments: c.Segments.Load(), SegmentsThere: c.SegmentsThere.Load(), Pending: c.Pending.Load(),
@@ -100,6 +106,9 @@ func (c *Counters) Snapshot() Snapshot {
 	s.OutputWait, s.WaitsForOutput = c.Output.total(now)
 	if at := c.lastCommit.Load(); at != 0 {
 		s.LastCommit = time.Unix(0, at)
+	}
+	if at := c.point.Load(); at != 0 {
+		s.Point = time.UnixMilli(at)
 	}
 	return s
 }

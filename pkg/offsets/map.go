@@ -53,7 +53,7 @@ type mapping struct {
 // from in and from files.
 func Map(ctx context.Context, cfg MapConfig, env *command.Env, in io.Reader, out io.Writer) error {
 	began := time.Now()
-	m := &mapping{cfg: cfg, input: newInput(), w: format.NewWriter(out), found: make(map[string]bool)}
+	m := &mapping{cfg: cfg, input: newInput(), w: command.NewWriter(out), found: make(map[string]bool)}
 	defer m.close()
 	if err := m.w.WriteHeader(&format.Header{Created: began.UnixMilli(), Content: format.ContentRecords}); err != nil {
 		return err

@@ -37,7 +37,7 @@ type SnapshotConfig struct {
 func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.Writer) error {
 	// The header first: a pipe without a byte would tell the next command that nobody
 	// writes to it, and not that this one has failed.
-	w := format.NewWriter(out)
+	w := command.NewWriter(out)
 	if !cfg.JSON {
 		err := w.WriteHeader(&format.Header{Created: time.Now().UnixMilli(), Content: format.ContentRecords})
 		if err = errors.Join(err, w.Flush()); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/recordbatch"
+	"github.com/kbkio/kbk/pkg/statusline"
 )
 
 // VerifyConfig says what a plan is held against.
@@ -29,12 +30,16 @@ type VerifyConfig struct {
 // against the one that it would have read in the source, where the plan or the records
 // say which that is.
 func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reader) error {
+	display := env.NewDisplay(nil, statusline.Plan{})
+	defer display.Close()
+	display.Doing("reading the plan")
 	planned, end, err := readTranslated(ctx, in, cfg.MaxFrame)
 	if err != nil {
 		return err
 	}
 	planned = slices.DeleteFunc(planned, func(g *format.Group) bool { return cfg.Skip(g.ID) })
 	for _, name := range cfg.Records {
+		display.Doing("reading " + command.Printable(name))
 		err := withRecords(planned, func(do func(place, format.NextRecord)) error {
 			return readRecords(ctx, name, cfg.MaxFrame, do)
 		})
@@ -42,6 +47,7 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 			return err
 		}
 	}
+	display.Doing("comparing with the cluster")
 	cl, err := kafka.NewClient(ctx, cfg.Kafka)
 	if err != nil {
 		return err

@@ -287,6 +287,7 @@ func (o *output) writeItem(ctx context.Context, it item) error {
 	o.count.Pending.Add(-1)
 	o.count.Segments.Add(1)
 	o.count.Records.Add(m.Records)
+	o.count.Offsets.Add(m.Next - m.From)
 	o.count.BytesRaw.Add(m.RawSize)
 	o.count.BytesPacked.Add(m.Size)
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/segment"
+	"github.com/kbkio/kbk/pkg/statusline"
 )
 
 // minMemory is the least memory that packing can be done in with some sense.
@@ -83,10 +85,16 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	defer stop()
 	tick := p.due(ctx, aged, asked)
 	r := format.NewReader(command.Ticking(ctx, count.Input.Reader(in, &count.BytesIn), tick, func() error { return p.closeDue(ctx, env.Log) }), int(cfg.MaxFrame))
+	display := env.NewDisplay(out, statusline.Plan{Flow: []statusline.Size{{Of: statusline.In, Name: "read"}, {Of: statusline.Packed, Name: "packed"}}, Input: "the input", Output: "the output"})
+	defer display.Close()
+	display.Doing("waiting for the input to begin")
+	display.Kept(func() string { return command.NoEnd })
 	h, err := r.Header()
 	if err != nil {
 		return command.Input(err)
 	}
+	display.Expect(h)
+	display.Doing("")
 	if h.Content == format.ContentSegments {
 		return command.WithHint(command.Usagef("standard input is packed already"), "to unpack it, use kbk-pack -d")
 	}
@@ -103,12 +111,12 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	if h.Window != nil {
 		p.filters = append(slices.Clone(h.Filters), windowed)
 	}
-	w := format.NewWriter(count.Output.Writer(out, &count.BytesOut))
+	w := command.NewWriterTo(count.Output.Writer(out, &count.BytesOut), out)
 	h.Content, h.Window, h.Filters = format.ContentSegments, nil, p.filters // the window is in the segments; of the marks the header says it
 	if h.Total != nil {
 		h.Total.Bytes = 0 // nobody knows yet
 	}
-	if err := w.WriteHeader(h); err != nil {
+	if err := errors.Join(w.WriteHeader(h), w.Flush()); err != nil { // the stages behind it show what is to come
 		return err
 	}
 	if p.out, err = newOutput(ctx, g, w, cfg, env); err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/kbkio/kbk/pkg/ordered"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 	"github.com/kbkio/kbk/pkg/segment"
+	"github.com/kbkio/kbk/pkg/statusline"
 )
 
 // An unpacker turns segments into records on all cores.
@@ -42,17 +43,23 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	began, count := time.Now(), &env.Counters
 	g, ctx := errgroup.WithContext(ctx)
 	r := format.NewReader(command.Interruptible(ctx, count.Input.Reader(in, &count.BytesIn)), int(cfg.MaxFrame))
+	display := env.NewDisplay(out, statusline.Plan{Flow: []statusline.Size{{Of: statusline.In, Name: "read"}, {Of: statusline.Out, Name: "unpacked"}}, Input: "the input", Output: "the output"})
+	defer display.Close()
+	display.Doing("waiting for the input to begin")
+	display.Kept(func() string { return command.NoEnd })
 	h, err := r.Header()
 	if err != nil {
 		return command.Input(err)
 	}
+	display.Expect(h)
+	display.Doing("")
 	if h.Content == format.ContentRecords || h.Content == format.ContentBatches {
 		return command.WithHint(command.Usagef("standard input is not packed: it holds %s", h.Content), "to pack it, leave out -d")
 	}
 	if err := command.Takes(h, "standard input", format.ContentSegments); err != nil {
 		return err
 	}
-	w := format.NewWriter(count.Output.Writer(out, &count.BytesOut))
+	w := command.NewWriterTo(count.Output.Writer(out, &count.BytesOut), out)
 	h.Content = format.ContentRecords
 	if cfg.Batches {
 		h.Content = format.ContentBatches
@@ -60,7 +67,7 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 	if h.Total != nil {
 		h.Total.Bytes = 0 // they are of the segments
 	}
-	if err := w.WriteHeader(h); err != nil {
+	if err := errors.Join(w.WriteHeader(h), w.Flush()); err != nil { // the stages behind it show what is to come
 		return err
 	}
 	u := &unpacker{

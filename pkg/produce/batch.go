@@ -42,6 +42,7 @@ func (p *producer) batch(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return err
 	}
+	p.passed(part, f.First, f.Last+1, f.Records)
 	t := part.source.target
 	codec, err := p.targets.compressor(name)
 	if err != nil {

@@ -431,6 +431,7 @@ func (m *mirror) carryOver(ctx context.Context, mo *moment) {
 		m.renewed = now
 	}
 	m.p.counters.Commit()
+	m.p.counters.Point(mo.time.UnixMilli())
 	m.p.env.Log.Info(fmt.Sprintf("the target has all of the restore point; committed %s", command.Count(committed, "offset")),
 		"at", mo.time.UTC().Format(time.RFC3339), "behind", since(mo.time))
 }

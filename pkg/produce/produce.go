@@ -17,6 +17,7 @@ import (
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/metrics/clientprom"
 	"github.com/kbkio/kbk/pkg/partitionlog"
+	"github.com/kbkio/kbk/pkg/statusline"
 )
 
 func connect(ctx context.Context, cfg *Config) (*kgo.Client, error) {
@@ -55,13 +56,21 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	defer cancel(nil)
 	count := &env.Counters
 	r := format.NewReader(command.Interruptible(ctx, count.Input.Reader(in, &count.BytesIn)), int(cfg.MaxFrame))
+	display := env.NewDisplay(nil, statusline.Plan{
+		Flow:  []statusline.Size{{Of: statusline.In, Name: "read"}, {Of: statusline.Stored, Name: "written"}},
+		Input: "the input", Output: "the cluster",
+	})
+	defer display.Close()
+	display.Doing("waiting for the input to begin")
 	h, err := r.Header()
 	if err != nil {
 		return command.Input(err)
 	}
+	display.Expect(h)
 	if err := command.Takes(h, "standard input", format.ContentRecords, format.ContentBatches); err != nil {
 		return err
 	}
+	display.Doing("connecting to " + strings.Join(cfg.Kafka.Brokers, ", "))
 	cl, err := connect(ctx, &cfg)
 	if err != nil {
 		return err
@@ -83,6 +92,13 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		p.mirror = newMirror(p, h.Source)
 	}
 	count.Ready()
+	display.Kept(func() string {
+		if count.Committed.Load() == 0 {
+			return "no record went into the topics"
+		}
+		return command.Count(count.Committed.Load(), "record") + " went into the topics and stay there; the same line again goes on behind them"
+	})
+	display.Doing("")
 	return p.run(ctx, cancel, r)
 }
 
@@ -125,7 +141,7 @@ func (p *producer) run(ctx context.Context, cancel context.CancelCauseFunc, r *f
 	}
 	if err != nil {
 		if p.acked > 0 {
-			p.env.Log.Warn(fmt.Sprintf("%s went into the topics before this", command.Count(p.acked, "record")))
+			err = command.WithKept(err, command.Count(p.acked, "record")+" went into the topics before this")
 		}
 		return errors.Join(err, p.maps.Flush())
 	}

@@ -45,6 +45,8 @@ type producer struct {
 	began   bool    // the target topics are being prepared as they come
 	early   []*format.Mark
 	there   int64  // records that the target had already
+	came    int64  // records of the stream, and
+	scanned int64  // offsets that it has scanned
 	spoken  spoken // what target frames are written of
 	mayMark *bool  // the cluster lets markers be written; nil: nobody has asked
 	check   tooLargeCount
@@ -94,6 +96,7 @@ type partition struct {
 	num         int32
 	first, next int64  // of its first mark and its last; -1: there was none
 	logStart    int64  // of its log, as the first mark says; 0 where it does not
+	scanned     int64  // how far the stream has come; -1: nowhere yet
 	fixed       *route // where all of its records go; or, by target partition:
 	shown       *metrics.Partition
 	routes      []*route
@@ -132,6 +135,7 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 					return nil, err
 				}
 			}
+			p.passed(last, rec.Offset, rec.Offset+1, 1)
 			err = p.record(ctx, last, &rec, last.source.target.compressor)
 		case format.KindPoint:
 			err = p.point(ctx, f.Raw)
@@ -232,8 +236,31 @@ func (p *producer) marked(ctx context.Context, m *format.Mark) error {
 		}
 	}
 	part.next = max(part.next, m.Next)
+	p.passed(part, m.Next, m.Next, 0)
 	return nil
 }
+
+// passed counts offsets of the stream below next, and the records among them. at is where the stream
+// begins if it has said nothing of the partition before.
+func (p *producer) passed(part *partition, at, next, records int64) {
+	if part.scanned < 0 {
+		part.scanned = at
+	}
+	p.scanned += max(0, next-part.scanned)
+	part.scanned = next
+	p.came += records
+	if records == 1 && p.came%countEvery != 0 {
+		return
+	}
+	p.counters.Offsets.Store(p.scanned)
+	p.counters.Taken.Store(p.came)
+	if p.cfg.DryRun { // then nothing else is done with them
+		p.counters.Records.Store(p.came)
+	}
+}
+
+// countEvery is after how many records that come one by one the counters are told.
+const countEvery = 64
 
 // begin prepares the topics that have been named so far, so that what is wrong with the
 // last is known before the first record is written.
@@ -283,7 +310,7 @@ func (p *producer) partition(ctx context.Context, topic string, num int32) (*par
 	if part != nil {
 		return part, nil
 	}
-	part = &partition{source: s, num: num, first: -1, next: -1, shown: p.counters.Partitions.Open(topic, num)}
+	part = &partition{source: s, num: num, first: -1, next: -1, scanned: -1, shown: p.counters.Partitions.Open(topic, num)}
 	if p.cfg.Partitioner == "" {
 		var err error
 		if part.fixed, err = p.route(ctx, part, p.cfg.partition(num)); err != nil {

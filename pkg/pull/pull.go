@@ -20,6 +20,7 @@ import (
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/pattern"
 	"github.com/kbkio/kbk/pkg/sign"
+	"github.com/kbkio/kbk/pkg/statusline"
 	"github.com/kbkio/kbk/pkg/store"
 )
 
@@ -148,6 +149,10 @@ func bounds(cfg *Config, c *cli.Context, now time.Time) error {
 // [command.Loss], after a whole stream, where the backup has holes in what was selected.
 func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err error) {
 	began := time.Now()
+	display := env.NewDisplay(out, statusline.Plan{Flow: []statusline.Size{{Of: statusline.In, Name: "read"}}, Input: "the store", Output: "the output"})
+	defer display.Close()
+	display.Doing("reading the log of " + store.DisplayName(cfg.Remote))
+	display.Kept(func() string { return command.NoEnd })
 	b, err := open(ctx, cfg, env.Log, &env.Counters)
 	if err != nil {
 		return err
@@ -163,16 +168,18 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 		return err
 	}
 	warnAll(env.Log, sel.notes)
-	w := format.NewWriter(env.Counters.Output.Writer(out, &env.Counters.BytesOut))
+	w := command.NewWriterTo(env.Counters.Output.Writer(out, &env.Counters.BytesOut), out)
 	source := b.state.Source()
-	err = w.WriteHeader(&format.Header{
+	h := &format.Header{
 		Created: began.UnixMilli(),
 		Content: format.ContentSegments,
 		Source:  &format.Source{Cluster: source.ClusterID, Tool: source.Tool, Isolation: source.Isolation},
 		Window:  sel.window,
 		Total:   sel.total(),
-	})
-	if err != nil {
+	}
+	display.Expect(h)
+	display.Doing("")
+	if err := errors.Join(w.WriteHeader(h), w.Flush()); err != nil { // the stages behind it show what is to come
 		return err
 	}
 	for _, frame := range sel.topics {
@@ -184,7 +191,6 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 	r := &reader{backup: b, freed: make(chan []byte, 1), cfg: cfg, env: env, w: w, parts: make([]*part, len(sel.plans))}
 	for i := range sel.plans {
 		r.parts[i] = newPart(&sel.plans[i])
-		r.total += sel.plans[i].Size()
 	}
 	if err := r.run(ctx); err != nil {
 		return err

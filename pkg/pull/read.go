@@ -25,7 +25,6 @@ type reader struct {
 	env   *command.Env
 	w     *format.Writer
 	parts []*part
-	total int64       // bytes to download
 	freed chan []byte // the memory of a segment that was written, for the next
 
 	// What was written. To be read when run has returned.
@@ -57,8 +56,6 @@ const (
 )
 
 func (r *reader) run(ctx context.Context) error {
-	bar := r.env.NewProgress("reading", r.total, true)
-	defer bar.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	loading := new(errgroup.Group)
 	loading.SetLimit(r.cfg.Transfers)
@@ -122,7 +119,6 @@ func (r *reader) run(ctx context.Context) error {
 				s.data = nil
 			}
 			room.Release(s.weight)
-			bar.Set(r.size)
 		}
 		return nil
 	})

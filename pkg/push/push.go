@@ -29,6 +29,7 @@ import (
 	"github.com/kbkio/kbk/pkg/receipt"
 	"github.com/kbkio/kbk/pkg/segment"
 	"github.com/kbkio/kbk/pkg/sign"
+	"github.com/kbkio/kbk/pkg/statusline"
 	"github.com/kbkio/kbk/pkg/store"
 )
 
@@ -221,13 +222,21 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	g, ctx := errgroup.WithContext(whole)
 	count := &env.Counters
 	r := format.NewReader(command.Interruptible(ctx, count.Input.Reader(in, &count.BytesIn)), int(cfg.MaxFrame))
+	display := env.NewDisplay(nil, statusline.Plan{
+		Flow:  []statusline.Size{{Of: statusline.Raw, Name: "read"}, {Of: statusline.Packed, Name: "packed"}, {Of: statusline.Stored, Name: "stored"}},
+		Input: "the input", Output: "the store",
+	})
+	defer display.Close()
+	display.Doing("waiting for the input to begin")
 	h, err := r.Header()
 	if err != nil {
-		return command.Input(err)
+		return command.WithKept(command.Input(err), "nothing was committed")
 	}
+	display.Expect(h)
 	if err := command.Takes(h, "standard input", format.ContentSegments); err != nil {
 		return err
 	}
+	display.Doing("opening " + store.DisplayName(cfg.Remote))
 	if h.Window != nil {
 		// The segments hold more than was asked for, and the log cannot say so.
 		return command.WithHint(command.Usagef("standard input is a window of a backup, in whole segments"), "cut them to it with kbk-pack -d, and pack what is left again")
@@ -269,6 +278,10 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	if h.Source != nil {
 		p.source = commitlog.Source{ClusterID: h.Source.Cluster, Tool: h.Source.Tool, Isolation: h.Source.Isolation}
 	}
+	display.Doing("")
+	display.Kept(func() string {
+		return p.left() + "; what was on its way is not, and the same line again reads it anew"
+	})
 	frames := make(chan frame)
 	var end *format.End
 	g.Go(func() error { return p.read(ctx, r, frames) })
@@ -298,6 +311,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		return p.explain(err)
 	}
 	if !cfg.NoManifest {
+		display.Doing("writing the manifest")
 		if err := st.WriteManifest(whole, state.Manifest()); err != nil {
 			return command.WithHint(err, "the backup itself is whole, the manifest is only a summary; where nothing can be overwritten use --no-manifest")
 		}
@@ -326,24 +340,30 @@ func (e storeError) Unwrap() error { return e.error }
 
 // explain says of a failure what it left behind, and how to go on.
 func (p *pusher) explain(err error) error {
-	left := "nothing was committed"
-	if n := len(p.appender.own); n > 0 {
-		left = "what was committed until now, in " + entries(n) + ", stays valid"
-	}
+	left := p.left()
 	if _, ok := errors.AsType[storeError](err); ok {
 		return command.WithHint(err, left+"; when the cause is mended, run the same line again to go on")
 	}
-	if len(p.appender.own) > 0 {
-		p.log.Warn("not finished; " + left + ", and the same line goes on from there")
+	if p.count.Snapshot().Commits > 0 {
+		left += ", and the same line goes on from there"
 	}
-	return err
+	return command.WithKept(err, left)
 }
 
-func entries(n int) string {
+// left is what a run that is not finished leaves behind.
+func (p *pusher) left() string {
+	c := p.count.Snapshot()
+	if c.Commits == 0 {
+		return "nothing was committed"
+	}
+	return fmt.Sprintf("what was committed until now, %s in %s, stays valid", command.Count(c.Committed, "record"), entries(c.Commits))
+}
+
+func entries(n int64) string {
 	if n == 1 {
 		return "1 log entry"
 	}
-	return fmt.Sprintf("%d log entries", n)
+	return humanize.Comma(n) + " log entries"
 }
 
 // A frame is one that was read and belongs to whoever has it.
@@ -603,6 +623,9 @@ func (p *pusher) mark(ctx context.Context, m *format.Mark) error {
 		}
 	}
 	from, known := p.position[k]
+	if known && m.Next > from {
+		p.count.Offsets.Add(m.Next - from)
+	}
 	if !known || m.Begins || from > m.Next {
 		from = m.Next
 	}
@@ -662,9 +685,15 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 	if m.DropFrom > 0 { // of what lies behind other segments or marks speak
 		next = min(next, m.DropFrom)
 	}
-	if at, known := p.position[k]; !known || at < next {
-		p.position[k] = next
+	at, known := p.position[k]
+	if !known {
+		at = m.From
 	}
+	if !known || at < next {
+		p.position[k] = next
+		p.count.Offsets.Add(next - at)
+	}
+	p.count.Taken.Add(m.Records)
 	p.current.reached[k] = p.position[k]
 	s, err := commitlog.SegmentOf(m, p.appender.run.Name())
 	if err != nil {
@@ -805,6 +834,9 @@ func (p *pusher) append(ctx context.Context, e *commitlog.Entry) (sha string, er
 		p.count.Committed.Add(e.Segments[i].Records)
 	}
 	p.count.Commit()
+	for i := range e.Points {
+		p.count.Point(e.Points[i].Time)
+	}
 	if err == nil {
 		p.compactor.entry(ctx)
 	}

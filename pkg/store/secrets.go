@@ -12,8 +12,8 @@ import (
 	"github.com/rclone/rclone/fs/fspath"
 )
 
-// displayName returns remote without the parameters of a connection string.
-func displayName(remote string) string {
+// DisplayName is [Store.Name] of a remote that is not open yet: remote without the parameters of a connection string.
+func DisplayName(remote string) string {
 	parsed, err := fspath.Parse(remote)
 	if err == nil && len(parsed.Config) == 0 {
 		return remote
@@ -136,7 +136,7 @@ func hide(err error, secrets *strings.Replacer) error {
 	return &redacted{text, err}
 }
 
-// A redacted error is another whose text had secrets in it.
+// A redacted error is another with another text: without the secrets in it, or in a user's words.
 type redacted struct {
 	text string
 	err  error

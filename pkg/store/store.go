@@ -112,16 +112,19 @@ func Open(ctx context.Context, remote string) (*Store, error) {
 
 // OpenWith is [Open] with options.
 func OpenWith(ctx context.Context, remote string, opts Options) (s *Store, err error) {
-	s = &Store{name: displayName(remote), opts: opts, rate: throttle.New(opts.MaxRate)}
+	s = &Store{name: DisplayName(remote), opts: opts, rate: throttle.New(opts.MaxRate)}
 	defer s.describe(&err, "open")
 	if err := startRclone(); err != nil {
 		return nil, err
 	}
 	s.secrets = secrets(remote) // rclone's configuration is known now
+	if err := checkRemote(remote); err != nil {
+		return nil, err
+	}
 	if s.count = opts.Counters; s.count == nil {
 		s.count = new(metrics.Counters)
 	}
-	s.retrier = newRetrier(opts.RetryFor, opts.Log, func(err error) error { return hide(err, s.secrets) })
+	s.retrier = newRetrier(opts.RetryFor, opts.Log, s.plain)
 	s.retrier.retries = &s.count.Retries
 	if s.fs, err = newFs(ctx, remote); err != nil {
 		return nil, err
@@ -561,5 +564,18 @@ func (s *Store) describe(err *error, doing string, path ...string) {
 	if len(path) > 0 {
 		where = s.at(path[0])
 	}
-	*err = fmt.Errorf("%s %s: %w", doing, where, hide(*err, s.secrets))
+	*err = fmt.Errorf("%s %s: %w", doing, where, s.plain(*err))
+}
+
+// plain is err in a user's words, and without secrets.
+func (s *Store) plain(err error) error {
+	bucket := ""
+	if s.fs != nil {
+		bucket = bucketOf(s.fs)
+	}
+	said := plainly(err, bucket)
+	if said != err && s.opts.Log != nil {
+		s.opts.Log.Debug(hide(err, s.secrets).Error())
+	}
+	return hide(said, s.secrets)
 }

@@ -600,7 +600,7 @@ func TestSecretsStayOut(t *testing.T) {
 		{":s3,secret_access_key=hunter22", ":s3,…"},
 		{":s3,secret_access_key='hunter22:bucket", ":s3,…"},
 	} {
-		if got := displayName(test.remote); got != test.name {
+		if got := DisplayName(test.remote); got != test.name {
 			t.Errorf("name of %q is %q, want %q", test.remote, got, test.name)
 		}
 	}
