@@ -135,6 +135,8 @@ func atOnce(err error) error {
 	switch {
 	case err == nil || !stoppedNow.Load():
 		return err
+	case StatusOf(err) != Interrupted && StatusOf(err) != Corrupt && StatusOf(err) != NoReader: // the command says better what came of it
+		return err
 	case errors.Is(err, context.Canceled), errors.Is(err, format.ErrTruncated), downstreamEnded(err):
 		return WithStatus(Interrupted, stoppedAtOnce())
 	}
