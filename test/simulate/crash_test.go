@@ -37,13 +37,13 @@ func (w *world) crash() (n int) {
 	w.produce()
 	f := w.fetch(v)
 	push := w.newPushing(v, f)
-	n += w.crashing("push", v, func() {
+	n += w.crashing("push", v, false, func() {
 		w.bubble(func() { push.run(w, false) })
 		push.book(w)
 	}, f)
 	for _, keep := range []int{0, 1} {
 		c := &chore{v: v, keep: keep, rng: w.seedOf()}
-		n += w.crashing(fmt.Sprintf("compact, or prune to %d", keep), v, func() {
+		n += w.crashing(fmt.Sprintf("compact, or prune to %d", keep), v, true, func() {
 			w.bubble(func() { c.run(w, false) })
 			c.book(w)
 		}, f)
@@ -51,8 +51,8 @@ func (w *world) crash() (n int) {
 	return n
 }
 
-// crashing looks at each state of v that do makes.
-func (w *world) crashing(what string, v *vault, do func(), again *fetched) int {
+// crashing looks at each state of v that do makes, which may take back promises.
+func (w *world) crashing(what string, v *vault, prunes bool, do func(), again *fetched) int {
 	before := v.clone()
 	before.newest = nil // the groups may be those of before, or those that the run has
 	v.recording = true
@@ -70,7 +70,7 @@ func (w *world) crashing(what string, v *vault, do func(), again *fetched) int {
 		}
 		maps.Copy(before.perhaps[p], offsets)
 	}
-	if len(v.points) <= len(before.points) { // it took back promises, from the first change on
+	if prunes { // it took back promises, from the first change on
 		before.promised, before.hollow = after.promised, after.hollow
 	}
 	for i, objects := range states {
