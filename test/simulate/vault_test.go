@@ -422,10 +422,12 @@ func (c *chore) book(w *world) {
 	}
 }
 
-// pruned takes back what pruning to the last points of each partition may have deleted.
+// pruned takes back what pruning to the last points of each partition may have deleted: what
+// is below the end of the newest one, and not in the log as any of them saw it.
 func (v *vault) pruned(keep int) {
 	left := make(map[part]int)
 	start := make(map[part]int64)
+	kept := make(map[part][][2]int64) // the newest first
 	for _, pt := range slices.Backward(v.points) {
 		for key, at := range pt.at {
 			if left[key] == keep {
@@ -435,6 +437,16 @@ func (v *vault) pruned(keep int) {
 			// One that is perhaps not there counts for what it may have pushed out only.
 			if left[key]++; left[key] == 1 || at[0] < start[key] {
 				start[key] = at[0]
+			}
+			kept[key] = append(kept[key], at)
+		}
+	}
+	// A record may have come behind one point and have expired before the next.
+	for key, logs := range kept {
+		for i, at := range logs[1:] {
+			if at[1] < logs[i][0] {
+				start[key] = max(start[key], logs[i][0])
+				break
 			}
 		}
 	}
