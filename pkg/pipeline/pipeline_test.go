@@ -138,7 +138,7 @@ func TestRun(t *testing.T) {
 func TestOutput(t *testing.T) {
 	r := &Runner{Find: exec.LookPath}
 	file := filepath.Join(t.TempDir(), "out")
-	steps := Step{Stages: []Stage{{"echo", []string{"b a"}}, {"tr", []string{" ", "\n"}}, {"sort", nil}}, Out: file}
+	steps := Step{Stages: []Stage{{"sh", []string{"-c", "echo b a"}}, {"tr", []string{" ", "\n"}}, {"sort", nil}}, Out: file}
 	var out bytes.Buffer
 	for _, w := range []io.Writer{nil, &out} {
 		if got, err := r.Run(t.Context(), steps, w); err != nil || got != (Outcome{}) {
@@ -149,7 +149,7 @@ func TestOutput(t *testing.T) {
 		t.Errorf("%q, %q, %v", text, &out, err)
 	}
 	r.Find = func(string) (string, error) { return filepath.Join(t.TempDir(), "missing"), nil }
-	if _, err := r.Run(t.Context(), steps, nil); err == nil || !strings.Contains(err.Error(), "start echo: ") {
+	if _, err := r.Run(t.Context(), steps, nil); err == nil || !strings.Contains(err.Error(), "start sh: ") {
 		t.Errorf("a command that cannot be started: %v", err)
 	}
 	r.Find = func(name string) (string, error) { // the second one cannot be started, the first one would run for ever

@@ -78,3 +78,34 @@ func waitFor(t *testing.T, what string, done func() bool) {
 		}
 	}
 }
+
+// TestKbkMirror has kbk mirror keep a cluster the same as another, until kbk alone is told to
+// stop, as a supervisor does.
+func TestKbkMirror(t *testing.T) {
+	a, b := sides(t)
+	const topic, group = "kbk-mirror", "kbk-mirror-group"
+	a.create(topic, 2, nil)
+	a.write(topic, 2, 100, "first")
+	a.commit(group, topic, 40)
+	dir := t.TempDir()
+	config := filepath.Join(dir, "kbk.yaml")
+	text := fmt.Sprintf("cluster: {bootstrap.servers: '%s'}\nclusters: {dr: {bootstrap.servers: '%s'}}\nfetch: {point-every: 1s, refresh: 500ms}\nprofiles: {nightly: {store: %s, topics: [%s], groups: [%s], mirror: dr}}\n",
+		a.Bootstrap(), b.Bootstrap(), filepath.Join(dir, "backup"), topic, group)
+	a.ok(os.WriteFile(config, []byte(text), 0o600))
+	cmd := exec.Command(filepath.Join(bin, "kbk"), "mirror", "nightly", "--config", config)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	a.ok(cmd.Start())
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait() // the status says it
+		if got := cmd.ProcessState.ExitCode(); t.Failed() || got != command.Interrupted {
+			t.Errorf("status %d\n%s", got, &said)
+		}
+	}()
+	alike := func() bool { return unlike(a, b, topic, topic) == nil }
+	waitFor(t, "the topic to be the same", alike)
+	a.write(topic, 2, 50, "later")
+	waitFor(t, "the topic to be the same again", alike)
+	waitFor(t, "the group's offset", func() bool { return b.committed(group, topic) == 40 })
+}

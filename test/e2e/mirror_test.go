@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kbkio/kbk/pkg/command"
 	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
 
@@ -229,7 +230,7 @@ func (p *pipeline) killed(victim int) {
 		p.t.Fatal(err)
 	}
 	status := p.wait()
-	if status[victim] != 137 || victim == fetching && status[producing] != 3 || victim == producing && status[fetching] != 1 {
+	if status[victim] != 137 || victim == fetching && status[producing] != 3 || victim == producing && status[fetching] != command.NoReader {
 		p.t.Fatalf("statuses %v\n%s", status, p)
 	}
 }

@@ -377,3 +377,30 @@ func TestDamagedInput(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusals has an S3 server refuse what is asked of it. What is said of it is plain, and
+// has none of the ids that only the server's operator can look up.
+func TestRefusals(t *testing.T) {
+	endpoint, packed := versitygw(t), segments(t)
+	run(t, "kbk-push", packed, "--quiet", s3At(endpoint))
+	at := func(key, secret, path string) string {
+		return fmt.Sprintf(":s3,provider=Other,access_key_id=%s,secret_access_key=%s,endpoint='%s':%s", key, secret, endpoint, path)
+	}
+	for _, c := range []struct{ remote, want string }{
+		{at("nobody", secret, "bucket/nightly"), "the store does not know the access key"},
+		{at(user, wrong, "bucket/nightly"), "the secret key does not fit the access key"},
+		{at(user, secret, "no-such-bucket/nightly"), "no backup"},
+		{"s3://bucket/nightly", "a URL is no remote"},
+	} {
+		r := try(t, "kbk-catalog", nil, "show", c.remote)
+		if r.status == 0 || !strings.Contains(r.stderr, c.want) || !failure.MatchString(r.stderr) || strings.Contains(r.stderr, "RequestID") || strings.Contains(r.stderr, secret) {
+			t.Errorf("%s: status %d, want %q\n%s", c.remote, r.status, c.want, r.stderr)
+		}
+	}
+	denied := s3At(front(t, endpoint, func(w http.ResponseWriter, r *http.Request) bool {
+		return isSegment(r) && s3Error(w, r, http.StatusForbidden, "AccessDenied")
+	}))
+	if r := try(t, "kbk-push", packed, "--quiet", denied+"2"); r.status != 1 || !strings.Contains(r.stderr, `access denied to bucket "bucket"`) || strings.Contains(r.stderr, "RequestID") {
+		t.Errorf("status %d\n%s", r.status, r.stderr)
+	}
+}
