@@ -468,7 +468,7 @@ func (r *rig) killAt(n int, handled bool, in []byte, flags ...string) bool {
 	return killed
 }
 
-var killStep = flag.Int("kill-step", 2*3, "kill restores at every `N`-th of their requests; make soak has 1")
+var killStep = flag.Int("kill-step", 6, "kill restores at every `N`-th of their requests; make soak has 1")
 
 // TestKillEverywhere kills a restore with SIGKILL at its requests, before and
 // behind each, and runs the same line again: what is there must be what an undisturbed run

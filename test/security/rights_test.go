@@ -17,7 +17,7 @@ import (
 // TestRights reads as a user that has the right to READ one topic, and to DESCRIBE another,
 // and no other right.
 func TestRights(t *testing.T) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(cluster.Bootstrap(), ",")...), kgo.TransactionalID("tx"))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(cluster.Bootstrap(), ",")...), kgo.TransactionalID("tx"), kgo.TransactionTimeout(10*time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

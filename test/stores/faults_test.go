@@ -106,7 +106,7 @@ func TestStoreFails(t *testing.T) {
 			}
 			n := failed.Load()
 			t.Logf("%d requests in %s", n, got.wall)
-			if test.retried && (n < 6 || n > 60 || got.wall < patience/2) || !test.retried && (n > 4 || got.wall > patience) {
+			if test.retried && (n < 6 || n > 60 || got.wall < patience/2) || !test.retried && n > 4 {
 				t.Errorf("%d requests in %s", n, got.wall)
 			}
 			done := receipts(t, got.stdout)
@@ -139,7 +139,7 @@ func TestNoServer(t *testing.T) {
 }
 
 // full is what is said of a disk, by the system or by rclone, which asks before.
-var full = regexp.MustCompile(`(no space left on device|file too big for remaining disk space)\nkbk-push: hint: what was committed until now, in `)
+var full = regexp.MustCompile(`(no space left on device|file too big for remaining disk space)\nkbk-push: hint: what was committed until now, [0-9,]+ records in `)
 
 // TestDiskFull fills a file system of 1 MiB.
 func TestDiskFull(t *testing.T) {
