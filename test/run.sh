@@ -64,7 +64,7 @@ echo "== real Kafka, real storage"
 for tool in java mvn; do
     command -v $tool >/dev/null || { echo "test/run.sh: $tool is not on the PATH, and the main tests need it" >&2; exit 1; }
 done
-KBK_BIN=$PWD/bin sum -- -count=1 -timeout 30m -p 2 "$module/test/..."
+KBK_BIN=$PWD/bin sum -- -count=1 -timeout 30m -p 1 "$module/test/..."
 
 version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' test/kafka/pom.xml)
 passed="Passed: ${#light[@]} packages $with, ${#heavy[@]} with storage,

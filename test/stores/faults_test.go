@@ -383,13 +383,12 @@ func TestDamagedInput(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	endpoint, packed := versitygw(t), segments(t)
 	run(t, "kbk-push", packed, "--quiet", s3At(endpoint))
-	at := func(key, secret, path string) string {
-		return fmt.Sprintf(":s3,provider=Other,access_key_id=%s,secret_access_key=%s,endpoint='%s':%s", key, secret, endpoint, path)
+	at := func(secret, path string) string {
+		return fmt.Sprintf(":s3,provider=Other,access_key_id=%s,secret_access_key=%s,endpoint='%s':%s", user, secret, endpoint, path)
 	}
 	for _, c := range []struct{ remote, want string }{
-		{at("nobody", secret, "bucket/nightly"), "the store does not know the access key"},
-		{at(user, wrong, "bucket/nightly"), "the secret key does not fit the access key"},
-		{at(user, secret, "no-such-bucket/nightly"), "no backup"},
+		{at(wrong, "bucket/nightly"), "the secret key does not fit the access key"},
+		{at(secret, "no-such-bucket/nightly"), "no backup"},
 		{"s3://bucket/nightly", "a URL is no remote"},
 	} {
 		r := try(t, "kbk-catalog", nil, "show", c.remote)
