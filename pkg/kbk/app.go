@@ -45,6 +45,22 @@ func configPath(c *cli.Context) string {
 	return defaultFile
 }
 
+// load reads the file, and the names of the profiles that are meant: that of the argument, or all.
+func load(c *cli.Context) (*profile.File, []string, error) {
+	f, err := profile.Load(configPath(c))
+	if err != nil {
+		return nil, nil, err
+	}
+	names := f.Names()
+	if c.NArg() > 0 {
+		names = c.Args().Slice()
+	}
+	if len(names) == 0 {
+		return nil, nil, noProfile(f)
+	}
+	return f, names, nil
+}
+
 func printFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "print", Usage: "print the pipe as a line for sh, and run nothing"}
 }
@@ -150,16 +166,9 @@ func statusSpec() command.Spec {
 		Description: "Runs kbk-catalog status for a profile, or for all of them. The status is the worst of theirs.",
 		Flags:       []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}, printFlag()},
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
-			f, err := profile.Load(configPath(c))
+			f, names, err := load(c)
 			if err != nil {
 				return err
-			}
-			names := f.Names()
-			if c.NArg() > 0 {
-				names = c.Args().Slice()
-			}
-			if len(names) == 0 {
-				return noProfile(f)
 			}
 			var more []string
 			if c.Bool("json") {

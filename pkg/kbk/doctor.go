@@ -26,16 +26,9 @@ func doctorSpec() command.Spec {
 all profiles. Each line begins with "ok", or says what is wrong and what to do. To try the
 store it writes a small object there and deletes it again; nothing else is changed.`,
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
-			f, err := profile.Load(configPath(c))
+			f, names, err := load(c)
 			if err != nil {
 				return err
-			}
-			names := f.Names()
-			if c.NArg() > 0 {
-				names = c.Args().Slice()
-			}
-			if len(names) == 0 {
-				return noProfile(f)
 			}
 			d := &doctor{ctx: ctx, env: env, out: os.Stdout, file: f, clusters: make(map[string]*clusterFacts)}
 			defer d.close()
