@@ -37,6 +37,7 @@ func connect(brokers string, opts ...kgo.Opt) (*kgo.Client, error) {
 		kgo.SeedBrokers(strings.Split(brokers, ",")...),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.MetadataMinAge(50*time.Millisecond), // tests wait for topics to come and go
+		kgo.TransactionTimeout(10*time.Minute),  // what a test leaves open stays open for as long as it runs
 	)...)
 }
 

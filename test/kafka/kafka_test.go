@@ -133,7 +133,7 @@ func TestConsoleTransactions(t *testing.T) {
 	createTopic(t, plain, "tx", 1, 1)
 
 	begin := func(id string) *kgo.Client {
-		cl := client(t, c, kgo.TransactionalID(id))
+		cl := client(t, c, kgo.TransactionalID(id), kgo.TransactionTimeout(10*time.Minute))
 		if err := cl.BeginTransaction(); err != nil {
 			t.Fatal(err)
 		}
