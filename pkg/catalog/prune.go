@@ -46,7 +46,8 @@ func pruneSpec() command.Spec {
 		Name: "prune", Usage: "delete what is not to be kept", Args: "REMOTE", MaxArgs: 1,
 		Description: `Says what would be left of each topic, and with --yes deletes the rest. What is kept is decided
 for each partition by the restore points that speak of it: a segment goes when none of those that are kept
-needs it. The newest one is always kept, and so is what no kept point speaks of, and what came after them.`,
+needs it, and so does what is known of lost offsets. The newest point is always kept, and so is what no kept
+point speaks of, and what came after them.`,
 		Flags: append(flags, signFlags()...),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
 			r, forget, err := retention(c, time.Now())
@@ -238,22 +239,27 @@ func partitionsOf(m *commitlog.Moment) (n int) {
 
 // summary names what goes, or is empty.
 func (p *pruning) summary() string {
-	var size int64
+	var size, forgotten, lost int64
 	for i := range p.segments {
 		size += p.segments[i].Size
 	}
-	forgotten := int64(0)
 	for _, t := range p.topics {
 		if t.Forgotten {
 			forgotten++
 		}
+		for _, l := range t.LetGo {
+			lost += l.Next - l.From
+		}
 	}
-	if len(p.segments)+len(p.points)+p.trimmed+int(forgotten) == 0 {
+	if int64(len(p.segments)+len(p.points)+p.trimmed)+forgotten+lost == 0 {
 		return ""
 	}
 	what := fmt.Sprintf("%s and %s, %s", command.Count(int64(len(p.points)), "restore point"), command.Count(int64(len(p.segments)), "segment"), humanize.IBytes(uint64(size)))
 	if p.trimmed > 0 {
 		what += fmt.Sprintf(", and of %s some topics", command.Count(int64(p.trimmed), "restore point"))
+	}
+	if lost > 0 {
+		what += ", and what is known of " + command.Count(lost, "lost offset")
 	}
 	if forgotten > 0 {
 		what += ", and all that is known of " + command.Count(forgotten, "topic")
@@ -261,7 +267,8 @@ func (p *pruning) summary() string {
 	return what
 }
 
-// print writes a table of what is left of each topic, and one of the points that go.
+// print writes a table of what is left of each topic, one of the points that go, and one of
+// the lost offsets that go.
 func (p *pruning) print(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "TOPIC\tSEGMENTS\tAFTER\tRECORDS\tAFTER\tSIZE\tAFTER\tNEWEST POINT KEPT")
@@ -283,6 +290,13 @@ func (p *pruning) print(out io.Writer) error {
 		fmt.Fprintln(table, "\nRESTORE POINT THAT GOES\tTIME")
 		for _, point := range p.points {
 			fmt.Fprintf(table, "%s\t%s\n", point.Entry, when(point.Time))
+		}
+	}
+	head := "\nLOST, AND IN NO POINT THAT STAYS\tPARTITION\tFROM\tTO\n"
+	for _, t := range p.topics {
+		for _, l := range t.LetGo {
+			fmt.Fprintf(table, "%s%s\t%d\t%d\t%d\n", head, incarnation(t.Name, t.ID, t.NewestOfTopic), l.Partition, l.From, l.Next-1)
+			head = ""
 		}
 	}
 	return table.Flush()

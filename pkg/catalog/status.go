@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -415,10 +414,9 @@ func (t *StatusTopic) addPartition(state *commitlog.State, p *commitlog.Manifest
 		at := p.MaxTimestamp
 		t.NewestRecord = &at
 	}
-	name := fmt.Sprintf("%s/%d", t.Name, p.Partition)
 	for _, line := range state.Losses(t.Name, t.ID, p.Partition) {
 		offsets := slices.ContainsFunc(slices.Concat(p.Lost, p.Holes), func(l [2]int64) bool {
-			return strings.HasPrefix(line, fmt.Sprintf("%s: offsets %d to %d ", name, l[0], l[1]-1))
+			return commitlog.TellsOf(line, t.Name, p.Partition, l)
 		})
 		if !offsets && !slices.Contains(t.Losses, line) {
 			t.Losses = append(t.Losses, line)

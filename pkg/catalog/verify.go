@@ -205,9 +205,7 @@ func (v *verifier) absent(state *commitlog.State) {
 		for _, p := range t.Partitions {
 			name := fmt.Sprintf("%s/%d", t.Name, p.Partition)
 			lines := state.Losses(t.Name, t.ID, p.Partition)
-			says := func(r [2]int64, line string) bool {
-				return strings.HasPrefix(line, fmt.Sprintf("%s: offsets %d to %d ", name, r[0], r[1]-1))
-			}
+			says := func(r [2]int64, line string) bool { return commitlog.TellsOf(line, t.Name, p.Partition, r) }
 			for _, line := range lines {
 				hole := slices.ContainsFunc(p.Holes, func(h [2]int64) bool { return says(h, line) }) // of a copy
 				if told[line] || hole {

@@ -184,6 +184,22 @@ func (c *coverage) let(gone spans) {
 	c.partial = slices.DeleteFunc(c.partial, func(p partial) bool { return len(p.Ranges) == 0 })
 	c.pruned = slices.Clone(c.pruned)
 	c.pruned.addAll(gone)
+	c.beginAnew()
+}
+
+// letLost lets go of lost offsets: they count as pruned. What another run has scanned of
+// them stays as it is.
+func (c *coverage) letLost(gone spans) {
+	c.lost = c.lost.without(gone)
+	c.pruned = slices.Clone(c.pruned)
+	c.pruned.addAll(gone.without(c.scanned()))
+	if gone.covers(c.from, c.from+1) {
+		c.beginAnew()
+	}
+}
+
+// beginAnew finds the lowest offset that is spoken of, and was not let go.
+func (c *coverage) beginAnew() {
 	if known := c.scanned(); len(known) > 0 {
 		c.from = known[0][0]
 	} else {

@@ -1,6 +1,8 @@
 package commitlog
 
 import (
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -43,10 +45,43 @@ func (s *State) lossesOf(key partitionKey, lines []string) (own []string) {
 }
 
 // Losses says, in a line for people each, what the run that read a partition last could
-// not have of it: see [Entry.Losses].
+// not have of it: see [Entry.Losses]. Lines about offsets that were let go since are not
+// among them.
 func (s *State) Losses(topic, id string, partition int32) []string {
-	if p := s.parts[partitionKey{topic, id, partition}]; p != nil {
-		return p.losses
+	key := partitionKey{topic, id, partition}
+	if p := s.parts[key]; p != nil {
+		return p.lossesLeft(key)
 	}
 	return nil
+}
+
+// lossesLeft are the lines of the last run, but for those about offsets that were let go.
+func (p *partition) lossesLeft(key partitionKey) []string {
+	if len(p.losses) == 0 {
+		return nil
+	}
+	now := p.now()
+	gone := now.gone()
+	return slices.DeleteFunc(slices.Clone(p.losses), func(line string) bool {
+		r, ok := offsetsOf(line, key.topic, key.partition)
+		return ok && gone.covers(r[0], r[1])
+	})
+}
+
+// TellsOf tells whether a line of losses is about just these offsets, [from, next), of a
+// partition.
+func TellsOf(line, topic string, partition int32, offsets [2]int64) bool {
+	r, ok := offsetsOf(line, topic, partition)
+	return ok && r == offsets
+}
+
+// offsetsOf reads the offsets of a partition that a line is about: those of "orders/3:
+// offsets 5 to 9 were deleted", say, are [5, 10).
+func offsetsOf(line, topic string, partition int32) (offsets [2]int64, ok bool) {
+	rest, ok := strings.CutPrefix(line, fmt.Sprintf("%s/%d: offsets ", topic, partition))
+	first, rest, _ := strings.Cut(rest, " to ")
+	last, _, _ := strings.Cut(rest, " ")
+	from, err1 := strconv.ParseInt(first, 10, 64)
+	to, err2 := strconv.ParseInt(last, 10, 64)
+	return [2]int64{from, to + 1}, ok && err1 == nil && err2 == nil && from <= to
 }

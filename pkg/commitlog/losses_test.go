@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -79,6 +80,108 @@ func TestLosses(t *testing.T) {
 	s.Fold(entry(run, lines, true, false, parts[0]), "1")
 	if got := s.Losses("t", "a", 1); !slices.Equal(got, all[1]) {
 		t.Errorf("over a snapshot: %q, want %q", got, all[1])
+	}
+}
+
+// TestPruneLost prunes a partition that was read twice, with a loss between, and says what is
+// known of the loss then.
+func TestPruneLost(t *testing.T) {
+	const line = "orders/0: offsets 10 to 19 were deleted before they were read"
+	type change = func(first, second *Entry)
+	newest := Retention{Policy: Policy{Last: 1}}
+	logStart := func(at int64) change { return func(_, second *Entry) { second.Marks[0].LogStart = &at } }
+	for _, c := range []struct {
+		name   string
+		change change
+		r      Retention
+		letGo  string
+		lost   string
+		pruned string
+	}{
+		{"the only kept point begins above it", nil, newest, "[{0 10 20}]", "[]", "[[0 20]]"},
+		{"it lies between two points", nil, Retention{Policy: Policy{All: true}}, "[{0 10 20}]", "[]", "[[10 20]]"},
+		{"the point begins in it", logStart(19), newest, "[]", "[[10 20]]", "[[0 10]]"},
+		{"the point begins below it", logStart(10), newest, "[]", "[[10 20]]", "[[0 10]]"},
+		{"where the point begins is not known", func(_, second *Entry) { second.Marks[0].LogStart = nil }, newest, "[]", "[[10 20]]", "[]"},
+		{"it lies above all points", func(_, second *Entry) { second.Points = nil }, newest, "[]", "[[10 20]]", "[]"},
+		{"there is no point", func(first, second *Entry) { first.Points, second.Points = nil, nil }, newest, "[]", "[[10 20]]", "[]"},
+		{"no point speaks of it", func(first, second *Entry) {
+			without := map[string][]int32{"orders": {0}}
+			first.Points[0].Without, second.Points[0].Without = without, without
+		}, newest, "[]", "[[10 20]]", "[]"},
+		{"it is older", nil, Retention{Policy: Policy{Last: 1}, Records: time.UnixMilli(1031)}, "[{0 10 20}]", "[]", "[[0 20]]"},
+		{"it may not be older", nil, Retention{Policy: Policy{Last: 1}, Records: time.UnixMilli(1030)}, "[]", "[[10 20]]", "[[0 10]]"},
+		{"nobody knows how old it is", func(_, second *Entry) { second.Segments, second.Marks[0].Next = nil, 30 },
+			Retention{Policy: Policy{Last: 1}, Records: time.UnixMilli(9999)}, "[]", "[[10 20]]", "[[0 10]]"},
+		{"something else is forgotten", nil, Retention{Policy: Policy{All: true}, Records: time.UnixMilli(math.MinInt64)}, "[]", "[[10 20]]", "[]"},
+		{"another run has it", func(first, _ *Entry) { first.Segments = append(first.Segments, segment(t, "t1", 0, 10, 20)) }, newest, "[]", "[]", "[[0 20]]"},
+		{"a kept point of an earlier branch has it", func(first, second *Entry) {
+			first.Marks = append(first.Marks, Mark{Topic: "orders", TopicID: "t1", From: 10, Next: 20, Lost: [][2]int64{{10, 20}}})
+			second.Marks = []Mark{{Topic: "orders", TopicID: "t1", From: 20, Next: 20, LogStart: ptr(int64(20)), Branch: true}}
+		}, Retention{Policy: Policy{All: true}}, "[]", "[[10 20]]", "[]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			first := &Entry{Segments: []Segment{segment(t, "t1", 0, 0, 10)}, // timestamps 1000 + offset
+				Marks:  []Mark{{Topic: "orders", TopicID: "t1", Next: 10, LogStart: ptr(int64(0))}},
+				Points: []Point{{Time: 1010}}, Final: true}
+			second := &Entry{Segments: []Segment{segment(t, "t1", 0, 20, 30)},
+				Marks:  []Mark{{Topic: "orders", TopicID: "t1", From: 10, Next: 20, LogStart: ptr(int64(20)), Lost: [][2]int64{{10, 20}}}},
+				Points: []Point{{Time: 1030}}, Losses: []string{line, "orders: said without offsets"}, Final: true}
+			if c.change != nil {
+				c.change(first, second)
+			}
+			var b backupOf
+			b.add(t, NewRun(), first)
+			b.add(t, NewRun(), second)
+			_, topics := b.prune(t, c.r, start)
+			b.PlaceMoments(File{Path: "index/points/0.jsonl.zst", SHA256: Sum(nil)})
+			back := folded(t, &b.State, nil)
+			for what, s := range map[string]*State{"the state": &b.State, "a snapshot of it": back} {
+				plan, _ := s.Plan("orders", "t1", 0)
+				if letGo, lost, pruned := fmt.Sprint(topics[0].LetGo), fmt.Sprint(plan.Lost), fmt.Sprint(plan.Pruned); letGo != c.letGo || lost != c.lost || pruned != c.pruned {
+					t.Errorf("%s: let go %s, lost %s, pruned %s; want %s, %s, %s", what, letGo, lost, pruned, c.letGo, c.lost, c.pruned)
+				}
+				if len(plan.Holes) > 0 || plan.Next != 30 {
+					t.Errorf("%s: holes %v, next %d", what, plan.Holes, plan.Next)
+				}
+				want := []string{line, "orders: said without offsets"}
+				if c.lost == "[]" {
+					want = want[1:]
+				}
+				if got := s.Losses("orders", "t1", 0); !slices.Equal(got, want) || !slices.Equal(plan.Losses, want) {
+					t.Errorf("%s: losses %q and %q, want %q", what, got, plan.Losses, want)
+				}
+			}
+			// A later run that loses the same again, as one with an older cursor does.
+			b.add(t, NewRun(), &Entry{Marks: []Mark{{Topic: "orders", TopicID: "t1", From: 10, Next: 20, Lost: [][2]int64{{10, 20}}}}})
+			if plan, _ := b.Plan("orders", "t1", 0); c.letGo != "[]" && fmt.Sprint(plan.Lost) != "[[10 20]]" {
+				t.Errorf("lost again: %v", plan.Lost)
+			}
+		})
+	}
+}
+
+// TestOffsetsOf reads which offsets lines of losses are about.
+func TestOffsetsOf(t *testing.T) {
+	for line, want := range map[string]string{
+		"a/b/3: offsets 5 to 9 were deleted":                    "[5 10] true",
+		"a/b/3: offsets 5 to 9":                                 "[5 10] true",
+		"a/b/3: offsets 5 to 5 cannot be read: bad":             "[5 6] true",
+		"a/b/3: offsets 9 to 5 were deleted":                    "[] false",
+		"a/b/3: offsets 5 to x were":                            "[] false",
+		"a/b/3: offsets 5":                                      "[] false",
+		"a/b/33: offsets 5 to 9 were deleted":                   "[] false",
+		"b/3: offsets 5 to 9 were deleted":                      "[] false",
+		"a/b/3: no leader for 2m: offsets 5 to 9 were not read": "[] false",
+	} {
+		r, ok := offsetsOf(line, "a/b", 3)
+		got := fmt.Sprint(r, ok)
+		if !ok {
+			got = "[] false"
+		}
+		if got != want {
+			t.Errorf("%q: %s, want %s", line, got, want)
+		}
 	}
 }
 

@@ -117,7 +117,7 @@ func (s *State) PlanOf(topic, id string, number int32, branch int) (Plan, bool) 
 		Holes: v.holes(), Lost: v.missing(), Pruned: v.gone(), Filtered: v.onlyFiltered(),
 	}
 	if branch == len(p.branches)-1 {
-		plan.Losses = p.losses
+		plan.Losses = p.lossesLeft(partitionKey{topic, id, number})
 	}
 	plan.segments = plan.sources.choose(&v)
 	plan.Hidden = plan.sources.hidden(&v, plan.segments)

@@ -62,7 +62,7 @@ func TestPolicy(t *testing.T) {
 type versions map[Hash]map[int64]int
 
 // restorable is what a restore of a moment gives: of each partition and offset the version
-// of the record, and whether it was kept whole.
+// of the record, and whether it was kept whole, or that it is lost.
 func restorable(s *State, m *Moment, v versions) map[string]string {
 	got := make(map[string]string)
 	for _, topic := range m.Topics {
@@ -78,15 +78,22 @@ func restorable(s *State, m *Moment, v versions) map[string]string {
 					got[fmt.Sprintf("%s/%s/%d@%d", topic.Name, topic.ID, n, o)] = fmt.Sprint(v[c.SHA256][o], " ", len(c.Filters))
 				}
 			}
+			for _, l := range plan.Lost {
+				for o := l[0]; o < l[1]; o++ {
+					got[fmt.Sprintf("%s/%s/%d@%d", topic.Name, topic.ID, n, o)] += "lost"
+				}
+			}
 		}
 	}
 	return got
 }
 
 // TestPruneKeepsWhatPointsNeed prunes logs of random runs: several at a time, of overlapping
-// partitions, with filters, branches, logs that begin later and later, runs that never end.
-// What was restorable by a point that is kept still is, and so is what lies above.
+// partitions, with filters, branches, losses, logs that begin later and later, runs that never
+// end. What was restorable by a point that is kept still is, what was lost of it still is said
+// to be, and so is what lies above.
 func TestPruneKeepsWhatPointsNeed(t *testing.T) {
+	letGo := 0
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		var b backupOf
@@ -132,6 +139,10 @@ func TestPruneKeepsWhatPointsNeed(t *testing.T) {
 					e.Segments = append(e.Segments, seg)
 				}
 				e.Marks = append(e.Marks, Mark{Topic: "orders", TopicID: "t1", Partition: p, From: end[p], Next: end[p], LogStart: ptr(begin[p])})
+				if next := rng.Int64N(end[p] + 1); next > 0 && rng.IntN(4) == 0 { // more often than not of what Kafka has deleted
+					lost := [2]int64{max(next-1-rng.Int64N(4), 0), next}
+					e.Marks = append(e.Marks, Mark{Topic: "orders", TopicID: "t1", Partition: p, From: lost[0], Next: lost[1], Lost: [][2]int64{lost}})
+				}
 				begin[p] += rng.Int64N(min(4, end[p]-begin[p]+1))
 			}
 			if rng.IntN(2) == 0 {
@@ -148,7 +159,10 @@ func TestPruneKeepsWhatPointsNeed(t *testing.T) {
 			before[m.Entry] = restorable(&b.State, m, stored)
 		}
 		plans := b.Select()
-		gone, _ := b.prune(t, Retention{Policy: policy}, now)
+		gone, topics := b.prune(t, Retention{Policy: policy}, now)
+		for _, topic := range topics {
+			letGo += len(topic.LetGo)
+		}
 		for _, m := range b.moments { // those that are left, with what is left of them
 			after := restorable(&b.State, m, stored)
 			for _, topic := range m.Topics {
@@ -181,14 +195,23 @@ func TestPruneKeepsWhatPointsNeed(t *testing.T) {
 			t.Fatalf("seed %d: a snapshot gives\n%s\nnot\n%s", seed, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
+	if letGo < 50 {
+		t.Errorf("only %d lost ranges went", letGo)
+	}
 }
 
-// heldAbove are the offsets from one on that a plan gives.
+// heldAbove are the offsets from one on that a plan gives, and, negative, those that it says
+// are lost.
 func heldAbove(p *Plan, from int64) (out []int64) {
 	for i := range p.Len() {
 		c := p.Segment(i)
 		for o := max(c.DropBelow, from); o < c.DropFrom; o++ {
 			out = append(out, o)
+		}
+	}
+	for _, l := range p.Lost {
+		for o := max(l[0], from); o < l[1]; o++ {
+			out = append(out, -o)
 		}
 	}
 	return out

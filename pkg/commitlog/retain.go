@@ -216,6 +216,14 @@ type PrunedTopic struct {
 	Before, After PruneSums
 	Point         *RestorePoint // the newest that is kept and speaks of it
 	Forgotten     bool
+	LetGo         []LetGo // what was lost, and no kept point has
+}
+
+// LetGo is a range of offsets that could not be read, and that the backup does not have. It
+// counts as pruned from now on, and is no loss any more.
+type LetGo struct {
+	Partition  int32
+	From, Next int64
 }
 
 // PruneSums count what is stored.
@@ -229,8 +237,9 @@ func (p *PruneSums) add(c *Content) {
 
 // Prune lets go, in memory, of what t does not keep, and returns it. Of a partition what
 // goes is below the highest offset that a point which is kept speaks of, and in none of
-// these points; a partition that none of them speaks of stays as it is. The state must
-// have kept all segments, and t must have been told of all points.
+// these points; a partition that none of them speaks of stays as it is. What was lost goes by
+// the same rule as a segment of these offsets would. The state must have kept all segments,
+// and t must have been told of all points.
 func (s *State) Prune(t *Retainer) (gone []Segment, topics []PrunedTopic) {
 	t.decide()
 	for key, p := range s.partitions() {
@@ -251,7 +260,10 @@ func (s *State) Prune(t *Retainer) (gone []Segment, topics []PrunedTopic) {
 				topic.Point = newest
 			}
 		}
-		out := p.prune(t.needs[key], t.retention.Records, topic.Forgotten)
+		out, lost := p.prune(t.needs[key], t.retention.Records, topic.Forgotten)
+		for _, r := range lost {
+			topic.LetGo = append(topic.LetGo, LetGo{key.partition, r[0], r[1]})
+		}
 		for i := range out {
 			gone = append(gone, key.segment(&out[i]))
 		}
@@ -267,33 +279,66 @@ func (s *State) Prune(t *Retainer) (gone []Segment, topics []PrunedTopic) {
 	return gone, topics
 }
 
-// prune lets go of segments that no need and no rule keeps.
-func (p *partition) prune(needs []need, records time.Time, forgotten bool) (gone []Content) {
+// prune lets go of segments, and of lost offsets, that no need and no rule keeps.
+func (p *partition) prune(needs []need, records time.Time, forgotten bool) (gone []Content, letGo spans) {
 	if len(needs) == 0 && !forgotten {
-		return nil
+		return nil, nil
 	}
 	keep := p.keeper(needs, records)
+	if !forgotten { // then all that is known goes
+		letGo = p.pruneLost(keep)
+	}
 	kept := p.segments[:0:0]
 	left := make([]spans, len(p.branches))
-	lost := make([]spans, len(p.branches))
+	dropped := make([]spans, len(p.branches))
 	for _, seg := range p.segments {
-		if !forgotten && keep(&seg) {
+		if !forgotten && keep(seg.branch, seg.From, seg.Next, seg.MaxTimestamp) {
 			kept = append(kept, seg)
 			left[seg.branch].add(seg.From, seg.Next)
 			continue
 		}
 		gone = append(gone, seg.Content)
-		lost[seg.branch].add(seg.From, seg.Next)
+		dropped[seg.branch].add(seg.From, seg.Next)
 	}
 	if len(gone) == 0 {
-		return nil
+		return nil, letGo
 	}
 	p.segments = kept
 	for i := range p.branches {
-		p.branches[i].let(lost[i].without(left[i]))
+		p.branches[i].let(dropped[i].without(left[i]))
 	}
 	p.recount()
-	return gone
+	return gone, letGo
+}
+
+// pruneLost lets go of lost ranges that keep does not keep. It returns what of them no run
+// has scanned: the rest is in segments.
+func (p *partition) pruneLost(keep keeper) (letGo spans) {
+	for i := range p.branches {
+		b := &p.branches[i]
+		var gone spans
+		for _, r := range b.lost {
+			if !keep(int32(i), r[0], r[1], p.timeAbove(r[1])) {
+				gone.add(r[0], r[1])
+			}
+		}
+		if len(gone) > 0 {
+			letGo.addAll(gone.without(b.scanned()))
+			b.letLost(gone)
+		}
+	}
+	return letGo
+}
+
+// timeAbove is the latest time that records below an offset had, as far as is known: that of
+// the first segment above it.
+func (p *partition) timeAbove(offset int64) int64 {
+	for i := range p.segments {
+		if p.segments[i].From >= offset {
+			return p.segments[i].MaxTimestamp
+		}
+	}
+	return math.MaxInt64
 }
 
 // recount makes the sums anew from the segments that are left.
@@ -338,8 +383,12 @@ func (s *State) LoseSegments(lost func(*Segment) bool) {
 	}
 }
 
-// keeper returns what tells whether a segment stays.
-func (p *partition) keeper(needs []need, records time.Time) func(*held) bool {
+// A keeper tells whether offsets [from, next) of a branch stay, whose newest record is of this
+// time.
+type keeper func(branch int32, from, next, newest int64) bool
+
+// keeper returns the one for these needs, and for records that are not older than a time.
+func (p *partition) keeper(needs []need, records time.Time) keeper {
 	newest := len(p.branches) - 1
 	now := p.cuts(newest)
 	byBranch := make([]spans, len(p.branches)) // what points need of the partition as it was on a branch
@@ -351,16 +400,12 @@ func (p *partition) keeper(needs []need, records time.Time) func(*held) bool {
 		cuts[b] = p.cuts(b)
 		top = max(top, min(n.next, now[b]))
 	}
-	before := int64(math.MaxInt64)
-	if !records.IsZero() {
-		before = records.UnixMilli()
-	}
-	return func(seg *held) bool {
-		if seg.MaxTimestamp >= before || min(seg.Next, now[seg.branch]) > max(top, seg.From) {
+	return func(branch int32, from, next, newest int64) bool {
+		if !records.IsZero() && newest >= records.UnixMilli() || min(next, now[branch]) > max(top, from) {
 			return true
 		}
-		for b := int(seg.branch); b < len(byBranch); b++ {
-			if len(byBranch[b]) > 0 && byBranch[b].touches(seg.From, min(seg.Next, cuts[b][seg.branch])) {
+		for b := int(branch); b < len(byBranch); b++ {
+			if len(byBranch[b]) > 0 && byBranch[b].touches(from, min(next, cuts[b][branch])) {
 				return true
 			}
 		}

@@ -429,9 +429,9 @@ func (p *part) losses() []string {
 	all := slices.Clone(p.plan.Losses)
 	say := func(ranges [][2]int64, why string) {
 		for _, r := range ranges {
-			what := fmt.Sprintf("%s/%d: offsets %d to %d ", p.plan.Topic, p.plan.Partition, r[0], r[1]-1)
-			if !slices.ContainsFunc(p.plan.Losses, func(told string) bool { return strings.HasPrefix(told, what) }) {
-				all = append(all, what+why)
+			told := func(line string) bool { return commitlog.TellsOf(line, p.plan.Topic, p.plan.Partition, r) }
+			if !slices.ContainsFunc(p.plan.Losses, told) {
+				all = append(all, fmt.Sprintf("%s/%d: offsets %d to %d %s", p.plan.Topic, p.plan.Partition, r[0], r[1]-1, why))
 			}
 		}
 	}
