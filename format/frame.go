@@ -121,6 +121,7 @@ type Source struct {
 	Cluster   string `cbor:"cluster,omitempty" json:"cluster,omitempty"` // Kafka's cluster id
 	Tool      string `cbor:"tool,omitempty" json:"tool,omitempty"`
 	Isolation string `cbor:"isolation,omitempty" json:"isolation,omitempty"` // read_committed or read_uncommitted
+	Group     string `cbor:"group,omitempty" json:"group,omitempty"`         // the consumer group that says which partitions are read
 }
 
 // A Window bounds records by time, by offset, or by both.

@@ -123,12 +123,17 @@ func goodVectors(t testing.TB) []vector {
 		t.Fatal(err)
 	}
 	full, err := (&Header{ID: "20261120T220000Z-1", Created: 1_700_000_000_000, Content: ContentRecords,
-		Source: &Source{"lkc-1", "kbk-fetch 1.0", "read_committed"}}).Append(nil)
+		Source: &Source{Cluster: "lkc-1", Tool: "kbk-fetch 1.0", Isolation: "read_committed"}}).Append(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	following, err := (&Header{ID: "0a1b2c3d4e5f6071", Created: 1_700_000_000_000, Content: ContentRecords, Follow: true,
-		Source: &Source{"lkc-1", "kbk-fetch 1.0", "read_committed"}}).Append(nil)
+		Source: &Source{Cluster: "lkc-1", Tool: "kbk-fetch 1.0", Isolation: "read_committed"}}).Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	working, err := (&Header{ID: "0a1b2c3d4e5f6072", Created: 1_700_000_000_000, Content: ContentRecords, Follow: true,
+		Source: &Source{Cluster: "lkc-1", Tool: "kbk-fetch 1.0", Isolation: "read_committed", Group: "kbk-backup"}}).Append(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,6 +164,7 @@ func goodVectors(t testing.TB) []vector {
 			&Batch{"orders", 0, 10, 12, 1_700_000_000_002, 3, rawBatch(10), ""}), AppendRecord(nil, &Record{Topic: "orders", Offset: 14, Timestamp: -1}), frames(t,
 			&Batch{"orders", 0, 20, 22, 1_700_000_000_002, 3, rawBatch(20), "lz4"},
 			&Mark{Topic: "orders", Next: 23}, &End{Records: 7}))},
+		{name: "worker", about: "a worker of a group: a source that goes on and makes no points", bytes: cat(working, aMark, aRec, frames(t, &Mark{Topic: "orders", Next: 1}, &End{Records: 1, Interrupted: true}))},
 		{name: "follow", about: "a source that goes on: a point in the middle, with the offsets of a group", bytes: cat(following, aMark, aRec, frames(t,
 			&Groups{[]string{"billing"}, GroupsInfo{Include: []string{"^"}, Topics: map[string]string{"orders": ""}}},
 			&Group{ID: "billing", Offsets: map[string]map[int32]GroupOffset{"orders": {0: {Offset: 1}}}},

@@ -130,6 +130,7 @@ type topicView struct {
 func newPage(state *commitlog.State, r *Report, points pointsOf, m *partitions.Matcher, now time.Time) *pageView {
 	s := &Status{Backup: r.Backup, ID: r.ID, Checked: now.UTC(), MaxAge: "26h", MaxAgeSeconds: int64(pageMaxAge / time.Second), Topics: []StatusTopic{}}
 	s.addTopics(state, points, m)
+	s.setAges(points.limit)
 	return &pageView{Report: r, Status: s, Now: now, state: state, points: points}
 }
 

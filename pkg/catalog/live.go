@@ -108,6 +108,12 @@ func compare(live liveTopic, id string, state *commitlog.State, name string, m *
 
 func (l *StatusLive) partition(n int32, p liveRange, state *commitlog.State, name, id string) {
 	next, known := state.Next(name, id, n)
+	if known && p.end == next {
+		if l.caughtUp == nil {
+			l.caughtUp = make(map[int32]bool)
+		}
+		l.caughtUp[n] = true
+	}
 	if !known {
 		if p.end > p.start {
 			l.Missing = append(l.Missing, n)
@@ -128,15 +134,6 @@ func (l *StatusLive) partition(n int32, p liveRange, state *commitlog.State, nam
 		l.Earlier += sum.From - p.start
 		for _, g := range sum.Gone {
 			l.Earlier -= max(min(g[1], sum.From)-max(g[0], p.start), 0)
-		}
-	}
-}
-
-// setSeconds says how long the backup has been behind the cluster.
-func (r *Status) setSeconds() {
-	for i := range r.Topics {
-		if t := &r.Topics[i]; t.Cluster != nil && t.Cluster.Behind > 0 && t.AgeSeconds != nil {
-			t.Cluster.Seconds = *t.AgeSeconds
 		}
 	}
 }

@@ -63,7 +63,15 @@ type topicMetric struct {
 }
 
 var topicMetrics = []topicMetric{
-	{"kbk_backup_point_timestamp_seconds", "Time of the newest restore point that speaks of all partitions of the topic.", func(t *StatusTopic) (float64, bool) { return seconds(t.CoveredAt) }},
+	{"kbk_backup_point_timestamp_seconds", "Time of the newest restore point that speaks of all partitions of the topic.", func(t *StatusTopic) (float64, bool) {
+		if len(t.ByWorkers) > 0 { // which make no points
+			return 0, false
+		}
+		return seconds(t.CoveredAt)
+	}},
+	{"kbk_backup_covered_timestamp_seconds", "As of when all partitions of the topic are in the backup: by restore points, or by what workers of a consumer group have stored.", func(t *StatusTopic) (float64, bool) {
+		return seconds(t.CoveredAt)
+	}},
 	{"kbk_backup_record_timestamp_seconds", "Latest timestamp of a record in the backup.", func(t *StatusTopic) (float64, bool) { return seconds(t.NewestRecord) }},
 	{"kbk_backup_run_timestamp_seconds", "When the last run wrote its last log entry.", func(t *StatusTopic) (float64, bool) {
 		if len(t.LastRuns) == 0 {

@@ -67,13 +67,17 @@ type StatusTopic struct {
 	// partition whose newest one is the oldest.
 	NewestPoint *StatusPoint `json:"newest_point,omitempty"`
 	// CoveredAt is the time of the newest restore point that speaks of all partitions, and
-	// NewestMoment that of the newest one that speaks of any. A point whose time is ahead of the
-	// clock does not count.
+	// NewestMoment that of the newest one that speaks of any. Of ByWorkers the time counts, too,
+	// when their worker wrote to the log last; the newest such time is NewestCommit. What is ahead
+	// of the clock does not count.
 	CoveredAt    *int64      `json:"covered_at,omitempty"`
 	NewestMoment *int64      `json:"newest_moment,omitempty"`
+	NewestCommit *int64      `json:"newest_commit,omitempty"`
 	AgeSeconds   *int64      `json:"age_seconds,omitempty"`         // how long ago CoveredAt was
 	ClockAhead   int64       `json:"clock_ahead_seconds,omitempty"` // how far the newest point's time is ahead of the clock
-	WithoutPoint []int32     `json:"without_point,omitempty"`       // partitions of which no restore point speaks
+	WithoutPoint []int32     `json:"without_point,omitempty"`       // partitions of which no restore point speaks, but for ByWorkers
+	ByWorkers    []int32     `json:"by_workers,omitempty"`          // partitions that workers of consumer groups have read last: they make no points
+	Workers      []string    `json:"workers,omitempty"`             // these groups
 	LastRuns     []StatusRun `json:"last_runs"`                     // that read it, in the order of the log
 	Lost         int64       `json:"lost"`                          // offsets that could not be read
 	Losses       []string    `json:"losses,omitempty"`              // what else the last runs could not have
@@ -82,6 +86,16 @@ type StatusTopic struct {
 	Pruned       int64       `json:"pruned"`                        // offsets that were let go on purpose
 	Whole        bool        `json:"whole"`                         // nothing of it is known to be missing, but what was pruned
 	Cluster      *StatusLive `json:"cluster,omitempty"`             // what the cluster has of it
+
+	ages []partitionAge
+}
+
+// A partitionAge is what tells how old the backup of a partition is.
+type partitionAge struct {
+	partition int32
+	points    *partitionPoints // nil: no point speaks of it
+	byWorker  bool             // a worker of a group has read it last
+	commit    int64            // and this is the time of its last log entry
 }
 
 func (t *StatusTopic) name() string { return incarnation(t.Name, t.ID, t.Newest) }
@@ -112,6 +126,8 @@ type StatusLive struct {
 	Empty   []int32 `json:"missing_empty,omitempty"` // partitions without records that are not
 	CutOff  []int32 `json:"cut_off,omitempty"`       // partitions that end in Kafka before they do in the backup
 	Error   string  `json:"error,omitempty"`         // why something is not known
+
+	caughtUp map[int32]bool // partitions of which the cluster has no more than the backup
 }
 
 // A StatusCluster is the cluster that a backup is held against.
@@ -241,8 +257,8 @@ func statusOf(ctx context.Context, st *store.Store, cfg StatusConfig, env *comma
 	r.addTopics(log.State, points, m)
 	if cfg.Kafka != nil {
 		r.Cluster = holdAgainst(ctx, *cfg.Kafka, log.State, r.Topics, m, len(cfg.Topics.Topics) > 0)
-		r.setSeconds()
 	}
+	r.setAges(points.limit)
 	if err := m.Missing(); err != nil {
 		r.Unmatched = append(r.Unmatched, err.Error())
 	}
@@ -348,7 +364,6 @@ func (r *Status) addTopics(state *commitlog.State, points pointsOf, m *partition
 		ids := state.Incarnations(sum.Name)
 		t := StatusTopic{Name: sum.Name, ID: sum.ID, Newest: ids[len(ids)-1] == sum.ID, LastRuns: []StatusRun{}}
 		var oldest *placedPoint
-		covered := true
 		for i := range sum.Partitions {
 			p := &sum.Partitions[i]
 			if !m.Matches(sum.Name, p.Partition) {
@@ -356,8 +371,8 @@ func (r *Status) addTopics(state *commitlog.State, points pointsOf, m *partition
 			}
 			t.addPartition(state, p)
 			of := points.of[partitionOf{t.Name, t.ID, p.Partition}]
+			t.addAge(state, p.Partition, of)
 			if of == nil {
-				t.WithoutPoint = append(t.WithoutPoint, p.Partition)
 				continue
 			}
 			if oldest == nil || of.newest.place < oldest.place {
@@ -366,25 +381,12 @@ func (r *Status) addTopics(state *commitlog.State, points pointsOf, m *partition
 			if of.newest.Time > points.limit {
 				t.ClockAhead = max(t.ClockAhead, (of.newest.Time-r.Checked.UnixMilli())/1000)
 			}
-			if covered = covered && of.known; of.known {
-				t.CoveredAt = earlier(t.CoveredAt, of.at)
-				if t.NewestMoment == nil || *t.NewestMoment < of.at {
-					t.NewestMoment = &of.at
-				}
-			}
 		}
 		if t.Partitions == 0 {
 			continue
 		}
 		if oldest != nil {
 			t.NewestPoint = &oldest.StatusPoint
-		}
-		if !covered || len(t.WithoutPoint) > 0 {
-			t.CoveredAt = nil
-		}
-		if t.CoveredAt != nil {
-			age := int64(r.since(*t.CoveredAt) / time.Second)
-			t.AgeSeconds = &age
 		}
 		for _, run := range state.LastRuns(t.Name, t.ID) {
 			t.LastRuns = append(t.LastRuns, statusRun(run))
@@ -393,8 +395,72 @@ func (r *Status) addTopics(state *commitlog.State, points pointsOf, m *partition
 	}
 }
 
-func earlier(a *int64, b int64) *int64 {
-	if a == nil || b < *a {
+// addAge notes what tells how old the backup of a partition is.
+func (t *StatusTopic) addAge(state *commitlog.State, partition int32, points *partitionPoints) {
+	age := partitionAge{partition: partition, points: points}
+	if run, known := state.LastRun(t.Name, t.ID, partition); known && run.Group != "" {
+		age.byWorker, age.commit = true, commitlog.TimeOf(run.Entry).UnixMilli()
+		if !slices.Contains(t.Workers, run.Group) {
+			t.Workers = append(t.Workers, run.Group)
+		}
+	}
+	t.ages = append(t.ages, age)
+}
+
+// setAges says how old the backup of each topic is, and how long it has been behind the
+// cluster. Times beyond limit are ahead of the clock.
+func (r *Status) setAges(limit int64) {
+	for i := range r.Topics {
+		t := &r.Topics[i]
+		t.setAge(r.Checked.UnixMilli(), limit)
+		if t.CoveredAt == nil {
+			continue
+		}
+		age := int64(r.since(*t.CoveredAt) / time.Second)
+		t.AgeSeconds = &age
+		if t.Cluster != nil && t.Cluster.Behind > 0 {
+			t.Cluster.Seconds = age
+		}
+	}
+}
+
+// setAge goes through the partitions: the topic is as old as the oldest one. What a worker
+// has stored of a partition is as new as the cluster, where that has no more of it.
+func (t *StatusTopic) setAge(checked, limit int64) {
+	covered := true
+	for _, a := range t.ages {
+		var at *int64
+		if a.points != nil && a.points.known {
+			at = &a.points.at
+			t.NewestMoment = later(t.NewestMoment, *at)
+		}
+		if a.byWorker {
+			t.ByWorkers = append(t.ByWorkers, a.partition)
+			if a.commit <= limit {
+				at = later(at, a.commit)
+				t.NewestCommit = later(t.NewestCommit, a.commit)
+			}
+			if t.Cluster != nil && t.Cluster.caughtUp[a.partition] {
+				at = &checked
+			}
+		}
+		if a.points == nil && !a.byWorker {
+			t.WithoutPoint = append(t.WithoutPoint, a.partition)
+		}
+		if at == nil {
+			covered = false
+		} else if t.CoveredAt == nil || *at < *t.CoveredAt {
+			t.CoveredAt = at
+		}
+	}
+	if !covered {
+		t.CoveredAt = nil
+	}
+}
+
+// later is the later one of two times; the first may be nil.
+func later(a *int64, b int64) *int64 {
+	if a == nil || b > *a {
 		return &b
 	}
 	return a

@@ -117,22 +117,53 @@ func (j *judge) backup() {
 	for _, what := range r.Unmatched {
 		j.say(isMissing, "topic_not_found", "", "%s", what)
 	}
-	age, known := r.newestAge()
+	age, known := r.newest(newestOfAll)
 	switch {
-	case known && age > r.maxAge():
-		j.say(isStale, "point_too_old", "", "newest restore point is %s old, --max-age %s", ago(age), r.MaxAge)
+	case known && age <= r.maxAge():
+	case known && r.byWorkers():
+		j.say(isStale, "commit_too_old", "", "workers have stored nothing for %s, --max-age %s%s", ago(age), r.MaxAge, j.askKafka())
 		j.allStale = true
 	case known:
-	case !slices.ContainsFunc(r.Topics, func(t StatusTopic) bool { return t.NewestPoint != nil }):
+		j.say(isStale, "point_too_old", "", "newest restore point is %s old, --max-age %s", ago(age), r.MaxAge)
+		j.allStale = true
+	case !slices.ContainsFunc(r.Topics, func(t StatusTopic) bool { return t.NewestPoint != nil || len(t.ByWorkers) > 0 }):
 		j.say(isStale, "no_point", "", "there is no restore point")
 		j.allStale = true
 	}
 }
 
-// newestAge is how old the newest restore point is, of any topic.
-func (r *Status) newestAge() (age time.Duration, known bool) {
+// askKafka is what to say where nothing new was stored, and perhaps there was nothing.
+func (j *judge) askKafka() string {
+	if j.r.Cluster != nil {
+		return ""
+	}
+	return "; -b tells whether there was anything to store"
+}
+
+// byWorkers tells whether workers have stored something since the newest restore point.
+func (r *Status) byWorkers() bool {
+	point, known := r.newest(newestPoint)
+	commit, stored := r.newest(newestCommit)
+	return stored && (!known || commit < point)
+}
+
+func newestPoint(t *StatusTopic) *int64  { return t.NewestMoment }
+func newestCommit(t *StatusTopic) *int64 { return t.NewestCommit }
+
+// newestOfAll is the newest time of all that tell how old a topic is.
+func newestOfAll(t *StatusTopic) (newest *int64) {
+	for _, at := range []*int64{t.NewestMoment, t.NewestCommit, t.CoveredAt} {
+		if at != nil {
+			newest = later(newest, *at)
+		}
+	}
+	return newest
+}
+
+// newest is how long ago the newest time was that a topic has.
+func (r *Status) newest(of func(t *StatusTopic) *int64) (age time.Duration, known bool) {
 	for i := range r.Topics {
-		if at := r.Topics[i].NewestMoment; at != nil {
+		if at := of(&r.Topics[i]); at != nil {
 			if a := r.since(*at); !known || a < age {
 				age, known = a, true
 			}
@@ -217,17 +248,28 @@ func (j *judge) live(t *StatusTopic) bool {
 // age is about a topic's restore points.
 func (j *judge) age(t *StatusTopic) {
 	r := j.r
+	if n := len(t.ByWorkers); n > 0 {
+		all := "it"
+		if n < t.Partitions {
+			all = numbers(t.ByWorkers)
+		}
+		j.say(note, "by_workers", t.name(), "workers of group %s store %s and make no restore points: what they have stored counts", strings.Join(t.Workers, ", "), all)
+	}
 	if t.ClockAhead > 0 {
 		j.say(note, "clock_ahead", t.name(), "its newest restore point has a time %s ahead of this machine's clock", ago(time.Duration(t.ClockAhead)*time.Second))
 	}
 	switch {
 	case j.allStale:
-	case t.NewestPoint == nil:
+	case t.NewestPoint == nil && len(t.ByWorkers) == 0:
 		j.say(isStale, "no_point", t.name(), "no restore point speaks of it")
 	case len(t.WithoutPoint) > 0:
 		j.say(isStale, "no_point", t.name(), "no restore point speaks of %s", numbers(t.WithoutPoint))
+	case t.CoveredAt == nil && len(t.ByWorkers) > 0:
+		j.say(isUnknown, "age_unknown", t.name(), "what its workers have stored has times ahead of this machine's clock: how old it is is not known")
 	case t.CoveredAt == nil:
 		j.say(isUnknown, "age_unknown", t.name(), "all its restore points have times ahead of this machine's clock: how old they are is not known")
+	case r.since(*t.CoveredAt) > r.maxAge() && len(t.ByWorkers) > 0:
+		j.say(isStale, "commit_too_old", t.name(), "workers have stored nothing of some partitions for %s, --max-age %s%s", ago(r.since(*t.CoveredAt)), r.MaxAge, j.askKafka())
 	case r.since(*t.CoveredAt) > r.maxAge():
 		j.say(isStale, "point_too_old", t.name(), "newest restore point that speaks of all of it is %s old, --max-age %s", ago(r.since(*t.CoveredAt)), r.MaxAge)
 	}
@@ -275,8 +317,12 @@ func (j *judge) summary() string {
 	r := j.r
 	var parts []string
 	if r.Verdict == isGood {
-		age, _ := r.newestAge()
-		parts = append(parts, "newest restore point is "+ago(age)+" old")
+		if age, _ := r.newest(newestOfAll); r.byWorkers() {
+			age, _ = r.newest(newestCommit)
+			parts = append(parts, "workers stored something "+ago(age)+" ago")
+		} else {
+			parts = append(parts, "newest restore point is "+ago(age)+" old")
+		}
 		if n, known := r.behind(); known && n > 0 {
 			parts = append(parts, "Kafka has "+command.Count(n, "offset")+" more")
 		} else if known {

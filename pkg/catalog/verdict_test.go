@@ -24,6 +24,17 @@ func healthy(name string, hours float64) StatusTopic {
 		CoveredAt: hoursAgo(hours), NewestMoment: hoursAgo(hours), LastRuns: []StatusRun{{Run: "r", Time: *hoursAgo(hours), Ended: "finished"}}}
 }
 
+// byWorkers makes of the first topic one that workers store, who wrote to the log last so many
+// hours ago, and of the oldest partition so many; of the others none is left.
+func byWorkers(newest, oldest float64) func(r *Status) {
+	return func(r *Status) {
+		t := &r.Topics[0]
+		t.NewestPoint, t.NewestMoment, t.NewestCommit, t.CoveredAt = nil, nil, hoursAgo(newest), hoursAgo(oldest)
+		t.ByWorkers, t.Workers = []int32{0, 1}, []string{"g"}
+		r.Topics = r.Topics[:1]
+	}
+}
+
 // TestJudge has for each thing that may be wrong the verdict, the first line, and the codes
 // of what is found.
 func TestJudge(t *testing.T) {
@@ -57,6 +68,29 @@ func TestJudge(t *testing.T) {
 			"stale: orders: no restore point speaks of partition 1", "stale/no_point", true},
 		{"a partition behind the others", topic(func(x *StatusTopic) { x.CoveredAt = hoursAgo(30) }),
 			"stale: orders: newest restore point that speaks of all of it is 30 h old, --max-age 26h", "stale/point_too_old", true},
+		{"by workers", byWorkers(0.5, 6), "good: workers stored something 30 min ago; orders: workers of group g store it and make no restore points: what they have stored counts", "note/by_workers", true},
+		{"by workers, too old", byWorkers(30, 31), "stale: workers have stored nothing for 30 h, --max-age 26h; -b tells whether there was anything to store; orders: workers of group g store it and make no restore points: what they have stored counts",
+			"stale/commit_too_old note/by_workers", true},
+		{"by workers, a partition too old", byWorkers(1, 31), "stale: orders: workers have stored nothing of some partitions for 31 h, --max-age 26h; -b tells whether there was anything to store; orders: workers of group g store it and make no restore points: what they have stored counts",
+			"stale/commit_too_old note/by_workers", true},
+		{"by workers, and all that Kafka has", func(r *Status) {
+			byWorkers(30, 0)(r)
+			r.Cluster, r.Topics[0].Cluster = new(StatusCluster), &StatusLive{State: "same"}
+		}, "good: workers stored something 30 h ago; Kafka has no more; orders: workers of group g store it and make no restore points: what they have stored counts", "note/by_workers", true},
+		{"by workers, and behind Kafka", func(r *Status) {
+			byWorkers(30, 30)(r)
+			r.Cluster, r.Topics[0].Cluster = new(StatusCluster), &StatusLive{State: "same", Behind: 7}
+		}, "stale: workers have stored nothing for 30 h, --max-age 26h; orders: workers of group g store it and make no restore points: what they have stored counts", "stale/commit_too_old note/by_workers", true},
+		{"one partition by workers", func(r *Status) {
+			x := &r.Topics[0]
+			x.ByWorkers, x.Workers, x.CoveredAt, x.NewestCommit, x.WithoutPoint = []int32{1}, []string{"g", "h"}, nil, hoursAgo(1), []int32{0}
+		}, "stale: orders: no restore point speaks of partition 0; orders: workers of group g, h store partition 1 and make no restore points: what they have stored counts", "stale/no_point note/by_workers", true},
+		{"by workers, a clock ahead", func(r *Status) {
+			byWorkers(1, 1)(r)
+			r.Topics[0].CoveredAt, r.Topics[0].NewestCommit = nil, nil
+			r.Topics = append(r.Topics, healthy("a", 1))
+		}, "unknown: orders: what its workers have stored has times ahead of this machine's clock: how old it is is not known; orders: workers of group g store it and make no restore points: what they have stored counts",
+			"unknown/age_unknown note/by_workers", true},
 		{"a clock ahead, and an earlier point", topic(func(x *StatusTopic) { x.ClockAhead = 2 * 3600 }),
 			"good: newest restore point is 6 h old; orders: its newest restore point has a time 2 h ahead of this machine's clock", "note/clock_ahead", true},
 		{"a clock ahead, and nothing else", topic(func(x *StatusTopic) { x.ClockAhead, x.CoveredAt, x.NewestMoment = 2*3600, nil, nil }),
@@ -148,6 +182,43 @@ func TestJudge(t *testing.T) {
 			}
 			if got := statusOfVerdict(r.Verdict); got != status {
 				t.Errorf("status %d", got)
+			}
+		})
+	}
+}
+
+// TestSetAge has partitions with points, with workers and with both, and what counts of them.
+func TestSetAge(t *testing.T) {
+	const now, limit = 1000, 1100
+	point := func(at int64) *partitionPoints { return &partitionPoints{at: at, known: at <= limit} }
+	for name, c := range map[string]struct {
+		ages     []partitionAge
+		caughtUp map[int32]bool
+		want     string // covered, newest point, newest commit, without a point, by workers
+	}{
+		"points":                           {[]partitionAge{{0, point(5), false, 0}, {1, point(7), false, 0}}, nil, "5 7 - [] []"},
+		"one without a point":              {[]partitionAge{{0, point(5), false, 0}, {1, nil, false, 0}}, nil, "- 5 - [1] []"},
+		"one with a point ahead":           {[]partitionAge{{0, point(5), false, 0}, {1, point(2000), false, 0}}, nil, "- 5 - [] []"},
+		"workers":                          {[]partitionAge{{0, nil, true, 5}, {1, nil, true, 7}}, nil, "5 - 7 [] [0 1]"},
+		"workers after a point":            {[]partitionAge{{0, point(5), true, 9}}, nil, "9 5 9 [] [0]"},
+		"a worker whose clock was behind":  {[]partitionAge{{0, point(5), true, 3}}, nil, "5 5 3 [] [0]"},
+		"a worker whose clock is ahead":    {[]partitionAge{{0, nil, true, 2000}}, nil, "- - - [] [0]"},
+		"a worker, and one without either": {[]partitionAge{{0, nil, true, 5}, {1, nil, false, 0}}, nil, "- - 5 [1] [0]"},
+		"one that Kafka has no more of":    {[]partitionAge{{0, nil, true, 5}, {1, nil, true, 7}}, map[int32]bool{0: true}, "7 - 7 [] [0 1]"},
+		"all that Kafka has":               {[]partitionAge{{0, nil, true, 5}}, map[int32]bool{0: true}, "1000 - 5 [] [0]"},
+		"points that Kafka has no more of": {[]partitionAge{{0, point(5), false, 0}}, map[int32]bool{0: true}, "5 5 - [] []"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := StatusTopic{ages: c.ages, Cluster: &StatusLive{caughtUp: c.caughtUp}}
+			x.setAge(now, limit)
+			text := func(at *int64) string {
+				if at == nil {
+					return "-"
+				}
+				return fmt.Sprint(*at)
+			}
+			if got := fmt.Sprint(text(x.CoveredAt), " ", text(x.NewestMoment), " ", text(x.NewestCommit), " ", x.WithoutPoint, " ", x.ByWorkers); got != c.want {
+				t.Errorf("%s, want %s", got, c.want)
 			}
 		})
 	}

@@ -94,6 +94,7 @@ type Source struct {
 	ClusterID string `json:"cluster_id,omitempty"`
 	Tool      string `json:"tool,omitempty"`
 	Isolation string `json:"isolation,omitempty"`
+	Group     string `json:"group,omitempty"` // of which the run was a worker
 }
 
 // A Topic is what is needed to create a topic again. Frame is the CBOR frame it was

@@ -74,6 +74,9 @@ type RunEnd struct {
 	Interrupted bool // its source was told to stop before it was done
 	Lossy       bool // its source could not have all that it was to read
 	Damaged     bool // the last entry cannot be read, so that the rest is not known
+	// Group is the consumer group of which the run was a worker; such a run makes no restore
+	// points.
+	Group string
 }
 
 // LastRuns returns the runs that have read partitions of an incarnation last, in the order of
@@ -81,14 +84,24 @@ type RunEnd struct {
 func (s *State) LastRuns(topic, id string) (runs []RunEnd) {
 	seen := make(map[string]bool)
 	for _, number := range s.Partitions(topic, id) {
-		run := s.parts[partitionKey{topic, id, number}].run
-		l, known := s.runs[run]
-		if !known || seen[run] {
+		run, known := s.LastRun(topic, id, number)
+		if !known || seen[run.Run] {
 			continue
 		}
-		seen[run] = true
-		runs = append(runs, RunEnd{Run: run, Entry: l.id, Final: l.final, Interrupted: l.interrupted, Lossy: l.lossy, Damaged: l.skipped})
+		seen[run.Run] = true
+		runs = append(runs, run)
 	}
 	slices.SortFunc(runs, func(a, b RunEnd) int { return strings.Compare(a.Entry, b.Entry) })
 	return runs
+}
+
+// LastRun returns the run that has read a partition last, if it is known: see
+// [State.LastRuns].
+func (s *State) LastRun(topic, id string, partition int32) (run RunEnd, known bool) {
+	p := s.parts[partitionKey{topic, id, partition}]
+	if p == nil {
+		return RunEnd{}, false
+	}
+	l, known := s.runs[p.run]
+	return RunEnd{Run: p.run, Entry: l.id, Final: l.final, Interrupted: l.interrupted, Lossy: l.lossy, Damaged: l.skipped, Group: l.group}, known
 }

@@ -35,6 +35,10 @@ func TestLastRuns(t *testing.T) {
 		"one and later": {func(a, b *Run) []*Entry {
 			return []*Entry{entry(a, 1, Entry{Final: true, Losses: lost}, 0, 1), entry(b, 2, Entry{}, 0, 1)}
 		}, []string{"b"}},
+		"of workers": {func(a, b *Run) []*Entry {
+			workers := Source{Group: "g"}
+			return []*Entry{entry(a, 1, Entry{Source: workers, Final: true, Interrupted: true}, 0), entry(b, 2, Entry{Source: workers}, 1), entry(a, 3, Entry{Final: true})}
+		}, []string{"b of g", "a final interrupted of g"}},
 		"went on behind": {func(a, _ *Run) []*Entry { return []*Entry{entry(a, 1, Entry{}, 0), entry(a, 2, Entry{Final: true})} }, []string{"a final"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -74,6 +78,9 @@ func TestLastRuns(t *testing.T) {
 						if x.is {
 							text += x.what
 						}
+					}
+					if r.Group != "" {
+						text += " of " + r.Group
 					}
 					got = append(got, text)
 				}

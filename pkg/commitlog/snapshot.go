@@ -66,6 +66,8 @@ type Head struct {
 	// Interrupted and Lossy are what the end of a run says that is final: see [RunEnd].
 	Interrupted bool `json:"interrupted,omitempty"`
 	Lossy       bool `json:"lossy,omitempty"`
+	// Group is the consumer group of which the run was a worker.
+	Group string `json:"group,omitempty"`
 }
 
 // A File is one that a snapshot needs, below [IndexDir].
@@ -252,7 +254,7 @@ func (s *State) AddSnapshot(n *Snapshot) {
 		s.heads[run] = max(s.heads[run], h.Seq)
 		if h.Seq > s.runs[run].seq {
 			s.runs[run] = link{seq: h.Seq, id: h.ID, sha: h.SHA256, final: h.Final, skipped: h.SHA256 == "", filters: h.Filters, partial: true,
-				interrupted: h.Interrupted, lossy: h.Lossy}
+				interrupted: h.Interrupted, lossy: h.Lossy, group: h.Group}
 		}
 	}
 	for i := range n.Topics {
@@ -543,7 +545,7 @@ func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile
 		last[p.run] = true
 	}
 	for run, l := range s.runs {
-		h := Head{Seq: l.seq, ID: l.id, SHA256: l.sha, Final: l.final, Filters: l.filters, Interrupted: l.interrupted, Lossy: l.lossy}
+		h := Head{Seq: l.seq, ID: l.id, SHA256: l.sha, Final: l.final, Filters: l.filters, Interrupted: l.interrupted, Lossy: l.lossy, Group: l.group}
 		if keepRun(run, h) || last[run] {
 			n.Runs[run] = h
 		}

@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"maps"
@@ -60,6 +61,7 @@ type link struct {
 	final bool // nothing comes behind it
 	// interrupted and lossy are what the run's end says: see [RunEnd].
 	interrupted, lossy bool
+	group              string // of which the run was a worker, or ""
 	// skipped: it could not be read, so that its hash is not known.
 	skipped bool
 	filters []string // of an earlier version, which has them in segments alone
@@ -151,7 +153,7 @@ func (s *State) Fold(e *Entry, sha string) {
 	was := s.runs[e.Run]
 	s.lineage.fold(e, sha, was.id)
 	now := link{seq: e.Seq, id: e.ID, sha: sha, final: e.Final, filters: was.filters, topics: was.topics, partial: was.partial,
-		interrupted: e.Interrupted, lossy: len(e.Losses) > 0}
+		interrupted: e.Interrupted, lossy: len(e.Losses) > 0, group: cmp.Or(e.Source.Group, was.group)}
 	if was.final { // this one only joins two ids of the backup
 		now.final, now.interrupted, now.lossy = true, was.interrupted, was.lossy
 	}

@@ -450,7 +450,7 @@ func (r *run) start() error {
 		ID:      runID(),
 		Created: r.began.UnixMilli(),
 		Content: content,
-		Source:  &format.Source{Cluster: r.plan.cluster, Tool: "kbk-fetch " + command.Version(), Isolation: r.cfg.isolation()},
+		Source:  &format.Source{Cluster: r.plan.cluster, Tool: "kbk-fetch " + command.Version(), Isolation: r.cfg.isolation(), Group: r.cfg.Group},
 		Follow:  r.cfg.Follow,
 		Window:  timeWindow(r.cfg.From, r.cfg.To).header(),
 		Total:   r.total(),

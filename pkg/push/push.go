@@ -276,7 +276,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	}
 	p.sending.SetLimit(cfg.Transfers)
 	if h.Source != nil {
-		p.source = commitlog.Source{ClusterID: h.Source.Cluster, Tool: h.Source.Tool, Isolation: h.Source.Isolation}
+		p.source = commitlog.Source{ClusterID: h.Source.Cluster, Tool: h.Source.Tool, Isolation: h.Source.Isolation, Group: h.Source.Group}
 	}
 	display.Doing("")
 	display.Kept(func() string {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -136,6 +137,11 @@ func TestWorkersExample(t *testing.T) {
 	p.wait()
 	if sum := verify(t, dir); !sum.final || sum.records == 0 {
 		t.Errorf("the backup holds %+v\n%s", sum, p)
+	}
+	// It has no restore point, and is good by what the workers have stored.
+	out, err := os.ReadFile(run(t, "kbk-catalog status -b "+cluster.Bootstrap()+" "+dir).output)
+	if err != nil || !strings.HasPrefix(string(out), "good: workers stored something ") || !strings.Contains(string(out), "workers of group kbk-backup store it and make no restore points") {
+		t.Errorf("%v, status:\n%s", err, out)
 	}
 	if at := groupOffsets(t, "kbk-backup"); at[0]+at[1] == 0 {
 		t.Errorf("the group is at %v\n%s", at, p)
