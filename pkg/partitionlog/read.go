@@ -1,6 +1,7 @@
 package partitionlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,79 @@ func (g *Logs) ReadBelow(ctx context.Context, p Partition, from, to int64, size 
 		return nil, fmt.Errorf("read %s from offset %d: %w", p, from, err)
 	}
 	return out, nil
+}
+
+// A landing is where a batch that was sent is in the log.
+type landing struct {
+	sent             int // which of them
+	base, appendTime int64
+}
+
+// findSize is how much find reads at once.
+const findSize = 1 << 20
+
+// find looks from an offset on for batches that were sent, in their order. They are known
+// by producer, epoch, sequence and length. What it has found counts where it fails, too.
+func (g *Logs) find(ctx context.Context, p Partition, from int64, sent []recordbatch.Batch) (found []landing, err error) {
+	ends, err := g.realEnds(ctx, []Partition{p})
+	if err != nil {
+		return nil, err
+	}
+	end, left := ends[p], sent
+	for at := from; at < end && len(left) > 0; {
+		answer, err := g.fetch(ctx, p, time.Time{}, at, findSize, Uncommitted)
+		if errors.Is(err, kerr.OffsetOutOfRange) { // what was there may be deleted
+			var start int64
+			if start, err = g.start(ctx, p); err == nil && start > at {
+				at = start
+				continue
+			}
+			err = cmp.Or(err, error(kerr.OffsetOutOfRange))
+		}
+		if err != nil {
+			return found, err
+		}
+		next := at
+		for records := answer.RecordBatches; len(records) > 0; {
+			b, rest, err := recordbatch.CutChecked(records)
+			if errors.Is(err, recordbatch.ErrPartial) {
+				break
+			}
+			if err != nil {
+				return found, fmt.Errorf("read %s: %w", p, err)
+			}
+			if len(left) > 0 && b.First >= from && sameBatch(&b, &left[0]) {
+				f := landing{sent: len(sent) - len(left), base: b.First, appendTime: -1}
+				if b.LogAppendTime() {
+					f.appendTime = b.MaxTimestamp
+				}
+				found, left = append(found, f), left[1:]
+			}
+			records, next = rest, max(next, b.Last+1)
+		}
+		if next == at {
+			return found, &behind{p, at, end}
+		}
+		at = next
+	}
+	return found, nil
+}
+
+// start is where a partition's log starts.
+func (g *Logs) start(ctx context.Context, p Partition) (int64, error) {
+	listed, err := g.adm.ListStartOffsets(ctx, p.Topic)
+	if err != nil {
+		return 0, err
+	}
+	o, ok := listed.Lookup(p.Topic, p.Num)
+	if !ok {
+		return 0, errNoAnswer
+	}
+	return o.Offset, o.Err
+}
+
+func sameBatch(a, b *recordbatch.Batch) bool {
+	return a.ProducerID == b.ProducerID && a.ProducerEpoch == b.ProducerEpoch && a.Sequence == b.Sequence && a.Last-a.First == b.Last-b.First
 }
 
 // reaches tells whether there is a whole batch in b that ends at an offset or behind it,

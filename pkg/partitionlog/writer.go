@@ -61,6 +61,11 @@ type Log struct {
 	queue  []item // not yet acknowledged, or behind one that is not
 	next   int    // of queue, the first that is not on its way
 	flying int    // how many are
+	// What a broker writes and does not say is in the log behind acked, the end of what it
+	// has acknowledged. unsure says that there may be such batches, of the first tried in queue.
+	acked  int64
+	tried  int
+	unsure bool
 	// proven says that the leader has taken a batch. Before that it may not know the
 	// producer, and would take any sequence: of two batches on their way the second
 	// could come to be the first (KAFKA-15591). So one goes alone.
@@ -78,8 +83,16 @@ type Log struct {
 
 type item struct {
 	Batch
-	done             bool
-	base, appendTime int64
+	done                  bool
+	base, end, appendTime int64
+}
+
+// written notes where a batch has got to.
+func (it *item) written(base, appendTime int64) {
+	it.done, it.base, it.end, it.appendTime = true, base, base, appendTime
+	if b, _, err := recordbatch.Cut(it.Raw); err == nil {
+		it.end = base + b.Last - b.First + 1
+	}
 }
 
 // A sender sends requests to one broker, in order.
@@ -115,9 +128,10 @@ func (g *Logs) NewWriter(ctx context.Context) *Writer {
 	return w
 }
 
-// Open returns the log of a partition. One goroutine may append to it.
-func (w *Writer) Open(p Partition) *Log {
-	l := &Log{w: w, p: p, leader: -1}
+// Open returns the log of a partition, which ends at an offset or behind it. One goroutine
+// may append to it.
+func (w *Writer) Open(p Partition, end int64) *Log {
+	l := &Log{w: w, p: p, leader: -1, acked: end}
 	w.do(func() { w.all = append(w.all, l) })
 	return l
 }
@@ -278,6 +292,7 @@ func (l *Log) take() {
 	l.flying++
 	for l.next++; l.next < len(l.queue) && l.queue[l.next].done; l.next++ {
 	}
+	l.tried = max(l.tried, l.next)
 }
 
 func (r *request) add(l *Log, raw []byte, topics map[string]int) {
@@ -386,12 +401,13 @@ func (l *Log) answered(raw []byte, base, appendTime int64, err error) {
 		at++
 	}
 	front := at == 0
+	l.unsure = l.unsure || mayBeWritten(err)
 	switch {
 	case at == len(l.queue):
 		return // an earlier try of it was answered
 	case err == nil:
 		it := &l.queue[at]
-		it.done, it.base, it.appendTime = true, base, replaced(raw, appendTime)
+		it.written(base, replaced(raw, appendTime))
 		l.pop()
 	case errors.Is(err, kerr.OutOfOrderSequenceNumber) && front, errors.Is(err, kerr.UnknownProducerID):
 		l.fail(fmt.Errorf("%w: %w", ErrSequence, err))
@@ -429,9 +445,10 @@ func (l *Log) pop() {
 	for len(l.queue) > 0 && l.queue[0].done {
 		it := &l.queue[0]
 		it.Done(it.base, it.appendTime, nil)
+		l.acked = it.end
 		*it = item{}
 		l.queue = l.queue[1:]
-		l.next = max(l.next-1, 0)
+		l.next, l.tried = max(l.next-1, 0), max(l.tried-1, 0)
 		l.proven, l.retries, l.moved = true, 0, time.Now()
 		l.settle()
 	}
@@ -471,12 +488,62 @@ func (l *Log) located(leader int32, id [16]byte, err error) {
 		l.again()
 		return
 	}
+	if l.unsure {
+		l.look(leader, id)
+		return
+	}
 	l.leader, l.id, l.trouble, l.next = leader, id, nil, 0
 	for l.next < len(l.queue) && l.queue[l.next].done {
 		l.next++
 	}
 	l.proven = false
 	l.offer()
+}
+
+// look finds the batches that were written without an answer. A broker that is asked again
+// tells them by their sequence, but it forgets the producer of old records when it is
+// started anew, and every ten minutes: after producer.id.expiration.ms, which it counts from
+// the records' own timestamps (ProducerStateManager.isProducerExpired).
+func (l *Log) look(leader int32, id [16]byte) {
+	var sent []recordbatch.Batch
+	var of []int // in queue
+	for i := range l.queue[:l.tried] {
+		if b, _, err := recordbatch.Cut(l.queue[i].Raw); err == nil && !l.queue[i].done {
+			sent, of = append(sent, b), append(of, i)
+		}
+	}
+	from := l.acked
+	go func() {
+		found, err := l.w.logs.find(l.w.ctx, l.p, from, sent)
+		l.w.do(func() {
+			if l.failed != nil {
+				return
+			}
+			for _, f := range found {
+				l.queue[of[f.sent]].written(f.base, f.appendTime)
+			}
+			l.pop()
+			if l.unsure = err != nil; err == nil {
+				l.located(leader, id, nil)
+			} else if l.trouble = err; retriable(err) {
+				l.again()
+			} else {
+				l.fail(err)
+			}
+		})
+	}()
+}
+
+// mayBeWritten tells whether a batch may be in the log that was answered with err.
+func mayBeWritten(err error) bool {
+	var ke *kerr.Error
+	switch {
+	case err == nil:
+		return false
+	case !errors.As(err, &ke): // the connection's
+		return true
+	}
+	return errors.Is(err, kerr.RequestTimedOut) || errors.Is(err, kerr.NotEnoughReplicasAfterAppend) || errors.Is(err, kerr.UnknownServerError)
 }
 
 // check looks whether the log has moved lately.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -150,7 +151,7 @@ func (w *world) write(partitions, batches, each int) [][]result {
 	out := make([][]result, partitions)
 	var wg sync.WaitGroup
 	for num := range partitions {
-		l := w.writer.Open(Partition{"t", int32(num)})
+		l := w.writer.Open(Partition{"t", int32(num)}, 0)
 		for i := range batches {
 			wg.Add(1)
 			l.Append(Batch{Raw: w.batchOf(int64(num), int32(i*each), i*each, each), Done: func(base, _ int64, err error) {
@@ -219,6 +220,42 @@ func TestWriterDrops(t *testing.T) {
 	w.want(w.write(3, 30, 2), 30, 2)
 }
 
+// TestWriterFinds has a batch written whose answer is lost, behind one of somebody else: it
+// must not be sent again, since a broker may have forgotten its producer.
+func TestWriterFinds(t *testing.T) {
+	w := newWorld(t, 1, time.Minute)
+	p := Partition{"t", 0}
+	append1 := func(l *Log, raw []byte) <-chan result {
+		got := make(chan result, 1)
+		l.Append(Batch{Raw: raw, Done: func(base, _ int64, err error) { got <- result{base, err} }})
+		return got
+	}
+	for _, raw := range [][]byte{w.batchOf(8, 0, 100, 2), w.batchOf(7, 0, 0, 3)} { // as it comes to be in the log
+		if r := <-append1(w.writer.Open(p, 0), raw); r.err != nil {
+			t.Fatal(r.err)
+		}
+	}
+	var produced atomic.Int32
+	w.fake.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		if produced.Add(1) == 1 {
+			return nil, errors.New("the answer is lost"), true
+		}
+		return nil, nil, false
+	})
+	l := w.writer.Open(p, 0)
+	first, second := append1(l, w.batchOf(7, 0, 0, 3)), append1(l, w.batchOf(7, 3, 3, 4))
+	if r := <-first; r.err != nil || r.base != 2 {
+		t.Errorf("the first went to %d: %v", r.base, r.err)
+	}
+	if r := <-second; r.err != nil || r.base != 5 {
+		t.Errorf("the second went to %d: %v", r.base, r.err)
+	}
+	if n := produced.Load(); n != 2 {
+		t.Errorf("there were %d requests, and not one for each batch", n)
+	}
+}
+
 // TestWriterMoves has partitions change their leaders all the time.
 func TestWriterMoves(t *testing.T) {
 	w := newWorld(t, 6, time.Minute)
@@ -252,7 +289,7 @@ func TestWriterSequence(t *testing.T) {
 		w.want(w.write(1, 2, 2), 2, 2) // sequences 0 to 3
 		append1 := func(sequence int32, from, n int) error {
 			got := make(chan error, 1)
-			w.writer.Open(p).Append(Batch{Raw: w.batchOf(0, sequence, from, n), Done: func(_, _ int64, err error) { got <- err }})
+			w.writer.Open(p, 0).Append(Batch{Raw: w.batchOf(0, sequence, from, n), Done: func(_, _ int64, err error) { got <- err }})
 			return <-got
 		}
 		late := func() error { return append1(4, 4, 3) }
@@ -285,7 +322,7 @@ func TestWriterRefusal(t *testing.T) {
 			t.Errorf("%v", r.err)
 		}
 	}
-	l := w.writer.Open(Partition{"none", 0})
+	l := w.writer.Open(Partition{"none", 0}, 0)
 	done := make(chan error, 2)
 	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Err: kerr.TopicAuthorizationFailed, Topic: "none", Count: -1})
 	for i := range 2 {
@@ -315,7 +352,7 @@ func TestWriterTimeout(t *testing.T) {
 func TestWriterEnds(t *testing.T) {
 	w := newWorld(t, 1, time.Minute)
 	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
-	l := w.writer.Open(Partition{"t", 0})
+	l := w.writer.Open(Partition{"t", 0}, 0)
 	done := make(chan error, 1)
 	l.Append(Batch{Raw: w.batchOf(1, 0, 0, 1), Done: func(_, _ int64, err error) { done <- err }})
 	w.cancel()
@@ -334,7 +371,7 @@ func TestWriterEnds(t *testing.T) {
 func TestThrottled(t *testing.T) {
 	w := newWorld(t, 1, 2*time.Second)
 	done := make(chan error, 1)
-	l := w.writer.Open(Partition{"t", 0})
+	l := w.writer.Open(Partition{"t", 0}, 0)
 	l.Append(Batch{Raw: w.batchOf(1, 0, 0, 1), Done: func(_, _ int64, err error) { done <- err }})
 	if err := <-done; err != nil {
 		t.Fatal(err)

@@ -333,7 +333,7 @@ func (p *producer) work(ctx context.Context, l *lane) error {
 	if err != nil {
 		return fmt.Errorf("topic %s, partition %d: %w", l.target.name, l.num, err)
 	}
-	at := &place{log: p.writer.Open(l.at), producer: first, offset: l.bounds.End, markers: markers{last: l.came.marker}}
+	at := &place{log: p.writer.Open(l.at, l.bounds.End), producer: first, offset: l.bounds.End, markers: markers{last: l.came.marker}}
 	at.untouched = l.bounds.End > 0 || p.targets.keeper.inherited(l.target.name) != nil
 	var items []item
 	for {
