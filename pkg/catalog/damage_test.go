@@ -200,9 +200,9 @@ func TestListWithBadManifest(t *testing.T) {
 
 // TestRunsTakenAway takes away whole runs and snapshots: all shows that a later run saw.
 func TestRunsTakenAway(t *testing.T) {
-	for i := range 2 {
+	for i := range 3 {
 		dir, entries := threeRuns(t)
-		ok(t, os.Remove(entries[i]))
+		ok(t, os.Remove(entries[i])) // the last is named by the manifest alone
 		if p := problems(t, dir, VerifyConfig{}); len(p) == 0 || !strings.Contains(p[0], "is missing, which was there when") {
 			t.Errorf("without run %d verify says %q", i+1, p)
 		}
@@ -219,8 +219,30 @@ func TestRunsTakenAway(t *testing.T) {
 	}
 	refused(t, dir)
 	ok(t, os.RemoveAll(filepath.Join(dir, "log")))
-	if p := problems(t, dir, VerifyConfig{}); len(p) != 1 || p[0] != "log: log: it is empty, and there are 4 objects" {
+	if p := problems(t, dir, VerifyConfig{}); len(p) != 1 || p[0] != "log: manifest.json: the commit log is damaged: it tells of 4 log entries, and there is none: the log was lost, or the store does not list it yet" {
 		t.Errorf("without a log verify says %q", p)
+	}
+	ok(t, os.Remove(filepath.Join(dir, "manifest.json")))
+	if p := problems(t, dir, VerifyConfig{}); len(p) != 1 || p[0] != "log: log: it is empty, and there are 4 objects" {
+		t.Errorf("without a log and a manifest verify says %q", p)
+	}
+}
+
+// TestUnlistedLog has a store show nothing of a log while the next run begins: that run must
+// not begin another backup in the same place.
+func TestUnlistedLog(t *testing.T) {
+	dir, _ := threeRuns(t)
+	log, away := filepath.Join(dir, "log"), filepath.Join(t.TempDir(), "log")
+	ok(t, os.Rename(log, away))
+	if err := store1(t, push.Config{Remote: dir}, 300, 400); command.StatusOf(err) != command.Loss {
+		t.Errorf("the run ended with %v", err)
+	}
+	ok(t, os.CopyFS(log, os.DirFS(away)))
+	if p := problems(t, dir, VerifyConfig{}); p != nil {
+		t.Errorf("verify says %q", p)
+	}
+	if got, status := restored(t, pull.Config{Remote: dir}, nil); !slices.Equal(got, []string{"id/0 [[0 400]]"}) || status != command.OK {
+		t.Errorf("restored %q with status %d", got, status)
 	}
 }
 

@@ -316,7 +316,7 @@ const listedAtOnce = 1000
 // relist writes entries that list what was found.
 func (f *repair) relist(ctx context.Context, st *store.Store, r *compaction.Rewrite) error {
 	run := commitlog.NewRun()
-	backup, seen := cmp.Or(r.Backup(), commitlog.NewBackup()), r.Seen()
+	backup, seen := cmp.Or(r.ID(), commitlog.NewBackup()), r.Seen()
 	for left := f.found; len(left) > 0; {
 		n := min(len(left), listedAtOnce)
 		e := &commitlog.Entry{

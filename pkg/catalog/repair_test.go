@@ -81,7 +81,12 @@ func TestRepair(t *testing.T) {
 			garble(t, glob(t, dir, "index/points/*")[0])
 		}, command.Loss,
 			[]string{"lost: restore point", "lost: restore point", "lost: restore point"}, 0, ""},
-		"the log": {func(t *testing.T, dir string, _ []string) { ok(t, os.RemoveAll(filepath.Join(dir, "log"))) }, command.OK, []string{"list:", "list:", "list:"}, 0, ""},
+		"the last entry gone": {func(t *testing.T, _ string, e []string) { ok(t, os.Remove(e[2])) }, command.Loss, []string{"lost: ", "list: topics/", "lost: what only"}, 2, ""},
+		"the log":             {func(t *testing.T, dir string, _ []string) { ok(t, os.RemoveAll(filepath.Join(dir, "log"))) }, command.Loss, []string{"lost: ", "list:", "list:", "list:", "lost: what only"}, 0, ""},
+		"the log and the manifest": {func(t *testing.T, dir string, _ []string) {
+			ok(t, os.RemoveAll(filepath.Join(dir, "log")))
+			ok(t, os.Remove(filepath.Join(dir, "manifest.json")))
+		}, command.OK, []string{"list:", "list:", "list:"}, 0, ""},
 		"a segment gone": {func(t *testing.T, dir string, _ []string) { ok(t, os.Remove(glob(t, dir, "topics/t/*/*")[1])) }, command.Loss,
 			[]string{"forget: topics/"}, 3, "id/0 [[0 100] [200 300]]"},
 		"a segment altered": {func(t *testing.T, dir string, _ []string) { flip(t, glob(t, dir, "topics/t/*/*")[1]) }, command.Loss,
@@ -132,10 +137,11 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestRepairUnlisted loses the entry that was written last, which no file of the log tells.
+// TestRepairUnlisted loses the entry that was written last, and the manifest, which tells it.
 func TestRepairUnlisted(t *testing.T) {
 	dir, entries := threeRuns(t)
 	ok(t, os.Remove(entries[2]))
+	ok(t, os.Remove(filepath.Join(dir, "manifest.json")))
 	if said, status := fix(t, dir, RepairConfig{}); said != "" || status != command.OK {
 		t.Errorf("status %d, it says %s", status, said)
 	}
@@ -147,11 +153,16 @@ func TestRepairUnlisted(t *testing.T) {
 	}
 }
 
-// TestLogLost has what begins anew say that there are segments without a log.
+// TestLogLost has what begins anew say that there are segments without a log. Where the
+// manifest is left, nothing begins anew.
 func TestLogLost(t *testing.T) {
 	dir, _ := threeRuns(t)
 	ok(t, os.RemoveAll(filepath.Join(dir, "log")))
 	var said bytes.Buffer
+	if err := Cursor(t.Context(), open(t, dir), store.LogOptions{}, false, env(), &said); !store.IsDamage(err) || said.Len() > 0 {
+		t.Errorf("%v, and %q", err, said.String())
+	}
+	ok(t, os.Remove(filepath.Join(dir, "manifest.json")))
 	e := &command.Env{Name: "test", Log: slog.New(slog.NewTextHandler(&said, nil))}
 	ok(t, Cursor(t.Context(), open(t, dir), store.LogOptions{}, false, e, io.Discard))
 	if !strings.Contains(said.String(), "no log that lists them") {

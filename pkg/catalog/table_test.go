@@ -33,6 +33,10 @@ var damages = []struct {
 	{"an entry cannot be read", func(t *testing.T, dir string, _ []string) { spoil(t, dir, "log/*.json", 1) }},
 	{"an entry is gone", func(t *testing.T, _ string, e []string) { ok(t, os.Remove(e[1])) }},
 	{"the entry written last is gone", func(t *testing.T, _ string, e []string) { ok(t, os.Remove(e[2])) }},
+	{"the entry written last and *manifest.json* are gone", func(t *testing.T, dir string, e []string) {
+		ok(t, os.Remove(e[2]))
+		ok(t, os.Remove(filepath.Join(dir, "manifest.json")))
+	}},
 	{"an entry of another backup", func(t *testing.T, dir string, _ []string) {
 		_, others := threeRuns(t)
 		data, err := os.ReadFile(others[0])
@@ -43,6 +47,10 @@ var damages = []struct {
 	{"an index cannot be read", func(t *testing.T, dir string, _ []string) { compacted(t, dir); spoil(t, dir, "index/t/*", 0) }},
 	{"a file of restore points cannot be read", func(t *testing.T, dir string, _ []string) { compacted(t, dir); spoil(t, dir, "index/points/*", 0) }},
 	{"the log is gone", func(t *testing.T, dir string, _ []string) { ok(t, os.RemoveAll(filepath.Join(dir, "log"))) }},
+	{"the log and *manifest.json* are gone", func(t *testing.T, dir string, _ []string) {
+		ok(t, os.RemoveAll(filepath.Join(dir, "log")))
+		ok(t, os.Remove(filepath.Join(dir, "manifest.json")))
+	}},
 	{"a segment is gone", func(t *testing.T, dir string, _ []string) { ok(t, os.Remove(found(t, dir, "topics/t/*/*")[1])) }},
 	{"a segment is cut short", func(t *testing.T, dir string, _ []string) { ok(t, os.Truncate(found(t, dir, "topics/t/*/*")[1], 9)) }},
 	{"a segment is altered", func(t *testing.T, dir string, _ []string) { flip(t, found(t, dir, "topics/t/*/*")[1]) }},
@@ -113,7 +121,7 @@ func spoil(t *testing.T, dir, pattern string, i int) {
 func TestDamageTable(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/reliability.md")
 	ok(t, err)
-	var head, line strings.Builder
+	var head strings.Builder
 	head.WriteString("| damage |")
 	for _, c := range asked {
 		head.WriteString(" " + c.name + " |")
@@ -122,20 +130,22 @@ func TestDamageTable(t *testing.T) {
 		t.Errorf("the table should begin with\n%s", head.String())
 	}
 	for _, d := range damages {
-		line.Reset()
-		fmt.Fprintf(&line, "| %s |", d.name)
-		for _, c := range asked {
-			dir, entries := threeRuns(t)
-			d.damage(t, dir, entries)
-			err := c.run(t, dir)
-			status := command.StatusOf(err)
-			if store.IsDamage(err) && status == command.Failed { // as the commands do
-				status = command.Corrupt
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			line := fmt.Sprintf("| %s |", d.name)
+			for _, c := range asked {
+				dir, entries := threeRuns(t)
+				d.damage(t, dir, entries)
+				err := c.run(t, dir)
+				status := command.StatusOf(err)
+				if store.IsDamage(err) && status == command.Failed { // as the commands do
+					status = command.Corrupt
+				}
+				line += fmt.Sprintf(" %d |", status)
 			}
-			fmt.Fprintf(&line, " %d |", status)
-		}
-		if !strings.Contains(string(doc), line.String()) {
-			t.Errorf("there should be\n%s", line.String())
-		}
+			if !strings.Contains(string(doc), line) {
+				t.Errorf("there should be\n%s", line)
+			}
+		})
 	}
 }

@@ -144,6 +144,12 @@ func (s *State) Backup() string {
 	return best
 }
 
+// owns tells whether id is one of the backup's; where it has none yet any may be.
+func (s *State) owns(id string) bool {
+	own := s.Backup()
+	return own == "" || s.lineage.root(id) == s.lineage.root(own)
+}
+
 // Foreign returns the ids of other backups that entries say they belong to, sorted.
 func (s *State) Foreign() []string {
 	var foreign []string

@@ -3,17 +3,19 @@ package commitlog
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // A Manifest is a summary of a log, for people and tools: one element per
-// partition, however long the log is. Nothing that kbk does depends on it; the log
-// is the truth.
+// partition, however long the log is. The log is the truth. But a listing may not show all
+// of the log, and the manifest is read by its name: Backup and LastID tell what must be there.
 type Manifest struct {
 	Version int       `json:"version"`
-	KBK     string    `json:"kbk"`     // says what this file is
-	Updated time.Time `json:"updated"` // the time of the last entry
-	LastID  string    `json:"last_entry"`
+	KBK     string    `json:"kbk"`              // says what this file is
+	Backup  string    `json:"backup,omitempty"` // the backup's id; earlier versions left it out
+	Updated time.Time `json:"updated"`          // the time of the last entry
+	LastID  string    `json:"last_entry"`       // "" before the first entry
 	Entries int       `json:"entries"`
 	Points  int       `json:"points"`
 	// NewestPoint is the last one in the log. Topics is 0 where it is not known of how many
@@ -57,11 +59,33 @@ type ManifestPartition struct {
 	Pruned   int64     `json:"pruned,omitempty"` // of earlier versions: what is below was pruned
 }
 
+// NewManifest returns the manifest of a backup that has no entry yet.
+func NewManifest(backup string, now time.Time) *Manifest {
+	return &Manifest{Version: Version, KBK: manifestKind, Backup: backup, Updated: now.UTC(), Topics: []ManifestTopic{}}
+}
+
+// Missing tells whether the log that state was read from lacks an entry that the manifest
+// names. listed are the files that the log was read from. A manifest of another backup, or
+// of an earlier version, tells nothing.
+func (m *Manifest) Missing(s *State, listed Files) bool {
+	run, seq, ok := splitID(m.LastID)
+	switch {
+	case !ok || m.Backup == "" || !s.owns(m.Backup):
+		return false
+	case seq <= s.runs[run].seq, slices.Contains(listed.Entries, EntryPath(m.LastID)):
+		return false
+	}
+	return TimeOf(m.LastID).After(s.lineage.until) // else a snapshot stands for it, and has forgotten its run
+}
+
+const manifestKind = "backup manifest"
+
 // Manifest sums up the state.
 func (s *State) Manifest() *Manifest {
 	m := &Manifest{
 		Version: Version,
-		KBK:     "backup manifest",
+		KBK:     manifestKind,
+		Backup:  s.Backup(),
 		Updated: s.updated,
 		LastID:  s.lastID,
 		Entries: s.entries,

@@ -340,25 +340,45 @@ func (r *Rewrite) openRuns(put func([]byte) (commitlog.File, error)) (*commitlog
 	return &f, err
 }
 
-// alone makes sure that nobody else has made a snapshot meanwhile. Whoever finds another
-// one takes his own back before anything is deleted on its strength.
+// A store that lists late gets so long to list a snapshot before nothing is deleted for it.
+const (
+	mostListings = 10
+	listingPause = 200 * time.Millisecond
+)
+
+// alone makes sure that nobody else has made a snapshot meanwhile, and that n is listed: a
+// reader that found neither what it stands for nor n would take the backup for an empty one.
+// Whoever finds another snapshot takes his own back before anything is deleted on its strength.
 func (r *Rewrite) alone(ctx context.Context, n *commitlog.Snapshot) error {
-	files, err := r.store.ListLog(ctx)
-	if err != nil {
-		return err
-	}
-	for _, name := range files.Snapshots {
-		id, _ := commitlog.SnapshotID(name)
-		if id == n.ID || slices.Contains(n.Supersedes, id) {
-			continue
-		}
-		own := commitlog.SnapshotPath(n.ID)
-		if err := r.store.Remove(ctx, []string{own, own + store.SignatureSuffix}); err != nil {
+	own := commitlog.SnapshotPath(n.ID)
+	for listings := 1; ; listings++ {
+		files, err := r.store.ListLog(ctx)
+		if err != nil {
 			return err
 		}
-		return command.WithHint(fmt.Errorf("%s: %w", r.store.Name(), ErrConcurrent), "run it again; nothing was deleted")
+		for _, name := range files.Snapshots {
+			id, _ := commitlog.SnapshotID(name)
+			if id == n.ID || slices.Contains(n.Supersedes, id) {
+				continue
+			}
+			if err := r.store.Remove(ctx, []string{own, own + store.SignatureSuffix}); err != nil {
+				return err
+			}
+			return command.WithHint(fmt.Errorf("%s: %w", r.store.Name(), ErrConcurrent), "run it again; nothing was deleted")
+		}
+		switch {
+		case slices.Contains(files.Snapshots, own):
+			return nil
+		case listings == mostListings:
+			return command.WithHint(fmt.Errorf("%s: the store does not list %s, which it has just taken", r.store.Name(), own),
+				"the backup is whole, and nothing was deleted; run it again in a while")
+		}
+		select {
+		case <-time.After(listingPause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	return nil
 }
 
 // indexFiles are the files that snapshots need.

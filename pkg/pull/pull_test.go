@@ -485,9 +485,13 @@ func TestLoose(t *testing.T) {
 	dir := withHoles(t)
 	want, _ := pulled(t, Config{Remote: dir})
 	ok(t, os.RemoveAll(filepath.Join(dir, "log")))
+	if err := Run(context.Background(), Config{Remote: dir, Transfers: 1, Memory: 1 << 20}, env(), io.Discard); command.StatusOf(err) != command.Corrupt || !strings.Contains(err.Error(), "manifest.json: the commit log is damaged: it tells of ") {
+		t.Errorf("a backup without its log: %v", err)
+	}
+	ok(t, os.Remove(filepath.Join(dir, "manifest.json")))
 	// What no log lists is not a backup, but may be read by name.
 	if err := Run(context.Background(), Config{Remote: dir, Transfers: 1, Memory: 1 << 20}, env(), io.Discard); err == nil || !strings.Contains(err.Error(), "there are segments, and no log") {
-		t.Errorf("a backup without its log: %v", err)
+		t.Errorf("a backup without its log and its manifest: %v", err)
 	}
 	got, status := pulled(t, Config{Remote: filepath.Join(dir, "topics")})
 	// Of what no segment scanned there is no word now.

@@ -20,15 +20,17 @@ import (
 // once, and a store cannot tell who was first. So whoever has given an id looks once more
 // behind its first entry: of any two the one that was later finds the other's id, and writes
 // that both are one. It looks again behind its last entry, in case that one was killed
-// before it could.
+// before it could. The id goes into manifest.json before the first entry: there a run finds
+// it by name that begins before the store lists that entry.
 type appender struct {
-	store   *store.Store
-	run     *commitlog.Run
-	began   *store.Log // as it was when the run began
-	backup  string     // its id
-	founded bool       // by this run
-	joined  []string   // other ids that it has written to be of the same backup
-	own     []string   // files of the entries that it has written
+	store    *store.Store
+	run      *commitlog.Run
+	began    *store.Log // as it was when the run began
+	manifest bool       // may be written
+	backup   string     // its id
+	founded  bool       // by this run
+	joined   []string   // other ids that it has written to be of the same backup
+	own      []string   // files of the entries that it has written
 }
 
 // append writes e as the run's next entry, not before now, and returns its hash.
@@ -51,7 +53,7 @@ func (a *appender) append(ctx context.Context, e *commitlog.Entry, now time.Time
 
 // identify finds out the id of the backup, or gives it one.
 func (a *appender) identify(ctx context.Context) error {
-	if a.backup = a.began.Backup(); a.backup != "" {
+	if a.backup = a.began.ID(); a.backup != "" {
 		return nil
 	}
 	others, err := a.store.BackupIDs(ctx, a.began.Files)
@@ -63,7 +65,10 @@ func (a *appender) identify(ctx context.Context) error {
 		return nil
 	}
 	a.backup, a.founded = commitlog.NewBackup(), true
-	return nil
+	if !a.manifest {
+		return nil
+	}
+	return a.store.WriteManifest(ctx, commitlog.NewManifest(a.backup, time.Now()))
 }
 
 // joins returns, behind the first and the last entry of a run that gave the backup its id,

@@ -271,7 +271,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		ids:     make(map[string]string), position: make(map[key]int64), branched: make(map[key]int64), parts: make(map[string]bool),
 		sending: new(errgroup.Group), commits: make(chan *checkpoint, 1), failed: make(chan error, 1),
 		room: make(chan struct{}, cfg.Transfers+1), freed: make(chan []byte, cfg.Transfers+1),
-		appender:  &appender{store: st, run: commitlog.NewRun(), began: backup},
+		appender:  &appender{store: st, run: commitlog.NewRun(), began: backup, manifest: !cfg.NoManifest},
 		compactor: newCompactor(cfg, st, backup, env.Log), partitions: make(map[key]*metrics.Partition),
 	}
 	p.sending.SetLimit(cfg.Transfers)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,13 @@ type Log struct {
 	Mended   []string        // files in which one bit was wrong: they were read as they were written
 	Unknown  []string        // what files say that this version does not know
 	Doubts   []Damage        // what does not fit together in a file that has no checksum; it counts all the same
+
+	promised string // id of the backup, as manifest.json has it
 }
+
+// ID returns the id of the backup, "" where it has none yet. Where no entry tells it,
+// manifest.json may: the list of the log's files may lack what has just been written.
+func (l *Log) ID() string { return cmp.Or(l.Backup(), l.promised) }
 
 // Warn says what is in the log's folder and was not read, or was not understood.
 func (l *Log) Warn(log *slog.Logger) {
@@ -106,14 +113,20 @@ var (
 )
 
 // Several runs may give a new backup its id at once, and say a moment later that these are
-// one. A reader that finds two ids looks again until then.
+// one. A reader that finds two ids looks again until then, and so it does where a file was
+// not listed that must be there.
 const (
-	beginningPauses = 5
-	beginningPause  = 200 * time.Millisecond
+	mostPauses = 5
+	pause      = 200 * time.Millisecond
 )
 
-// errBeginning says that two ids were found, which may be of one backup in a moment.
-var errBeginning = errors.New("the log has two ids")
+var (
+	// errBeginning says that two ids were found, which may be of one backup in a moment.
+	errBeginning = errors.New("the log has two ids")
+	// errUnlisted says that an entry was not listed that must be there. Some stores list
+	// what is new only after a while.
+	errUnlisted = errors.New("the list of the log's files is not complete")
+)
 
 // loadTries is how often reading the log begins anew because somebody compacts it.
 const loadTries = 10
@@ -123,13 +136,15 @@ func (s *Store) ReadLog(ctx context.Context, opts LogOptions) (log *Log, err err
 	defer s.describe(&err, "read", commitlog.LogDir)
 	suspects := suspects{files: make(map[string]error), backups: make(map[string]bool)}
 	for try, pauses := 1, 0; ; {
-		r := &logReader{store: s, opts: opts, last: try == loadTries, patient: pauses < beginningPauses, suspects: suspects}
+		r := &logReader{store: s, opts: opts, last: try == loadTries, patient: pauses < mostPauses, suspects: suspects}
 		err := r.read(ctx)
 		switch {
-		case errors.Is(err, errBeginning):
+		case errors.Is(err, errUnlisted) && fs.UnWrapFs(s.fs).Features().IsLocal: // it was written behind the list, or is lost
+			pauses = mostPauses
+		case errors.Is(err, errBeginning), errors.Is(err, errUnlisted):
 			pauses++
 			select {
-			case <-time.After(beginningPause):
+			case <-time.After(pause):
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
@@ -154,7 +169,7 @@ type logReader struct {
 	store    *Store
 	opts     LogOptions
 	last     bool     // reading will not begin anew for what is gone
-	patient  bool     // nor for two ids of the backup, unless this is set
+	patient  bool     // nor for two ids of the backup and what was not listed, unless this is set
 	suspects suspects // outlive the reader
 
 	log     *Log
@@ -198,7 +213,52 @@ func (r *logReader) read(ctx context.Context) error {
 	if r.suspects.len() > before {
 		return errSuspect
 	}
+	if err := r.complete(ctx); err != nil {
+		return err
+	}
 	return r.unchanged(ctx)
+}
+
+// complete looks whether the log has what manifest.json says that it has. A list may show
+// nothing of what was written a moment ago; an object is found by its name at once. Of a log
+// that is known to be damaged it is no news.
+func (r *logReader) complete(ctx context.Context) error {
+	m, err := r.store.manifest(ctx)
+	if m == nil || err != nil {
+		return err
+	}
+	if r.log.promised = m.Backup; len(r.log.Damage) > 0 || !m.Missing(r.log.State, r.log.Files) {
+		return nil
+	}
+	if r.patient {
+		return errUnlisted
+	}
+	what := fmt.Errorf("%w: %q is missing, which was there when %s was written", commitlog.ErrCorrupt, m.LastID, commitlog.ManifestName)
+	if len(r.log.Files.Entries)+len(r.log.Files.Snapshots) == 0 {
+		what = fmt.Errorf("%w: it tells of %d log entries, and there is none: the log was lost, or the store does not list it yet", commitlog.ErrCorrupt, m.Entries)
+	}
+	err = r.damage(DamageLog, commitlog.ManifestName, what)
+	if err == nil {
+		r.log.Damage[len(r.log.Damage)-1].Whole = true
+	}
+	return err
+}
+
+// manifest returns the manifest, nil where there is none, or none that can be read: that is
+// no damage of the log.
+func (s *Store) manifest(ctx context.Context) (*commitlog.Manifest, error) {
+	data, err := s.ReadLoose(ctx, commitlog.ManifestName)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err := commitlog.DecodeManifest(data)
+	if err != nil {
+		return nil, nil
+	}
+	return m, nil
 }
 
 // oneBackup looks whether all that was read says that it belongs to the same backup.
@@ -265,12 +325,16 @@ func (r *logReader) signed(ctx context.Context, name string, data []byte, at tim
 	if r.opts.Signed == nil {
 		return nil
 	}
+	o, err := r.objects[name+SignatureSuffix], error(nil)
+	if o == nil { // it was written before the file, and may be listed later all the same
+		err = r.store.retry(ctx, func() (err error) { o, err = r.store.find(ctx, name+SignatureSuffix); return err })
+	}
 	var sig []byte
-	if o := r.objects[name+SignatureSuffix]; o != nil {
-		var err error
-		if sig, err = r.store.read(ctx, o, maxSignature); err != nil {
-			return err
-		}
+	if err == nil {
+		sig, err = r.store.read(ctx, o, maxSignature)
+	}
+	if err != nil && (r.objects[name+SignatureSuffix] != nil || !errors.Is(err, ErrNotFound)) {
+		return err
 	}
 	if err := r.opts.Signed(data, sig, at); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsigned, err)
@@ -532,13 +596,20 @@ func (s *Store) ListLog(ctx context.Context) (files commitlog.Files, err error) 
 	return sortObjects(objects), err
 }
 
-// BackupIDs returns the ids of backups in the entries and snapshots that have come since
-// known was listed, sorted.
+// BackupIDs returns the ids of backups in manifest.json, and in the entries and snapshots that
+// have come since known was listed, sorted.
 func (s *Store) BackupIDs(ctx context.Context, known commitlog.Files) (ids []string, err error) {
 	defer s.describe(&err, "read", commitlog.LogDir)
 	objects, err := s.listLog(ctx)
 	if err != nil {
 		return nil, err
+	}
+	m, err := s.manifest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if m != nil && m.Backup != "" {
+		ids = append(ids, m.Backup)
 	}
 	files := sortObjects(objects)
 	for _, name := range slices.Concat(files.Entries, files.Snapshots) {

@@ -19,8 +19,6 @@ import (
 	"github.com/rclone/rclone/fs/config/configmap"
 	"github.com/rclone/rclone/fs/fserrors"
 	"github.com/rclone/rclone/fs/hash"
-
-	"github.com/kbkio/kbk/pkg/commitlog"
 )
 
 // A storage is what a store holds, in memory. Processes reach it as an rclone remote.
@@ -231,28 +229,13 @@ func (r *remote) List(_ context.Context, dir string) (entries fs.DirEntries, err
 	return entries, nil
 }
 
-// writtenLate draws from how many listings an object is missing. The storage is locked. The
-// first entry of a log, snapshots and signatures are listed at once.
-//
-// Known: where a run's listing shows nothing of the log that there is, since its only entry is
-// late, or the snapshot that has just taken the place of all entries, or the signature of
-// either, the run begins another backup in the same place, and readers refuse the log.
+// writtenLate draws from how many listings an object is missing. The storage is locked.
 func (r *remote) writtenLate(name string) {
 	r.process.mu.Lock()
 	defer r.process.mu.Unlock()
-	if r.late && r.rng != nil && r.rng.IntN(3) == 0 && !strings.HasSuffix(name, ".snapshot.json") && !strings.HasSuffix(name, commitlog.SignatureSuffix) && r.showsLog(name) {
+	if r.late && r.rng != nil && r.rng.IntN(3) == 0 {
 		r.unlisted[name] = 1 + r.rng.IntN(3)
 	}
-}
-
-// showsLog tells whether another object of the log than this one is listed.
-func (r *remote) showsLog(but string) bool {
-	for name := range r.objects {
-		if name != but && strings.HasPrefix(name, commitlog.LogDir+"/") && strings.HasSuffix(name, ".json") && r.unlisted[name] == 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // NewObject implements fs.Fs.
