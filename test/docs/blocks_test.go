@@ -65,7 +65,7 @@ func TestBlocks(t *testing.T) {
 				if !json.Valid([]byte(b.Text)) {
 					t.Errorf("%s: this is not JSON", b.Where())
 				}
-			case "text", "cddl", "abnf", "promql", "go", "python", "js", "c", "jq": // nothing of a shell
+			case "text", "cddl", "abnf", "promql", "hex", "go", "python", "js", "c", "jq": // nothing of a shell
 				if strings.HasPrefix(b.Text, "kbk") && b.Lang == "text" {
 					if word, _, _ := strings.Cut(b.Text, " "); app(word) != nil {
 						t.Errorf("%s: this is a block of sh", b.Where())
