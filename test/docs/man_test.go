@@ -131,12 +131,12 @@ func entryOf(page, name string) string {
 	}
 	lines := strings.Split(page, "\n")
 	for i, line := range lines {
-		if strings.HasPrefix(line, "**-") && strings.Contains(line, dashed) {
+		if strings.HasPrefix(line, "**-") && strings.Contains(line, dashed) && i+1 < len(lines) && strings.HasPrefix(lines[i+1], ":   ") {
 			end := i + 1
 			for end < len(lines) && !strings.HasPrefix(lines[end], "**") && !strings.HasPrefix(lines[end], "#") {
 				end++
 			}
-			return strings.Join(lines[i:end], "\n")
+			return strings.Join(strings.Fields(strings.Join(lines[i:end], " ")), " ") // as it is set, wherever its lines end
 		}
 	}
 	return ""
