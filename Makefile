@@ -1,25 +1,40 @@
-# make demo     the whole pipe on an embedded broker, in a minute; needs only Go
-# make test     everything, on a real Kafka too; needs Go, Java and Maven
-# make kafka    a real Kafka on 127.0.0.1:9092 to play with, until Ctrl-C
+# make help says what else there is.
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-LDFLAGS := -s -w -X github.com/kbkio/kbk/pkg/command.version=$(VERSION)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+LDFLAGS := -s -w -X github.com/kbkio/kbk/pkg/command.version=$(VERSION) -X github.com/kbkio/kbk/pkg/command.commit=$(COMMIT)
 PREFIX  ?= /usr/local
-COMMANDS := $(notdir $(wildcard cmd/*))
+BIN     ?= bin
 
-.PHONY: build demo test test-fast test-race soak fuzz vulncheck simulate bench lint kafka man install clean
+# Two programs hold all commands, and are each of them under its name. Only kbk-catalog links
+# rclone, which is what makes it large.
+PLAIN    := kbk-fetch kbk-filter kbk-offsets kbk-pack kbk-produce
+STORAGE  := kbk-import kbk-pull kbk-push
+PROGRAMS := kbk kbk-catalog
+SHELLS   := bash zsh fish
 
-build:
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+.DEFAULT_GOAL := build
+.PHONY: help commands build demo test test-fast test-race soak fuzz vulncheck simulate bench lint kafka man install clean
 
-demo: build
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The links in bin are hard ones: go build -o bin/ ./cmd/kbk-push then replaces a link, and
+# not the program that it leads to.
+commands: ## the commands alone, in bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+	@for c in $(PLAIN); do ln -f $(BIN)/kbk $(BIN)/$$c; done
+	@for c in $(STORAGE); do ln -f $(BIN)/kbk-catalog $(BIN)/$$c; done
+
+build: commands man ## the commands and their man pages, in bin: what make install installs
+
+demo: build ## the whole pipe on an embedded broker, in a minute; needs only Go
 	go run ./examples/demo
 
-# The packages without rclone and Kafka, in seconds.
-test-fast:
+test-fast: ## the packages without rclone and Kafka, in seconds
 	test/run.sh fast
 
-test: build
+test: build ## everything, on a real Kafka too; needs Go, Java and Maven
 	test/run.sh
 
 # What test does a few times, many times; and what takes long, one after the other:
@@ -30,7 +45,7 @@ HISTORIES ?= 30m
 SOAK      ?= 2h
 histories  = KBK_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 24h ./test/histories -seed $(SEED)
 
-soak: build
+soak: build ## what takes hours: HISTORIES=30m SOAK=2h SEED=…
 	cd test/e2e && go test -count=1 -v -timeout 30m -run TestResumeUnderQuota . -quota-kills=50
 	KBK_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 1h -run TestThreeBrokers ./test/brokers -every-broker
 	go test -count=1 -v -timeout 1h -run TestKillEverywhere ./pkg/produce -kill-step=1
@@ -44,20 +59,21 @@ soak: build
 # make fuzz FUZZ=pkg/sign            those of one package
 FUZZTIME ?= 1m
 
-fuzz:
+fuzz: ## every fuzz target in turn, for FUZZTIME=1m each; FUZZ=pkg/sign those of one package
 	test/fuzz.sh $(FUZZTIME) $(FUZZ)
 
 # The end-to-end tests with the race detector in the commands that do not link rclone, which
 # takes minutes to compile with it. What the tests of memory and of time measure is not theirs.
-test-race:
-	go build -race -o bin/race/ ./cmd/kbk $(addprefix ./cmd/kbk-,fetch filter pack produce offsets)
-	go build -o bin/race/ $(addprefix ./cmd/kbk-,push pull catalog import)
+test-race: ## the end-to-end tests with the race detector
+	go build -race -o bin/race/ ./cmd/kbk
+	go build -o bin/race/ ./cmd/kbk-catalog
+	@for c in $(PLAIN); do ln -f bin/race/kbk bin/race/$$c; done
+	@for c in $(STORAGE); do ln -f bin/race/kbk-catalog bin/race/$$c; done
 	rm -f bin/race/found.*
 	GORACE="log_path=$(CURDIR)/bin/race/found" KBK_BIN=$(CURDIR)/bin/race go test -count=1 -timeout 30m -skip 'Memory|UnderQuota' ./test/e2e
 	@! cat bin/race/found.* 2>/dev/null
 
-# Holds the dependencies against Go's database of vulnerabilities, vuln.go.dev.
-vulncheck:
+vulncheck: ## look the dependencies up in Go's database of vulnerabilities
 	go run golang.org/x/vuln/cmd/govulncheck@latest ./...
 
 # make simulate SEEDS=1000           random histories, from a seed that is printed
@@ -65,33 +81,39 @@ vulncheck:
 SEEDS ?= 1000
 SEED  ?= 0
 
-simulate:
+simulate: ## SEEDS=1000 random histories from SEED=…
 	go test -count=1 -timeout 2h -v ./test/simulate -seeds $(SEEDS) -seed $(SEED) -processes $(shell getconf _NPROCESSORS_ONLN)
 
-bench: build
+bench: build ## how fast it is
 	go test -run '^$$' -bench . -benchmem ./format ./pkg/...
 	go run ./test/bench -pack
 	go run ./test/bench
 
-lint:
+lint: ## formatting, go vet, staticcheck, go.mod
 	@test -z "$$(gofmt -l .)" || { echo "gofmt: these files are not formatted:"; gofmt -l .; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 	go mod tidy -diff
 
-kafka:
+kafka: ## a real Kafka on 127.0.0.1:9092 to play with, until Ctrl-C
 	@go build -o bin/test/kafka ./test/kafka/run && bin/test/kafka
 
-man: $(patsubst docs/man/%.md,bin/man/%,$(wildcard docs/man/*.1.md))
+# The manual pages, in bin/man.
+man: $(patsubst docs/man/%.md,$(BIN)/man/%,$(wildcard docs/man/*.1.md))
 
-bin/man/%: docs/man/%.md
+$(BIN)/man/%: docs/man/%.md
 	@mkdir -p $(@D)
 	go tool go-md2man -in $< -out $@
 
-install: build man
+# sudo make install: nothing is built as root.
+install: ## to PREFIX, /usr/local if it is not given, below DESTDIR: what make build has made
+	@for f in $(addprefix $(BIN)/,$(PROGRAMS)) $(patsubst docs/man/%.md,$(BIN)/man/%,$(wildcard docs/man/*.1.md)); do \
+	    [ -e $$f ] || { echo "make install: there is no $$f: run make build first, without sudo" >&2; exit 1; }; done
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
-	install $(addprefix bin/,$(COMMANDS)) $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 bin/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install $(addprefix $(BIN)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin/
+	@for c in $(PLAIN); do ln -sf kbk $(DESTDIR)$(PREFIX)/bin/$$c; done
+	@for c in $(STORAGE); do ln -sf kbk-catalog $(DESTDIR)$(PREFIX)/bin/$$c; done
+	install -m 644 $(BIN)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 
-clean:
+clean: ## remove bin
 	rm -rf bin

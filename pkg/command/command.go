@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -261,20 +260,6 @@ func report(app *cli.App, err error) {
 		fmt.Fprintf(os.Stderr, "%s: hint: %s\n", app.Name, Printable(hint))
 	}
 }
-
-// Version is the version of kbk that this binary was built from.
-func Version() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return strings.Trim(info.Main.Version, "()")
-	}
-	return "devel"
-}
-
-// version is set by the Makefile.
-var version string
 
 // Stdin returns standard input as a stage reads it. A terminal is refused.
 func Stdin() (*os.File, error) {

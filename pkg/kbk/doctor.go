@@ -117,7 +117,7 @@ var commands = []string{"kbk-fetch", "kbk-filter", "kbk-pack", "kbk-push", "kbk-
 
 // stages looks for the commands, and at their versions.
 func (d *doctor) stages() {
-	own := command.Version()
+	own := command.FullVersion()
 	fine := true
 	for _, name := range commands {
 		path, err := pipeline.Find(name)

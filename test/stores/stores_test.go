@@ -56,7 +56,7 @@ func testAll(m *testing.M) (status int, err error) {
 			return 0, err
 		}
 		defer os.RemoveAll(bin)
-		if out, err := exec.Command("go", "build", "-o", bin, "github.com/kbkio/kbk/cmd/...").CombinedOutput(); err != nil {
+		if out, err := exec.Command("make", "-C", "../..", "commands", "BIN="+bin).CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("build the commands: %w\n%s", err, out)
 		}
 	}
