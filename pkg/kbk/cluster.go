@@ -20,6 +20,7 @@ import (
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/partitions"
 	"github.com/kbkio/kbk/pkg/profile"
+	"github.com/kbkio/kbk/pkg/timespec"
 )
 
 // clusterFacts are what the doctor has learned of a cluster.
@@ -171,10 +172,6 @@ func versionOf(guess string) (major, minor int, known bool) {
 	return major, minor, found && err1 == nil && err2 == nil
 }
 
-// maxSkew is how far clocks may be apart: times of restore points are told by that of the
-// machine that backs up.
-const maxSkew = 5 * time.Second
-
 // clockOf compares this machine's clock with that of the controller, whose answer about
 // its quorum has the time (KIP-836).
 func clockOf(ctx context.Context, cl *kgo.Client) finding {
@@ -215,17 +212,10 @@ func leadersTime(resp *kmsg.DescribeQuorumResponse) time.Time {
 
 // skew compares a clock that was read between two moments of this one.
 func skew(at, before, after time.Time) finding {
-	var apart time.Duration
-	switch {
-	case at.Before(before):
-		apart = before.Sub(at)
-	case at.After(after):
-		apart = at.Sub(after)
-	}
-	if apart > maxSkew {
+	if apart := timespec.Apart(at, before, after); apart > timespec.MaxApart {
 		return finding{fmt.Sprintf("its clock and that of this machine are %s apart", apart.Round(time.Second)), "let both follow the same time servers (NTP)"}
 	}
-	return ok("its clock is that of this machine, within %s", maxSkew)
+	return ok("its clock is that of this machine, within %s", timespec.MaxApart)
 }
 
 // selected are the topics that a profile backs up.

@@ -567,7 +567,7 @@ func (s *Store) listLog(ctx context.Context) (map[string]fs.Object, error) {
 		return err
 	})
 	if errors.Is(err, fs.ErrorDirNotFound) {
-		return nil, nil
+		return nil, s.refused(ctx)
 	}
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -62,7 +63,7 @@ func refusal(code, message, bucket string) string {
 		}
 	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "IncorrectEndpoint", "MovedPermanently", "301":
 		why = "wrong region or endpoint for " + in
-	case "InvalidAccessKeyId":
+	case "InvalidAccessKeyId", unknownUser:
 		why = "the store does not know the access key"
 	case "SignatureDoesNotMatch":
 		why = "the secret key does not fit the access key"
@@ -76,12 +77,35 @@ func refusal(code, message, bucket string) string {
 	return why + " (" + said + ")"
 }
 
-// bucketOf is the bucket of a remote, or "" where it has none.
-func bucketOf(f fs.Fs) string {
+// unknownUser is the code of versitygw for an access key that it does not know. Its answer has
+// the status 404, which rclone takes for a folder that is not there.
+const unknownUser = "XAdminUserNotFound"
+
+// refused asks a store like S3, whose folder is not there, whether it knows who asks. Whether it
+// may be asked that is another matter.
+func (s *Store) refused(ctx context.Context) error {
+	ask := unwrapped(s.fs).Features().Command
+	if ask == nil {
+		return nil
+	}
+	_, err := ask(ctx, "versioning", nil, nil) // other kinds of stores know no such command
+	if answer, ok := errors.AsType[apiError](err); ok && answer.ErrorCode() == unknownUser {
+		return err
+	}
+	return nil
+}
+
+// unwrapped is the remote that is inside of others, of one that encrypts, say.
+func unwrapped(f fs.Fs) fs.Fs {
 	for f.Features().UnWrap != nil {
 		f = f.Features().UnWrap()
 	}
-	if !f.Features().BucketBased {
+	return f
+}
+
+// bucketOf is the bucket of a remote, or "" where it has none.
+func bucketOf(f fs.Fs) string {
+	if f = unwrapped(f); !f.Features().BucketBased {
 		return ""
 	}
 	bucket, _, _ := strings.Cut(f.Root(), "/")

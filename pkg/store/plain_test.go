@@ -18,6 +18,7 @@ func TestPlainly(t *testing.T) {
 		{"NoSuchBucket", "The specified bucket does not exist", "b", `no bucket "b" (NoSuchBucket: The specified bucket does not exist)`},
 		{"AuthorizationHeaderMalformed", "the region 'us-east-1' is wrong; expecting 'eu-west-1'", "b", `wrong region or endpoint for bucket "b" (AuthorizationHeaderMalformed: the region 'us-east-1' is wrong; expecting 'eu-west-1')`},
 		{"InvalidAccessKeyId", "", "b", "the store does not know the access key (InvalidAccessKeyId)"},
+		{"XAdminUserNotFound", "No user exists with the provided access key ID.", "b", "the store does not know the access key (XAdminUserNotFound: No user exists with the provided access key ID.)"},
 		{"SignatureDoesNotMatch", "", "b", "the secret key does not fit the access key (SignatureDoesNotMatch)"},
 		{"XMinioStorageFull", "Storage backend has reached its minimum free drive threshold", "b", "XMinioStorageFull: Storage backend has reached its minimum free drive threshold"},
 	} {

@@ -74,6 +74,8 @@ type Options struct {
 	RetryFor time.Duration // how long an operation is tried that may succeed yet; 0: DefaultRetryFor
 	Verify   Verify        // empty: VerifyAuto
 	MaxRate  int64         // bytes a second, sent and received; 0: as fast as can be
+	// StoreTimes has times of objects be those of the store's clock, where it has any.
+	StoreTimes bool
 	// Counters are told of tries that failed and of bytes that go over the wire; nil: nobody is.
 	Counters *metrics.Counters
 	// Sign returns the signature of a log entry's bytes, which is stored beside it.
@@ -126,6 +128,11 @@ func OpenWith(ctx context.Context, remote string, opts Options) (s *Store, err e
 	}
 	s.retrier = newRetrier(opts.RetryFor, opts.Log, s.plain)
 	s.retrier.retries = &s.count.Retries
+	if opts.StoreTimes {
+		var ci *fs.ConfigInfo
+		ctx, ci = fs.AddConfig(ctx)
+		ci.UseServerModTime = true
+	}
 	if s.fs, err = newFs(ctx, remote); err != nil {
 		return nil, err
 	}

@@ -403,3 +403,17 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("status %d\n%s", r.status, r.stderr)
 	}
 }
+
+// TestUnknownUser asks with an access key that the server does not know. versitygw answers that
+// the user was not found, with the status of a folder that is not there.
+func TestUnknownUser(t *testing.T) {
+	at := fmt.Sprintf(":s3,provider=Other,access_key_id=nobody,secret_access_key=%s,endpoint='%s':bucket/nightly", secret, versitygw(t))
+	for _, call := range []result{
+		try(t, "kbk-push", segments(t), at), try(t, "kbk-pull", nil, at),
+		try(t, "kbk-catalog", nil, "status", at), try(t, "kbk-catalog", nil, "show", at), try(t, "kbk-catalog", nil, "cursor", at), try(t, "kbk-catalog", nil, "check", at),
+	} {
+		if call.status != 1 || !failure.MatchString(call.stderr) || !strings.Contains(call.stderr, "the store does not know the access key (XAdminUserNotFound: ") || len(call.stdout) > 0 {
+			t.Errorf("status %d\n%s%s", call.status, call.stdout, call.stderr)
+		}
+	}
+}

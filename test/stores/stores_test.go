@@ -135,6 +135,7 @@ type remote struct {
 	// knows no credentials.
 	wrong, refusal string
 	hash           string // that uploads are verified by; "" for reading them again
+	clock          bool   // it tells the time of its clock
 }
 
 // remotes start a server each. Some are reached by connection strings, some through
@@ -147,14 +148,14 @@ var remotes = map[string]func(t *testing.T) remote{
 		endpoint := versitygw(t)
 		configure(t, "[s3]", "type = s3", "provider = Other", "access_key_id = "+user, "secret_access_key = "+secret, "endpoint = "+endpoint,
 			"[bad]", "type = s3", "provider = Other", "access_key_id = "+user, "secret_access_key = "+wrong, "endpoint = "+endpoint)
-		return remote{right: "s3:bucket/nightly", wrong: "bad:bucket/nightly", refusal: "SignatureDoesNotMatch", hash: "md5"}
+		return remote{right: "s3:bucket/nightly", wrong: "bad:bucket/nightly", refusal: "SignatureDoesNotMatch", hash: "md5", clock: true}
 	},
 	"s3 by rclone": func(t *testing.T) remote {
 		addr := serve(t, "s3", t.TempDir(), rc.Params{"auth_key": []string{user + "," + secret}})
 		at := func(key string) string {
 			return fmt.Sprintf(":s3,provider=Rclone,access_key_id=%s,secret_access_key=%s,endpoint='http://%s':bucket/nightly", user, key, addr)
 		}
-		return remote{right: at(secret), wrong: at(wrong), refusal: "SignatureDoesNotMatch", hash: "md5"}
+		return remote{right: at(secret), wrong: at(wrong), refusal: "SignatureDoesNotMatch", hash: "md5", clock: true}
 	},
 	"azure blob by azurite": func(t *testing.T) remote {
 		// The account and the key are Azurite's, the same everywhere, and no secret.
@@ -163,7 +164,7 @@ var remotes = map[string]func(t *testing.T) remote{
 		at := func(key string) string {
 			return fmt.Sprintf(":azureblob,account=devstoreaccount1,key='%s',endpoint='%s':bucket/nightly", key, endpoint)
 		}
-		return remote{right: at(key), wrong: at("d3Jvbmc0d3Jvbmc0d3Jvbmc0"), refusal: "AuthorizationFailure", hash: "md5"}
+		return remote{right: at(key), wrong: at("d3Jvbmc0d3Jvbmc0d3Jvbmc0"), refusal: "AuthorizationFailure", hash: "md5", clock: true}
 	},
 	"gcs by fake-gcs-server": func(t *testing.T) remote {
 		endpoint := fakeGCS(t)
@@ -181,7 +182,7 @@ var remotes = map[string]func(t *testing.T) remote{
 			t.Setenv(prefix+"_KEY", key)
 			t.Setenv(prefix+"_AUTH", auth)
 		}
-		return remote{right: "good:bucket/nightly", wrong: "bad:bucket/nightly", refusal: "Authorization Failed", hash: "md5"}
+		return remote{right: "good:bucket/nightly", wrong: "bad:bucket/nightly", refusal: "Authorization Failed", hash: "md5", clock: true}
 	},
 	"sftp by rclone": func(t *testing.T) remote {
 		host, port, _ := strings.Cut(serve(t, "sftp", t.TempDir(), rc.Params{"user": user, "pass": secret}), ":")
@@ -194,12 +195,12 @@ var remotes = map[string]func(t *testing.T) remote{
 		at := func(pass string) string {
 			return fmt.Sprintf(":webdav,url='http://%s',user=%s,pass=%s:nightly", addr, user, pass)
 		}
-		return remote{right: at(obscured), wrong: at(obscuredWrong), refusal: "401"}
+		return remote{right: at(obscured), wrong: at(obscuredWrong), refusal: "401", clock: true}
 	},
 	"crypt over s3": func(t *testing.T) remote {
 		configure(t, "[s3]", "type = s3", "provider = Other", "access_key_id = "+user, "secret_access_key = "+secret, "endpoint = "+versitygw(t),
 			"[secret]", "type = crypt", "remote = s3:bucket", "password = "+obscured)
-		return remote{right: "secret:nightly"}
+		return remote{right: "secret:nightly", clock: true}
 	},
 }
 
@@ -224,6 +225,10 @@ func TestRemotes(t *testing.T) {
 						t.Errorf("wrong credentials: %d\n%s", call.status, call.stderr)
 					}
 				}
+			}
+			checked := string(run(t, "kbk-catalog", nil, "check", r.right).stdout)
+			if compared := strings.Contains(checked, "the store's clock is that of this machine"); compared != r.clock || strings.Count(checked, "\n") != 3 {
+				t.Errorf("check, where the clock is told: %v:\n%s", r.clock, checked)
 			}
 			if got := try(t, "kbk-pull", nil, r.right); got.status != 1 || !strings.Contains(got.stderr, "error: no backup in ") {
 				t.Errorf("pull of nothing: %d\n%s", got.status, got.stderr)
