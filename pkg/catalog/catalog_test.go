@@ -335,7 +335,7 @@ func TestVerify(t *testing.T) {
 		"entry missing": {func(t *testing.T, dir string, _ []string) {
 			entries, _ := filepath.Glob(filepath.Join(dir, "log/*-000001.json"))
 			ok(t, os.Remove(entries[1]))
-		}, VerifyConfig{}, []string{"log: log/2", "hole: t/0: no word of offsets 10 to 19"}},
+		}, VerifyConfig{}, []string{"log: log/2", "hole: t/0: offsets 10 to 19 are not backed up"}},
 		"entry altered": {func(t *testing.T, dir string, _ []string) {
 			entries, _ := filepath.Glob(filepath.Join(dir, "log/*-000001.json"))
 			data, err := os.ReadFile(entries[0])

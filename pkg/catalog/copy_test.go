@@ -227,7 +227,7 @@ func TestGroupsOfSeveralRuns(t *testing.T) {
 	}
 }
 
-// TestAt takes of each partition the last point that speaks of it.
+// TestAt takes of each partition the last point that includes it.
 func TestAt(t *testing.T) {
 	dir := varied(t)
 	for _, c := range []struct {

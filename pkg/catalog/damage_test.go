@@ -110,7 +110,7 @@ func TestUnreadableEntry(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, entries := threeRuns(t)
 			damage(t, entries[1])
-			if p := problems(t, dir, VerifyConfig{Deep: true}); len(p) != 2 || !strings.HasPrefix(p[0], "log: log/") || p[1] != "hole: t/0: no word of offsets 100 to 199" {
+			if p := problems(t, dir, VerifyConfig{Deep: true}); len(p) != 2 || !strings.HasPrefix(p[0], "log: log/") || p[1] != "hole: t/0: offsets 100 to 199 are not backed up" {
 				t.Errorf("verify says %q", p)
 			}
 			refused(t, dir)

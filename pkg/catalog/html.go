@@ -98,7 +98,7 @@ type pageView struct {
 
 	Newest          *ReportPoint // restore point
 	NewestAge       string
-	NewestOf        int // topics that it speaks of
+	NewestOf        int // topics that it includes
 	NewestParts     int
 	CurrentTopics   int
 	NotInNewest     []string // topics that the newest point does not speak of
@@ -165,7 +165,7 @@ func (p *pageView) sumUp() {
 	}
 }
 
-// newest says what the newest restore point speaks of.
+// newest says what the newest restore point includes.
 func (p *pageView) newest() {
 	if len(p.LastPoints) == 0 {
 		return

@@ -171,13 +171,13 @@ func TestPage(t *testing.T) {
 		}
 	}
 	all := strings.Join(d.titles, "\n")
-	for _, want := range []string{"hole: no word of offsets 300 to 499", "lost: offsets 0 to 199", "restore point ", "s3:bucket/<b>nightly</b> – kbk"} {
+	for _, want := range []string{"hole, not backed up: offsets 300 to 499", "lost: offsets 0 to 199", "restore point ", "s3:bucket/<b>nightly</b> – kbk"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no title says %q", want)
 		}
 	}
 	for _, want := range []string{
-		"damaged 2 problems; newest restore point is 7 h old damaged orders: the backup has no word of 200 offsets loss orders: 200 offsets are lost",
+		"damaged 2 problems; newest restore point is 7 h old damaged orders: 200 offsets not backed up loss orders: 200 offsets are lost",
 		"newest restore point 7 h old", "topics 3", "partitions 8", "<script>alert(1)</script>",
 		"The newest restore point, 2026-11-11T00:00:00Z, covers 3 of 3 topics and 8 of their partitions",
 		"2026-11-11T00:00:00Z now: 7 h later",
@@ -219,7 +219,7 @@ func TestPageNotCovered(t *testing.T) {
 		if late.width > plotWidth*0.51 || covered[first].width != plotWidth && first == 0 || covered[len(covered)-1].width != plotWidth && n > 2 {
 			t.Errorf("%d partitions: covered %v", n, covered)
 		}
-		if want := "stale orders: newest restore point that speaks of all of it is 5 d old"; !strings.Contains(page.text, want) {
+		if want := "stale orders: newest restore point that includes all of it is 5 d old"; !strings.Contains(page.text, want) {
 			t.Errorf("the page does not say %q: %s", want, page.text)
 		}
 	}

@@ -63,7 +63,7 @@ type topicMetric struct {
 }
 
 var topicMetrics = []topicMetric{
-	{"kbk_backup_point_timestamp_seconds", "Time of the newest restore point that speaks of all partitions of the topic.", func(t *StatusTopic) (float64, bool) {
+	{"kbk_backup_point_timestamp_seconds", "Time of the newest restore point that includes all partitions of the topic.", func(t *StatusTopic) (float64, bool) {
 		if len(t.ByWorkers) > 0 { // which make no points
 			return 0, false
 		}
@@ -87,7 +87,7 @@ var topicMetrics = []topicMetric{
 	{"kbk_backup_records", "Records in the backup.", func(t *StatusTopic) (float64, bool) { return float64(t.Records), true }},
 	{"kbk_backup_stored_bytes", "Bytes of segments in the backup.", func(t *StatusTopic) (float64, bool) { return float64(t.Bytes), true }},
 	{"kbk_backup_lost_offsets", "Offsets that could not be read.", func(t *StatusTopic) (float64, bool) { return float64(t.Lost), true }},
-	{"kbk_backup_hole_offsets", "Offsets that the backup has no word of.", func(t *StatusTopic) (float64, bool) { return float64(t.Holes), true }},
+	{"kbk_backup_hole_offsets", "Offsets that are not backed up, between others that are.", func(t *StatusTopic) (float64, bool) { return float64(t.Holes), true }},
 	{"kbk_backup_filtered_offsets", "Offsets that are in the backup only as filters have left them.", func(t *StatusTopic) (float64, bool) { return float64(t.Filtered), true }},
 	{"kbk_backup_behind_offsets", "Offsets that the cluster has and the backup has not.", func(t *StatusTopic) (float64, bool) {
 		if t.Cluster == nil || t.Cluster.State == "unknown" {

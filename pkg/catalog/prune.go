@@ -43,11 +43,11 @@ func pruneSpec() command.Spec {
 		&cli.BoolFlag{Name: "yes", Usage: "do it"},
 	)
 	return command.Spec{
-		Name: "prune", Usage: "delete what is not to be kept", Args: "REMOTE", MaxArgs: 1,
+		Name: "prune", Usage: "delete what the policy does not keep", Args: "REMOTE", MaxArgs: 1,
 		Description: `Says what would be left of each topic, and with --yes deletes the rest. What is kept is decided
-for each partition by the restore points that speak of it: a segment goes when none of those that are kept
+for each partition by the restore points that include it: a segment goes when none of those that are kept
 needs it, and so does what is known of lost offsets. The newest point is always kept, and so is what no kept
-point speaks of, and what came after them.`,
+point includes, and what came after them.`,
 		Flags: append(flags, signFlags()...),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
 			r, forget, err := retention(c, time.Now())

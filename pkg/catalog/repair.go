@@ -105,7 +105,7 @@ func Repair(ctx context.Context, st *store.Store, cfg RepairConfig, env *command
 		return command.WithHint(err, "run it again: what was done until now stays valid")
 	}
 	if fix.lossy() {
-		return command.WithHint(command.WithStatus(command.Loss, errors.New("repaired, but what only damaged files said is lost")),
+		return command.WithHint(command.WithStatus(command.Loss, errors.New("repaired, but what only the damaged files held is lost")),
 			"kbk-catalog verify shows the holes; a whole run fills them while Kafka has the records")
 	}
 	env.Log.Info(st.Name() + " is repaired")
@@ -257,7 +257,7 @@ func (f *repair) print(out io.Writer) error {
 		fmt.Fprintf(&b, "lost: restore points that runs which have not ended will come to: %v\n", f.open)
 	}
 	if len(f.aside)+len(f.gone) > 0 {
-		b.WriteString("lost: what only these files said: restore points, consumer groups, how to create topics, and offsets that were scanned and hold no record\n")
+		b.WriteString("lost: what only these files held: restore points, consumer groups, how to create topics, and offsets that were scanned and hold no record\n")
 	}
 	_, err := io.WriteString(out, b.String())
 	return err

@@ -115,7 +115,7 @@ func TestRepair(t *testing.T) {
 			}
 			whole := []string{"id/0 [[0 300]]"}
 			p := problems(t, dir, VerifyConfig{Deep: true})
-			if c.want == "" && p != nil || c.want != "" && !slices.Equal(p, []string{"hole: t/0: no word of offsets 100 to 199"}) {
+			if c.want == "" && p != nil || c.want != "" && !slices.Equal(p, []string{"hole: t/0: offsets 100 to 199 are not backed up"}) {
 				t.Errorf("verify says %q", p)
 			}
 			if got, _ := restored(t, pull.Config{Remote: dir}, nil); c.want == "" && !slices.Equal(got, whole) || c.want != "" && !slices.Equal(got, []string{c.want}) {

@@ -147,11 +147,11 @@ type ReportTopic struct {
 	MinTimestamp      *int64                        `json:"min_timestamp,omitempty"`
 	MaxTimestamp      *int64                        `json:"max_timestamp,omitempty"`
 	Lost              int64                         `json:"lost"`             // offsets deleted before they were read
-	Holes             int64                         `json:"holes"`            // offsets that the backup has no word of
+	Holes             int64                         `json:"holes"`            // offsets that are not backed up, between others that are
 	Losses            []string                      `json:"losses,omitempty"` // what the runs that read it last could not have, for people
 	Pruned            int64                         `json:"pruned,omitempty"`
 	Filtered          int64                         `json:"filtered,omitempty"`     // offsets that are here only as filters have left them
-	NewestPoint       *ReportPoint                  `json:"newest_point,omitempty"` // that speaks of it
+	NewestPoint       *ReportPoint                  `json:"newest_point,omitempty"` // that includes it
 	Partitions        []commitlog.ManifestPartition `json:"partitions"`
 }
 
@@ -165,7 +165,7 @@ type ReportGroup struct {
 type ReportPoint struct {
 	ID   string `json:"id"`   // as kbk-pull --point takes it
 	Time int64  `json:"time"` // milliseconds since the epoch
-	// Topics are those that it speaks of, and how many of their partitions.
+	// Topics are those that it includes, and how many of their partitions.
 	Topics map[string]int `json:"topics,omitempty"`
 }
 
@@ -401,7 +401,7 @@ type remark struct {
 // remarks are on what of a partition is not as it was in Kafka, by offset.
 func remarks(state *commitlog.State, t *ReportTopic, p *commitlog.ManifestPartition) (out []remark) {
 	for what, ranges := range map[string][][2]int64{
-		"lost: they could not be read": p.Lost, "hole: the backup has no word of them": p.Holes, "pruned": p.Gone,
+		"lost: they could not be read": p.Lost, "hole: they are not backed up": p.Holes, "pruned": p.Gone,
 	} {
 		for _, r := range ranges {
 			out = append(out, remark{r[0], r[1], what})

@@ -66,7 +66,7 @@ type StatusTopic struct {
 	// NewestPoint is, in the order of the log, the newest restore point that speaks of the
 	// partition whose newest one is the oldest.
 	NewestPoint *StatusPoint `json:"newest_point,omitempty"`
-	// CoveredAt is the time of the newest restore point that speaks of all partitions, and
+	// CoveredAt is the time of the newest restore point that includes all partitions, and
 	// NewestMoment that of the newest one that speaks of any. Of ByWorkers the time counts, too,
 	// when their worker wrote to the log last; the newest such time is NewestCommit. What is ahead
 	// of the clock does not count.
@@ -81,7 +81,7 @@ type StatusTopic struct {
 	LastRuns     []StatusRun `json:"last_runs"`                     // that read it, in the order of the log
 	Lost         int64       `json:"lost"`                          // offsets that could not be read
 	Losses       []string    `json:"losses,omitempty"`              // what else the last runs could not have
-	Holes        int64       `json:"holes"`                         // offsets that the backup has no word of
+	Holes        int64       `json:"holes"`                         // offsets that are not backed up, between others that are
 	Filtered     int64       `json:"filtered"`                      // offsets that are here only as filters have left them
 	Pruned       int64       `json:"pruned"`                        // offsets that were let go on purpose
 	Whole        bool        `json:"whole"`                         // nothing of it is known to be missing, but what was pruned
@@ -93,7 +93,7 @@ type StatusTopic struct {
 // A partitionAge is what tells how old the backup of a partition is.
 type partitionAge struct {
 	partition int32
-	points    *partitionPoints // nil: no point speaks of it
+	points    *partitionPoints // nil: no point includes it
 	byWorker  bool             // a worker of a group has read it last
 	commit    int64            // and this is the time of its last log entry
 }

@@ -80,7 +80,7 @@ func (a axis) span(from, to int64) (x, width float64) {
 }
 
 // axisOf is from where a topic's data begins to where it ends: at its newest record, or at the
-// newest restore point that speaks of it. A record's timestamp that is later than the log's
+// newest restore point that includes it. A record's timestamp that is later than the log's
 // last entry is not a time at which there was data.
 func (p *pageView) axisOf(t *ReportTopic, points []ReportPoint) axis {
 	a := axis{math.MaxInt64, math.MinInt64}
@@ -172,7 +172,7 @@ type gap struct {
 // gapsOf are what is not held, by offset.
 func gapsOf(plan *commitlog.Plan) (gaps []gap) {
 	for _, h := range plan.Holes {
-		gaps = append(gaps, gap{"hole", "hole: no word of", h})
+		gaps = append(gaps, gap{"hole", "hole, not backed up:", h})
 	}
 	for _, l := range plan.Lost {
 		gaps = append(gaps, gap{"lost", "lost:", l})
@@ -254,7 +254,7 @@ func near(bars []bar, distance float64) (out []bar) {
 			last := &out[len(out)-1]
 			last.n += b.n
 			last.Width = math.Round(max(last.Width, b.X+b.Width-last.X)*10) / 10
-			last.Title = fmt.Sprintf("%s in %s", map[string]string{"covered": "covered", "held": "records", "pruned": "pruned offsets", "hole": "holes: no word of offsets", "lost": "lost offsets"}[class],
+			last.Title = fmt.Sprintf("%s in %s", map[string]string{"covered": "covered", "held": "records", "pruned": "pruned offsets", "hole": "holes: offsets not backed up", "lost": "lost offsets"}[class],
 				command.Count(int64(last.n), "place"))
 		}
 	}

@@ -183,7 +183,7 @@ func (r *Status) since(ms int64) time.Duration {
 func (j *judge) topic(t *StatusTopic) {
 	t.Whole = t.Lost+t.Holes+t.Filtered == 0 && len(t.Losses) == 0
 	if t.Holes > 0 {
-		j.say(isDamaged, "hole", t.name(), "the backup has no word of %s", command.Count(t.Holes, "offset"))
+		j.say(isDamaged, "hole", t.name(), "%s not backed up", command.Count(t.Holes, "offset"))
 	}
 	if t.Lost > 0 {
 		j.say(hasLoss, "lost", t.name(), "%s are lost: they could not be read", command.Count(t.Lost, "offset"))
@@ -261,9 +261,9 @@ func (j *judge) age(t *StatusTopic) {
 	switch {
 	case j.allStale:
 	case t.NewestPoint == nil && len(t.ByWorkers) == 0:
-		j.say(isStale, "no_point", t.name(), "no restore point speaks of it")
+		j.say(isStale, "no_point", t.name(), "no restore point includes it")
 	case len(t.WithoutPoint) > 0:
-		j.say(isStale, "no_point", t.name(), "no restore point speaks of %s", numbers(t.WithoutPoint))
+		j.say(isStale, "no_point", t.name(), "no restore point includes %s", numbers(t.WithoutPoint))
 	case t.CoveredAt == nil && len(t.ByWorkers) > 0:
 		j.say(isUnknown, "age_unknown", t.name(), "what its workers have stored has times ahead of this machine's clock: how old it is is not known")
 	case t.CoveredAt == nil:
@@ -271,7 +271,7 @@ func (j *judge) age(t *StatusTopic) {
 	case r.since(*t.CoveredAt) > r.maxAge() && len(t.ByWorkers) > 0:
 		j.say(isStale, "commit_too_old", t.name(), "workers have stored nothing of some partitions for %s, --max-age %s%s", ago(r.since(*t.CoveredAt)), r.MaxAge, j.askKafka())
 	case r.since(*t.CoveredAt) > r.maxAge():
-		j.say(isStale, "point_too_old", t.name(), "newest restore point that speaks of all of it is %s old, --max-age %s", ago(r.since(*t.CoveredAt)), r.MaxAge)
+		j.say(isStale, "point_too_old", t.name(), "newest restore point that includes all of it is %s old, --max-age %s", ago(r.since(*t.CoveredAt)), r.MaxAge)
 	}
 }
 

@@ -53,7 +53,7 @@ func TestJudge(t *testing.T) {
 		{"all too old", func(r *Status) { r.Topics = []StatusTopic{healthy("orders", 31), healthy("payments", 40)} },
 			"stale: newest restore point is 31 h old, --max-age 26h", "stale/point_too_old", true},
 		{"some too old", func(r *Status) { r.Topics = append(r.Topics, healthy("a", 27), healthy("b", 99)) },
-			"stale: a: newest restore point that speaks of all of it is 27 h old, --max-age 26h (and 1 more like this)", "stale/point_too_old stale/point_too_old", true},
+			"stale: a: newest restore point that includes all of it is 27 h old, --max-age 26h (and 1 more like this)", "stale/point_too_old stale/point_too_old", true},
 		{"no point at all", func(r *Status) {
 			for i := range r.Topics {
 				x := &r.Topics[i]
@@ -63,11 +63,11 @@ func TestJudge(t *testing.T) {
 		{"no point of a topic", topic(func(x *StatusTopic) {
 			x.NewestPoint, x.CoveredAt, x.NewestMoment, x.WithoutPoint = nil, nil, nil, []int32{0, 1}
 		}),
-			"stale: orders: no restore point speaks of it", "stale/no_point", true},
+			"stale: orders: no restore point includes it", "stale/no_point", true},
 		{"no point of a partition", topic(func(x *StatusTopic) { x.CoveredAt, x.WithoutPoint = nil, []int32{1} }),
-			"stale: orders: no restore point speaks of partition 1", "stale/no_point", true},
+			"stale: orders: no restore point includes partition 1", "stale/no_point", true},
 		{"a partition behind the others", topic(func(x *StatusTopic) { x.CoveredAt = hoursAgo(30) }),
-			"stale: orders: newest restore point that speaks of all of it is 30 h old, --max-age 26h", "stale/point_too_old", true},
+			"stale: orders: newest restore point that includes all of it is 30 h old, --max-age 26h", "stale/point_too_old", true},
 		{"by workers", byWorkers(0.5, 6), "good: workers stored something 30 min ago; orders: workers of group g store it and make no restore points: what they have stored counts", "note/by_workers", true},
 		{"by workers, too old", byWorkers(30, 31), "stale: workers have stored nothing for 30 h, --max-age 26h; -b tells whether there was anything to store; orders: workers of group g store it and make no restore points: what they have stored counts",
 			"stale/commit_too_old note/by_workers", true},
@@ -84,7 +84,7 @@ func TestJudge(t *testing.T) {
 		{"one partition by workers", func(r *Status) {
 			x := &r.Topics[0]
 			x.ByWorkers, x.Workers, x.CoveredAt, x.NewestCommit, x.WithoutPoint = []int32{1}, []string{"g", "h"}, nil, hoursAgo(1), []int32{0}
-		}, "stale: orders: no restore point speaks of partition 0; orders: workers of group g, h store partition 1 and make no restore points: what they have stored counts", "stale/no_point note/by_workers", true},
+		}, "stale: orders: no restore point includes partition 0; orders: workers of group g, h store partition 1 and make no restore points: what they have stored counts", "stale/no_point note/by_workers", true},
 		{"by workers, a clock ahead", func(r *Status) {
 			byWorkers(1, 1)(r)
 			r.Topics[0].CoveredAt, r.Topics[0].NewestCommit = nil, nil
@@ -108,7 +108,7 @@ func TestJudge(t *testing.T) {
 		}, `loss: orders (old, deleted): 3 offsets are lost: they could not be read`, "loss/lost", true},
 		{"lost", topic(func(x *StatusTopic) { x.Lost = 300 }), "loss: orders: 300 offsets are lost: they could not be read", "loss/lost", false},
 		{"lost, says the last run", topic(func(x *StatusTopic) { x.Losses = []string{"orders/1: no leader"} }), "loss: orders: the last run: orders/1: no leader", "loss/last_run_lost", false},
-		{"a hole", topic(func(x *StatusTopic) { x.Holes = 1 }), "damaged: orders: the backup has no word of 1 offset", "damaged/hole", false},
+		{"a hole", topic(func(x *StatusTopic) { x.Holes = 1 }), "damaged: orders: 1 offset not backed up", "damaged/hole", false},
 		{"filtered", topic(func(x *StatusTopic) { x.Filtered = 5 }), "good: newest restore point is 6 h old; orders: 5 offsets are in the backup only as filters have left them", "note/filtered", false},
 		{"under way", topic(func(x *StatusTopic) {
 			x.LastRuns = append(x.LastRuns, StatusRun{Time: *hoursAgo(1), Ended: "not ended"})
@@ -152,7 +152,7 @@ func TestJudge(t *testing.T) {
 		{"several things", func(r *Status) {
 			r.Topics[0].Lost, r.Topics[1].Holes = 2, 1
 			r.Cluster = &StatusCluster{Error: "no broker"}
-		}, "damaged: payments: the backup has no word of 1 offset; orders: 2 offsets are lost: they could not be read; not held against the cluster: no broker",
+		}, "damaged: payments: 1 offset not backed up; orders: 2 offsets are lost: they could not be read; not held against the cluster: no broker",
 			"damaged/hole loss/lost unknown/cluster_unknown", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

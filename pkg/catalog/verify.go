@@ -171,7 +171,7 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 	for _, t := range state.Manifest().Topics {
 		for _, p := range t.Partitions {
 			for _, h := range p.Holes {
-				v.found("hole", fmt.Sprintf("%s/%d", t.Name, p.Partition), "no word of offsets %d to %d", h[0], h[1]-1)
+				v.found("hole", fmt.Sprintf("%s/%d", t.Name, p.Partition), "offsets %d to %d are not backed up", h[0], h[1]-1)
 			}
 		}
 	}

@@ -61,7 +61,7 @@ const exitStatus = `EXIT STATUS:
    2    wrong usage or configuration
    3    truncated or corrupt input
    4    done, but with loss, which was reported
-   130  interrupted; what was done until then is whole
+   130  interrupted; what was done until then is complete
    141  the command downstream ended early; its status says why
 `
 

@@ -125,7 +125,7 @@ func (e *keptError) Unwrap() error { return e.err }
 func WithKept(err error, kept string) error { return &keptError{err, kept} }
 
 // NoEnd is what is kept of a stream that is stopped at once.
-const NoEnd = "the stream has no end, and whoever reads it will say so"
+const NoEnd = "the stream has no end, and its reader will say so"
 
 // errStopped is in what [Stopped] returns.
 var errStopped = errors.New("interrupted")

@@ -26,7 +26,7 @@ func outputFlags() []cli.Flag {
 	return []cli.Flag{
 		configFlag(),
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but warnings and errors", EnvVars: []string{"KBK_QUIET"}},
-		&cli.BoolFlag{Name: "verbose", Usage: "say more of what is being done", EnvVars: []string{"KBK_VERBOSE"}},
+		&cli.BoolFlag{Name: "verbose", Usage: "print more about what is being done", EnvVars: []string{"KBK_VERBOSE"}},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "how messages are printed: text or json", EnvVars: []string{"KBK_LOG_FORMAT"}},
 	}
 }

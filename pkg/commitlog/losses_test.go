@@ -105,7 +105,7 @@ func TestPruneLost(t *testing.T) {
 		{"where the point begins is not known", func(_, second *Entry) { second.Marks[0].LogStart = nil }, newest, "[]", "[[10 20]]", "[]"},
 		{"it lies above all points", func(_, second *Entry) { second.Points = nil }, newest, "[]", "[[10 20]]", "[]"},
 		{"there is no point", func(first, second *Entry) { first.Points, second.Points = nil, nil }, newest, "[]", "[[10 20]]", "[]"},
-		{"no point speaks of it", func(first, second *Entry) {
+		{"no point includes it", func(first, second *Entry) {
 			without := map[string][]int32{"orders": {0}}
 			first.Points[0].Without, second.Points[0].Without = without, without
 		}, newest, "[]", "[[10 20]]", "[]"},

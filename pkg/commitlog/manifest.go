@@ -52,7 +52,7 @@ type ManifestPartition struct {
 	MinTimestamp int64      `json:"min_timestamp,omitempty"` // milliseconds since the epoch
 	MaxTimestamp int64      `json:"max_timestamp,omitempty"`
 	Lost         [][2]int64 `json:"lost,omitempty"`  // [from, next) ranges that could not be read
-	Holes        [][2]int64 `json:"holes,omitempty"` // ranges that the backup has no word of
+	Holes        [][2]int64 `json:"holes,omitempty"` // ranges that are not backed up
 	Gone         [][2]int64 `json:"gone,omitempty"`  // ranges that were pruned
 	// Filtered are ranges that the backup has only as filters have left them.
 	Filtered []partial `json:"filtered,omitempty"`

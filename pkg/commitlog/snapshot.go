@@ -146,7 +146,7 @@ type SnapshotPoint struct {
 	File  int    `json:"file"` // which of the snapshot's Moments has it
 
 	Without map[string][]int32 `json:"without,omitempty"`
-	Topics  int                `json:"topics,omitempty"` // that it speaks of
+	Topics  int                `json:"topics,omitempty"` // that it includes
 }
 
 // IndexDir is where the files are that snapshots need.

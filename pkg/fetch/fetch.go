@@ -104,7 +104,7 @@ what there is.
 			&cli.StringSliceFlag{Name: "offset", Aliases: []string{"o"}, Usage: "begin and end at `WHERE` as kcat and kcl have it: beginning, end, N, -N, N:M, s@TIME, e@TIME, @TIME:TIME; repeatable"},
 			&cli.BoolFlag{Name: "batches", Usage: "write record batches as the brokers have them, which takes less work: for kbk's own commands, not for filters in other languages"},
 			&cli.StringFlag{Name: "isolation", Value: "read_committed", Usage: "read_committed, or read_uncommitted for what may yet be aborted"},
-			&cli.StringFlag{Name: "on-loss", Value: "record", Usage: "`WHAT` to do about records that cannot be read, deleted before, say: record the loss and go on, or fail"},
+			&cli.StringFlag{Name: "on-loss", Value: "record", Usage: "`WHAT` to do about records that cannot be read, because they were deleted, for example: record the loss and go on, or fail"},
 			&cli.StringFlag{Name: "on-open-transaction", Value: "note", Usage: "`WHAT` to do about a transaction that is open at the start and hides records: note it, wait until it has ended, or fail"},
 			&cli.StringSliceFlag{Name: "groups", Usage: "put the committed offsets of consumer group `GROUP` into the stream: a name, or a regular expression that begins with ^; repeatable"},
 			&cli.StringSliceFlag{Name: "exclude-groups", Usage: "leave out `GROUP`, likewise; repeatable"},

@@ -136,7 +136,7 @@ func listings(ctx context.Context, cl *kgo.Client, cfg Config, log *slog.Logger)
 			}
 			if trouble != nil {
 				l.Error = trouble.Error()
-				log.Warn(fmt.Sprintf("%s/%d: its offsets cannot be had: %v", name, num, trouble))
+				log.Warn(fmt.Sprintf("%s/%d: its offsets cannot be read: %v", name, num, trouble))
 			}
 			if at := latest.Of(name, num); at.Err == nil && at.Timestamp >= 0 {
 				l.Last = &at.Timestamp

@@ -367,7 +367,7 @@ func (s *source) retake() {
 	}
 	again := make(map[string][]int32)
 	for _, u := range s.unplaced {
-		s.log.Warn(fmt.Sprintf("%s: its offsets cannot be had, and will be asked for again: %v", u.partition, u.why))
+		s.log.Warn(fmt.Sprintf("%s: its offsets cannot be read, and will be asked for again: %v", u.partition, u.why))
 		again[u.topic] = append(again[u.topic], u.num)
 	}
 	s.unplaced = nil

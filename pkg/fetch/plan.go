@@ -201,7 +201,7 @@ func (p *planner) wait(ctx context.Context, plan *plan, stop <-chan struct{}) er
 		return nil
 	}
 	for _, u := range plan.unplaced {
-		p.log.Warn(fmt.Sprintf("%s: its offsets cannot be had: waiting up to %s: %v", u.partition, p.cfg.Timeout, u.why))
+		p.log.Warn(fmt.Sprintf("%s: its offsets cannot be read: waiting up to %s: %v", u.partition, p.cfg.Timeout, u.why))
 	}
 	for over := time.After(p.cfg.Timeout); len(plan.unplaced) > 0; {
 		select {

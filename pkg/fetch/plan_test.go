@@ -150,7 +150,7 @@ func TestLeaderless(t *testing.T) {
 		r := w.fetch(all(30*time.Second), nil)
 		w.want(r, "t/0", upTo(3), 0, 3)
 		w.want(r, "t/1", upTo(4), 0, 4)
-		if !strings.Contains(r.log, "t/0: its offsets cannot be had: waiting up to 30s") {
+		if !strings.Contains(r.log, "t/0: its offsets cannot be read: waiting up to 30s") {
 			t.Errorf("said %s", r.log)
 		}
 	})
@@ -178,7 +178,7 @@ func TestLeaderless(t *testing.T) {
 		var out, said bytes.Buffer
 		cfg := Config{Kafka: kafka.Config{Brokers: w.fake.ListenAddrs(), ClientID: "test"}, Topics: []string{"^"}}
 		err := List(t.Context(), cfg, slog.New(slog.NewTextHandler(&said, nil)), false, &out)
-		if err != nil || !strings.Contains(said.String(), "t/0: its offsets cannot be had") {
+		if err != nil || !strings.Contains(said.String(), "t/0: its offsets cannot be read") {
 			t.Errorf("%v, said %s", err, &said)
 		}
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")

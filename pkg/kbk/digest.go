@@ -29,7 +29,7 @@ func digestSpec() command.Spec {
 records, and a SHA-256 of their timestamps, keys, values and headers, in their order. Two
 partitions with the same line after the topic hold the same records, wherever their offsets are.`,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "prefix", Usage: "take `TEXT` off the beginning of the topics' names"},
+			&cli.StringFlag{Name: "prefix", Usage: "remove `TEXT` from the beginning of the topics' names"},
 			command.MaxFrameFlag(),
 		},
 		Action: func(ctx context.Context, c *cli.Context, _ *command.Env) error {

@@ -91,7 +91,7 @@ func inline(v any) (string, error) {
 func create(path string, text []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return command.WithHint(command.Usagef("%s is there already", path), "give another name with --config, or change what is there")
+		return command.WithHint(command.Usagef("%s already exists", path), "give another name with --config, or change what is there")
 	}
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ func TestInit(t *testing.T) {
 	if err != nil || p.Store != "/var/backups/kafka/nightly" || !slices.Equal(p.Topics, []string{"^"}) || p.Verify != "log" {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if err := run(t, "init"); command.StatusOf(err) != command.Usage || err.Error() != "kbk.yaml is there already" {
+	if err := run(t, "init"); command.StatusOf(err) != command.Usage || err.Error() != "kbk.yaml already exists" {
 		t.Errorf("a file that is there: %v", err)
 	}
 	if err := run(t, "init", "--config", "other.yaml", "-b", "a:1,b:2", "--command-config", "it's: here", "--store", ":s3,env_auth:b/'n", "-t", "orders", "-t", "^a#b: \"x\"",

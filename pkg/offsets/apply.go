@@ -308,7 +308,7 @@ func keep(file string, groups []*format.Group) (err error) {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		if errors.Is(err, os.ErrExist) {
-			return command.WithHint(err, "it may be needed yet: name another file with --undo")
+			return command.WithHint(err, "it may still be needed: name another file with --undo")
 		}
 		return err
 	}

@@ -99,11 +99,11 @@ came before has been produced; the status is 3.
 			&cli.StringSliceFlag{Name: "skip-config", Usage: "create topics without the config `KEY` that they had; repeatable"},
 			&cli.BoolFlag{Name: "no-configs", Usage: "create topics without the configs they had"},
 			&cli.BoolFlag{Name: "add-partitions", Usage: "add partitions to topics that have too few"},
-			&cli.BoolFlag{Name: "keep-configs", Usage: "hold off no config of the topics during the run, though it may eat or change what is restored"},
+			&cli.BoolFlag{Name: "keep-configs", Usage: "suspend no config of the topics during the run, though retention may then delete what is restored"},
 			&cli.BoolFlag{Name: "put-back-retention", Usage: "put a topic's retention back at the end though it deletes what was restored"},
-			&cli.BoolFlag{Name: "release", Usage: "read no stream: put back the configs that runs which were killed have held off"},
+			&cli.BoolFlag{Name: "release", Usage: "read no stream: put back the configs that runs which were killed have suspended"},
 			&cli.StringFlag{Name: "if-not-empty", Value: resume, Usage: "`WHAT` to do when a target topic holds other records than this restore's: fail, append or purge"},
-			&cli.BoolFlag{Name: "yes", Usage: "purge is meant"},
+			&cli.BoolFlag{Name: "yes", Usage: "confirm --if-not-empty purge"},
 			&cli.StringFlag{Name: "offsets", Value: "new", Usage: "`WHICH` offsets records get: new, or exact for those they had"},
 			&cli.Int64Flag{Name: "max-gap", Value: 1_000_000, Usage: "with exact offsets: write markers into gaps of at most `N` offsets"},
 			&cli.BoolFlag{Name: "offset-headers", Usage: "add headers that say where a record was: kbk.source.topic, partition, offset and timestamp"},
@@ -219,7 +219,7 @@ func fromFlags(c *cli.Context) (Config, error) {
 	case cfg.Exact && cfg.Partitioner != "":
 		return cfg, command.Usagef("--offsets exact keeps records in their partitions: it does not go with --partitioner")
 	case cfg.Exact && cfg.IfNotEmpty == appending:
-		return cfg, command.Usagef("--offsets exact has nothing to do with what is there already: it does not go with --if-not-empty append")
+		return cfg, command.Usagef("--offsets exact has nothing to do with what already exists: it does not go with --if-not-empty append")
 	case cfg.Exact && cfg.IfNotEmpty == purge:
 		return cfg, command.WithHint(command.Usagef("--offsets exact does not go with --if-not-empty purge: a log whose records were deleted goes on where it was"),
 			"delete the topic, and let --create-topics create it again")

@@ -77,7 +77,7 @@ func (p *producer) report(now time.Time) error {
 			command.Count(filled, "offset"), name, command.Count(written, "marker"), command.Count(gaps, "gap")))
 	}
 	if p.there > 0 {
-		p.env.Log.Info(fmt.Sprintf("%s there already", command.Count(p.there, "record")))
+		p.env.Log.Info(fmt.Sprintf("%s already there", command.Count(p.there, "record")))
 	}
 	if p.check.count > 0 {
 		return command.WithHint(fmt.Errorf("%s too large for the target", command.Count(p.check.count, "record")), "raise max.message.bytes of the topics")

@@ -135,7 +135,7 @@ func (p *producer) align(ctx context.Context, l *lane, offset, last int64) error
 	x.next = last + 1
 	switch gap := offset - at; {
 	case gap < 0:
-		return command.WithHint(fmt.Errorf("topic %s, partition %d: offset %d cannot be had: the log is at %d already", l.target.name, l.num, offset, at),
+		return command.WithHint(fmt.Errorf("topic %s, partition %d: offset %d is not available: the log is already at %d", l.target.name, l.num, offset, at),
 			"delete the topic, or write to another one with --rename")
 	case gap == 0:
 		return nil

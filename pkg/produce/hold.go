@@ -45,16 +45,16 @@ type keeper struct {
 	changed map[string][]string // configs that somebody else has changed during the run, by topic
 }
 
-// A heldTopic is a topic of which configs are held off, or might be.
+// A heldTopic is a topic of which configs are suspended, or might be.
 type heldTopic struct {
 	name     string
 	id       string
 	was      map[string]*string // configs to put back; nil: not set on the topic
 	producer *holder            // a run that was killed, whose producer goes on
-	loose    bool               // retention and compaction are not held off any more
+	loose    bool               // retention and compaction are not suspended any more
 }
 
-// mustStay says that a config is to be held off as long as records come that were made
+// mustStay says that a config is to be suspended as long as records come that were made
 // elsewhere; for others it is enough to hold them off until all there was is copied.
 func mustStay(key string) bool { return strings.HasPrefix(key, "message.timestamp.") }
 
@@ -93,7 +93,7 @@ func (k *keeper) notes(ctx context.Context) (map[string]string, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look for configs that an earlier run has held off, in group %s: %w", holdGroup, err)
+		return nil, fmt.Errorf("look for configs that an earlier run has suspended, in group %s: %w", holdGroup, err)
 	}
 	out := make(map[string]string)
 	for name, parts := range offsets {
@@ -129,14 +129,14 @@ func (k *keeper) write(ctx context.Context, notes map[string]note) error {
 	})
 }
 
-// hold notes and holds off the configs of topics. The settings of states were read
+// hold notes and suspends the configs of topics. The settings of states were read
 // before.
 func (k *keeper) hold(ctx context.Context, topics []topicPlan, states map[string]topicState) error {
 	if len(topics) == 0 {
 		return nil
 	}
 	if err := k.join(ctx, topics, states); err != nil {
-		return command.WithHint(err, "a restore holds off retention and compaction, and needs the right to READ and DELETE group "+holdGroup+"; or leave them with --keep-configs")
+		return command.WithHint(err, "a restore suspends retention and compaction, and needs the right to READ and DELETE group "+holdGroup+"; or leave them with --keep-configs")
 	}
 	change := make(map[string]map[string]string)
 	for _, tp := range topics {
@@ -149,7 +149,7 @@ func (k *keeper) hold(ctx context.Context, topics []topicPlan, states map[string
 	}
 	var errs []error
 	for name, err := range k.alter(ctx, change, nil) {
-		errs = append(errs, command.WithHint(fmt.Errorf("topic %s: hold off %s: %w", name, strings.Join(slices.Sorted(maps.Keys(change[name])), ", "), err),
+		errs = append(errs, command.WithHint(fmt.Errorf("topic %s: suspend %s: %w", name, strings.Join(slices.Sorted(maps.Keys(change[name])), ", "), err),
 			"a restore needs the right to alter the topic's configs; or leave them with --keep-configs, and records may not stay as they are"))
 	}
 	if len(errs) > 0 {
@@ -157,7 +157,7 @@ func (k *keeper) hold(ctx context.Context, topics []topicPlan, states map[string
 	}
 	for _, tp := range topics {
 		if len(tp.hold) > 0 {
-			k.log.Debug(fmt.Sprintf("topic %s: configs held off during the run", tp.name), "configs", fmt.Sprint(tp.hold))
+			k.log.Debug(fmt.Sprintf("topic %s: configs suspended during the run", tp.name), "configs", fmt.Sprint(tp.hold))
 		}
 	}
 	return k.awaitHeld(ctx, change)
@@ -313,12 +313,12 @@ func (k *keeper) awaitHeld(ctx context.Context, change map[string]map[string]str
 				break
 			}
 			if err != nil && ctx.Err() == nil && !kafka.Transient(err) {
-				return fmt.Errorf("ask broker %d for the configs that are held off: %w", b.NodeID, err)
+				return fmt.Errorf("ask broker %d for the configs that are suspended: %w", b.NodeID, err)
 			}
 			select {
 			case <-time.After(10 * time.Millisecond):
 			case <-ctx.Done():
-				return fmt.Errorf("broker %d has not taken over the configs that are held off: %w", b.NodeID, ctx.Err())
+				return fmt.Errorf("broker %d has not taken over the configs that are suspended: %w", b.NodeID, ctx.Err())
 			}
 		}
 	}
@@ -420,7 +420,7 @@ func (k *keeper) ids(ctx context.Context, names []string) (map[string]string, er
 	return out, nil
 }
 
-// still are those topics that are what they were when their configs were held off; had
+// still are those topics that are what they were when their configs were suspended; had
 // are their ids then. Configs of another topic that has the name by now are not this run's
 // business.
 func (k *keeper) still(ctx context.Context, had map[string]string) ([]string, error) {
@@ -431,7 +431,7 @@ func (k *keeper) still(ctx context.Context, had map[string]string) ([]string, er
 		return err
 	})
 	if err != nil {
-		return names, fmt.Errorf("look at the topics whose configs are held off: %w", err)
+		return names, fmt.Errorf("look at the topics whose configs are suspended: %w", err)
 	}
 	return slices.DeleteFunc(names, func(name string) bool { return another(had[name], ids[name]) }), nil
 }
@@ -440,7 +440,7 @@ func (k *keeper) still(ctx context.Context, had map[string]string) ([]string, er
 // know no ids, and they are not told to whoever may not see the topic.
 func another(had, has string) bool { return had != "" && has != "" && had != has }
 
-// had are the ids of the topics whose configs are held off. The lock is held.
+// had are the ids of the topics whose configs are suspended. The lock is held.
 func (k *keeper) had() map[string]string {
 	out := make(map[string]string)
 	for name, h := range k.topics {
@@ -449,7 +449,7 @@ func (k *keeper) had() map[string]string {
 	return out
 }
 
-// original are the configs of a topic that are held off, as they were.
+// original are the configs of a topic that are suspended, as they were.
 func (k *keeper) original(topic string) map[string]*string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -467,7 +467,7 @@ func (k *keeper) watch(ctx context.Context) {
 		select {
 		case <-tick.C:
 			if err := k.check(ctx); err != nil && ctx.Err() == nil {
-				k.log.Warn(fmt.Sprintf("look at the configs that are held off: %v", err))
+				k.log.Warn(fmt.Sprintf("look at the configs that are suspended: %v", err))
 			}
 			if err := k.renew(ctx); err != nil && ctx.Err() == nil {
 				k.log.Warn(fmt.Sprintf("renew the note in group %s: %v", holdGroup, err))
@@ -503,7 +503,7 @@ func (k *keeper) check(ctx context.Context) error {
 				again[name] = make(map[string]string)
 			}
 			again[name][key] = to
-			k.log.Warn(fmt.Sprintf("topic %s: somebody has changed %s to %s while it is held off: it is held off again", name, key, s.value))
+			k.log.Warn(fmt.Sprintf("topic %s: somebody has changed %s to %s while it is suspended: it is suspended again", name, key, s.value))
 			k.noteChange(name, key, s)
 		}
 	}
@@ -517,7 +517,7 @@ func (k *keeper) check(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// holds says whether a config is held off still.
+// holds says whether a config is still suspended.
 func (k *keeper) holds(topic, key string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -704,7 +704,7 @@ func (k *keeper) putBack(ctx context.Context, keep map[string][]string, unfinish
 	}
 	if len(shared) > 0 {
 		if err := k.write(ctx, shared); err != nil {
-			errs = append(errs, fmt.Errorf("note in group %s what is still held off: %w", holdGroup, err))
+			errs = append(errs, fmt.Errorf("note in group %s what is still suspended: %w", holdGroup, err))
 		}
 	}
 	k.forget(ctx, gone)
@@ -739,7 +739,7 @@ func (k *keeper) forget(ctx context.Context, names []string) {
 	}
 }
 
-// release puts back what runs that were killed have held off, in all topics but those
+// release puts back what runs that were killed have suspended, in all topics but those
 // that this run has to do with.
 func (k *keeper) release(ctx context.Context) (released int, err error) {
 	metas, err := k.notes(ctx)
@@ -797,13 +797,13 @@ func (k *keeper) release(ctx context.Context) (released int, err error) {
 	var gone []string
 	for _, name := range over {
 		if err := failed[name]; err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
-			errs = append(errs, fmt.Errorf("topic %s: put back what a run that was killed has held off: %w; this does it: %s", name, err, commands(name, set[name], unset[name])))
+			errs = append(errs, fmt.Errorf("topic %s: put back what a run that was killed has suspended: %w; this does it: %s", name, err, commands(name, set[name], unset[name])))
 			continue
 		}
 		if len(set[name])+len(unset[name]) > 0 {
 			keys := slices.Sorted(maps.Keys(set[name]))
 			keys = append(keys, slices.Sorted(slices.Values(unset[name]))...)
-			k.log.Info(fmt.Sprintf("topic %s: put back what a run that was killed has held off: %s", name, strings.Join(keys, ", ")))
+			k.log.Info(fmt.Sprintf("topic %s: put back what a run that was killed has suspended: %s", name, strings.Join(keys, ", ")))
 			released++
 		}
 		gone = append(gone, name)

@@ -136,7 +136,7 @@ func (r *rig) begin(in []byte, topic string, change func(*Config)) (finish func(
 }
 
 // TestTwoRestores lets two restores share a topic: the one that ends first must not put
-// back what the other needs held off.
+// back what the other needs suspended.
 func TestTwoRestores(t *testing.T) {
 	r := newRig(t)
 	r.create("t", 2, "retention.ms=86400000", "cleanup.policy=compact,delete")
@@ -145,7 +145,7 @@ func TestTwoRestores(t *testing.T) {
 	finish := r.begin(long, "t", nil)
 	held := r.own("t")
 	if held == was {
-		t.Fatalf("nothing is held off: %s", held)
+		t.Fatalf("nothing is suspended: %s", held)
 	}
 	cmd, said := r.command(stream(t, &format.End{}, append(frameList{topic("t", 2)}, records("t", 1, 0, 4)...)...))
 	if err := cmd.Run(); err != nil || !strings.Contains(said.String(), "still holds its configs off") {
@@ -446,7 +446,7 @@ func TestNextRunReleases(t *testing.T) {
 		t.Fatalf("the topic has %s", now)
 	}
 	r.create("u", 1)
-	r.produce(stream(t, &format.End{}, append(frameList{topic("u", 1)}, records("u", 0, 0, 5)...)...), nil).want(t, 0, "topic t: put back what a run that was killed has held off: retention.ms")
+	r.produce(stream(t, &format.End{}, append(frameList{topic("u", 1)}, records("u", 0, 0, 5)...)...), nil).want(t, 0, "topic t: put back what a run that was killed has suspended: retention.ms")
 	if now := r.own("t"); now != "retention.ms=86400000" {
 		t.Errorf("the topic has %s", now)
 	}
@@ -677,7 +677,7 @@ func TestDisorder(t *testing.T) {
 	anew := &format.Mark{Topic: "t", Next: 0, MarkInfo: format.MarkInfo{Begins: true}}
 	in := stream(t, &format.End{}, join(frameList{topic("t", 1)}, records("t", 0, 5, 5), frameList{anew}, records("t", 0, 0, 5))...)
 	r.produce(in, nil).want(t, 0, "produced 10 records")
-	r.produce(in, func(c *Config) { c.Exact, c.Naming.prefix = true, "x." }).want(t, 1, "offset 0 cannot be had")
+	r.produce(in, func(c *Config) { c.Exact, c.Naming.prefix = true, "x." }).want(t, 1, "offset 0 is not available")
 }
 
 func TestRefusals(t *testing.T) {
@@ -771,7 +771,7 @@ func TestMapBreaks(t *testing.T) {
 	}
 }
 
-// TestManyTopics wants the configs of all topics to be held off, and put back, in one
+// TestManyTopics wants the configs of all topics to be suspended, and put back, in one
 // request each: whoever presses Ctrl-C twice does not wait long.
 func TestManyTopics(t *testing.T) {
 	r := newRig(t)

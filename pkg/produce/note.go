@@ -16,7 +16,7 @@ import (
 // that was killed leaves its note there for the next one, and with the topic it goes.
 const holdGroup = groups.Produce
 
-// A note says which configs of a topic are held off, by whom, and what they were. It
+// A note says which configs of a topic are suspended, by whom, and what they were. It
 // names what it is of: one of another cluster or of another topic of the same name, as a
 // backup of consumer groups may bring it along, is never acted on.
 type note struct {

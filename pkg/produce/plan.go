@@ -199,7 +199,7 @@ func (tp *topicPlan) compareLimits(had, has string) {
 	}
 }
 
-// planHold decides which configs are held off.
+// planHold decides which configs are suspended.
 func (tp *topicPlan) planHold(cfg *Config, settings map[string]setting) {
 	if settings["message.timestamp.type"].value == "LogAppendTime" && !cfg.KeepConfigs {
 		tp.notes = append(tp.notes, "has LogAppendTime: records that are restored keep their times, as CreateTime; those that come later get the broker's")

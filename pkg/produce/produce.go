@@ -31,7 +31,7 @@ func connect(ctx context.Context, cfg *Config) (*kgo.Client, error) {
 // maxRequest is the largest request: as large as a broker can be made to take.
 const maxRequest = 1 << 30
 
-// Release puts back the configs that runs which were killed have held off.
+// Release puts back the configs that runs which were killed have suspended.
 func Release(ctx context.Context, cfg Config, env *command.Env) error {
 	cl, err := connect(ctx, &cfg)
 	if err != nil {

@@ -25,7 +25,7 @@ func (e eaten) line(topic string) string {
 }
 
 // eatenBy decides which retention of a topic would delete what was restored to it.
-// settings are the topic's own, without what is held off; oldest is the least timestamp
+// settings are the topic's own, without what is suspended; oldest is the least timestamp
 // of the records, largest what the largest partition takes in the log.
 func eatenBy(settings map[string]string, oldest, largest int64, now time.Time) (out []eaten) {
 	if policy := settings["cleanup.policy"]; policy != "" && !slices.Contains(strings.Split(policy, ","), "delete") {
@@ -61,7 +61,7 @@ func instant(ms int64) string {
 }
 
 // eaten are the configs by which a topic would lose what was restored. was are those that
-// are held off, nil where they were not set on the topic.
+// are suspended, nil where they were not set on the topic.
 func (t *target) eaten(was map[string]*string, now time.Time) []eaten {
 	settings := make(map[string]string)
 	for key, s := range t.settings {

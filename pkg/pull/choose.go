@@ -189,7 +189,7 @@ func (b *backup) chooseNow(ctx context.Context, cfg Config, sel *selection, sele
 }
 
 // chooseAt takes what belongs to restore points: one, or for each partition the last one at
-// a time that speaks of it.
+// a time that includes it.
 func (b *backup) chooseAt(ctx context.Context, cfg Config, sel *selection, selected map[string]bool, asked map[string]string) error {
 	stands, err := b.stands(ctx, cfg)
 	if err != nil {
@@ -272,7 +272,7 @@ func (sel *selection) trail(groups []commitlog.Group, lists []commitlog.GroupLis
 	sel.trailer = append(sel.trailer, others...)
 }
 
-// lacks says that no restore point speaks of a topic. It is a loss where the topic was
+// lacks says that no restore point includes a topic. It is a loss where the topic was
 // asked for, or has records that are not newer than the point.
 func (sel *selection) lacks(b *backup, cfg Config, name string) {
 	old := false
@@ -305,9 +305,9 @@ func notNewer(p commitlog.ManifestPartition, at *time.Time) bool {
 
 func (cfg *Config) noPoint() string {
 	if cfg.At == nil {
-		return "restore point " + cfg.Point + " does not speak of it"
+		return "restore point " + cfg.Point + " does not include it"
 	}
-	return "no restore point at " + cfg.At.UTC().Format(time.RFC3339) + " or before speaks of it"
+	return "no restore point at " + cfg.At.UTC().Format(time.RFC3339) + " or before includes it"
 }
 
 // stands reads what restore points say of what is selected.

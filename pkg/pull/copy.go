@@ -78,7 +78,7 @@ func (b *backup) gatherMoments(ctx context.Context, cfg Config, sel *selection) 
 		return err
 	}
 	if left > 0 {
-		sel.notes = append(sel.notes, command.Count(int64(left), "restore point")+" of the backup speak of nothing that is read")
+		sel.notes = append(sel.notes, command.Count(int64(left), "restore point")+" of the backup include nothing that is read")
 	}
 	err = z.Close()
 	sel.moments = buf.Bytes()

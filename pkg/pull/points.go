@@ -18,7 +18,7 @@ type placement struct {
 }
 
 // An incarnationAt is what restore points say of an incarnation of a topic: of each
-// partition what the newest one says that speaks of it.
+// partition what the newest one says that includes it.
 type incarnationAt struct {
 	id           string
 	order, place int // of the newest that speaks of any partition, and its place there

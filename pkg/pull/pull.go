@@ -68,7 +68,7 @@ REMOTE may be a stored segment, or a folder of them, too.
 			&cli.StringFlag{Name: "since", Usage: "read records with timestamps from `TIME` on: RFC 3339, milliseconds since the epoch, or a duration before now such as 24h"},
 			&cli.StringFlag{Name: "until", Usage: "read records with timestamps to `TIME`, itself included"},
 			&cli.StringFlag{Name: "point", Usage: "read what belongs to restore point `ID`, as kbk-catalog show lists it"},
-			&cli.StringFlag{Name: "at", Usage: "read of each partition what belongs to the last restore point at `TIME` or before that speaks of it"},
+			&cli.StringFlag{Name: "at", Usage: "read of each partition what belongs to the last restore point at `TIME` or before that includes it"},
 			&cli.IntFlag{Name: "transfers", Value: 8, Usage: "download `N` segments at once"},
 			command.SizeFlag("memory", 128<<20, "hold `SIZE` of segments in memory"),
 			&cli.BoolFlag{Name: "skip-damaged", Usage: "go on without what is missing or damaged, segments or files of the log; end with status 4 where nothing else has it"},

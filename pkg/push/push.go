@@ -318,10 +318,10 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	}
 	there := ""
 	if p.skipped > 0 {
-		there = fmt.Sprintf("; %s there already", command.Count(p.skipped, "segment"))
+		there = fmt.Sprintf("; %s already stored", command.Count(p.skipped, "segment"))
 	}
 	if p.foreign > 0 {
-		env.Log.Warn(command.Count(p.foreign, "restore point") + " of the backup that this is a copy of speak of nothing that was copied")
+		env.Log.Warn(command.Count(p.foreign, "restore point") + " of the backup that this is a copy of include nothing that was copied")
 	}
 	env.Log.Info(fmt.Sprintf("stored %s, %s, in %s%s", command.Count(p.segments, "segment"), humanize.IBytes(uint64(p.stored)), st.Name(), there),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
@@ -342,7 +342,7 @@ func (e storeError) Unwrap() error { return e.error }
 func (p *pusher) explain(err error) error {
 	left := p.left()
 	if _, ok := errors.AsType[storeError](err); ok {
-		return command.WithHint(err, left+"; when the cause is mended, run the same line again to go on")
+		return command.WithHint(err, left+"; fix the cause, then run the same line again to continue")
 	}
 	if p.count.Snapshot().Commits > 0 {
 		left += ", and the same line goes on from there"

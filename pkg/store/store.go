@@ -185,7 +185,7 @@ func (s *Store) Close() (err error) {
 // PutSegment stores data at path (see [commitlog.SegmentPath]) and verifies what
 // arrived: its size, and a hash that the remote can compute, or the whole of it where
 // there is none. sum is data's SHA-256 in hexadecimal; it fails with [ErrSum] when that is
-// another. When the object is there already nothing is sent; an object that differs, half
+// another. When the object already exists nothing is sent; an object that differs, half
 // written by somebody who was killed, is replaced. data is not copied and must not
 // change before PutSegment returns.
 func (s *Store) PutSegment(ctx context.Context, path string, data []byte, sum string) (err error) {

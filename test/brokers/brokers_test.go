@@ -35,7 +35,7 @@ const (
 	records    = 3000 // in each partition of the topic "plain"
 	// perSecond makes a command take six seconds: the fault comes in the middle.
 	perSecond = partitions * records / 6
-	retention = "604800000" // of all topics, held off during a restore
+	retention = "604800000" // of all topics, suspended during a restore
 )
 
 var bin string // the folder of the commands

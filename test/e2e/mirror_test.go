@@ -384,7 +384,7 @@ func TestMirrorFailover(t *testing.T) {
 	keep(t, ends, "kbk-offsets", "cursor", "-b", b.Bootstrap(), "--overlap", "0")
 	run(t, "kbk-produce --release -b "+b.Bootstrap())
 	if c := configsOf(t, b.adm, "fo.orders"); len(c) > 0 {
-		t.Errorf("configs are held off still: %v", c)
+		t.Errorf("configs are still suspended: %v", c)
 	}
 	b.write("fo.orders", 2, 20, "after")
 	b.commit("shipping", "fo.orders", 110)

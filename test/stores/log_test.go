@@ -143,7 +143,7 @@ func TestReceiptsInAFIFO(t *testing.T) {
 	fifo, backup := filepath.Join(dir, "fifo"), filepath.Join(dir, "nightly")
 	must(t, syscall.Mkfifo(fifo, 0o600))
 	packed := segments(t)
-	// Twice: of the second run every segment is there already.
+	// Twice: of the second run every segment already exists.
 	for range 2 {
 		ended := make(chan result, 1)
 		go func() {

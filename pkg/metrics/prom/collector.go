@@ -86,7 +86,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		emit.value("kbk_retries_total", "Tries that failed and were followed by another.", counter, float64(n), "kind", kind)
 	}
 	for kind, n := range s.Errors {
-		emit.value("kbk_errors_total", "Errors that no other try has mended.", counter, float64(n), "kind", kind)
+		emit.value("kbk_errors_total", "Errors that no retry has solved.", counter, float64(n), "kind", kind)
 	}
 	if atMost, count, sum := e.Counters.Uploads.Buckets(); count > 0 {
 		desc := emit.desc("kbk_upload_duration_seconds", "How long it took to store a segment, tries that failed included.")
