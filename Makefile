@@ -14,7 +14,7 @@ PROGRAMS := kbk kbk-catalog
 SHELLS   := bash zsh fish
 
 .DEFAULT_GOAL := build
-.PHONY: help commands build demo test test-fast test-race soak fuzz vulncheck simulate bench lint kafka man install clean
+.PHONY: help commands build demo test test-fast test-race soak fuzz vulncheck manifests simulate bench lint kafka man install clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,14 @@ test-race: ## the end-to-end tests with the race detector
 	rm -f bin/race/found.*
 	GORACE="log_path=$(CURDIR)/bin/race/found" KBK_BIN=$(CURDIR)/bin/race go test -count=1 -timeout 30m -skip 'Memory|UnderQuota' ./test/e2e
 	@! cat bin/race/found.* 2>/dev/null
+
+HELM_VERSION ?= v3.18.6
+
+manifests: ## hold the manifests and the chart of contrib to the types of Kubernetes' API
+	cd test/manifests && go build -o ../../bin/test/manifests .
+	for f in contrib/kubernetes/*.yaml; do bin/test/manifests <$$f || exit 1; done
+	go run helm.sh/helm/v3/cmd/helm@$(HELM_VERSION) lint contrib/helm/kbk
+	go run helm.sh/helm/v3/cmd/helm@$(HELM_VERSION) template nightly contrib/helm/kbk --set status.enabled=true,store.secret=s,timeZone=Etc/UTC | bin/test/manifests
 
 vulncheck: ## look the dependencies up in Go's database of vulnerabilities
 	go run golang.org/x/vuln/cmd/govulncheck@latest ./...
