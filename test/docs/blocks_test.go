@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -226,7 +227,7 @@ func checkCall(t *testing.T, b markdown.Block, argv []string) {
 		name, flags, argv = name+" "+c.Name, c.Flags, argv[1:]
 	}
 	for i := 0; i < len(argv); i++ {
-		dashed, value, assigned := strings.Cut(argv[i], "=")
+		dashed, _, assigned := strings.Cut(argv[i], "=")
 		if dashed == "-" || !strings.HasPrefix(dashed, "-") {
 			continue
 		}
@@ -239,7 +240,6 @@ func checkCall(t *testing.T, b markdown.Block, argv []string) {
 					t.Errorf("%s: %s: %s has no value", b.Where(), name, dashed)
 				}
 			}
-			_ = value
 		case dashed == "--help" || dashed == "-h" || dashed == "--version":
 		default:
 			t.Errorf("%s: %s has no flag %s", b.Where(), name, dashed)
@@ -292,6 +292,75 @@ func TestLinks(t *testing.T) {
 				t.Errorf("%s: the link %s leads nowhere", file, m[1])
 			} else if fragment != "" && !slices.Contains(headings(string(page)), fragment) {
 				t.Errorf("%s: %s has no heading #%s", file, to, fragment)
+			}
+		}
+	}
+}
+
+// TestManExamples checks the commands in the indented blocks of the man pages.
+func TestManExamples(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/man/*.md")
+	if err != nil || len(pages) != len(apps) {
+		t.Fatalf("%d pages: %v", len(pages), err)
+	}
+	checked := 0
+	for _, page := range pages {
+		for _, b := range indented(t, page) {
+			if strings.Contains(b.Text, "kbk") && shellStart.MatchString(b.Text) {
+				checkShell(t, b, b.Text)
+				checked++
+			}
+		}
+	}
+	if checked < 15 {
+		t.Errorf("only %d examples", checked)
+	}
+}
+
+// shellStart is how a block of the man pages begins that is one of shell.
+var shellStart = regexp.MustCompile(`^(kbk|zstd|age|ssh-keygen|rclone|export|read|cat|while|for|mkfifo)[ -]`)
+
+// indented is the blocks of code that are indented by four spaces behind an empty line.
+func indented(t *testing.T, page string) (all []markdown.Block) {
+	t.Helper()
+	raw, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open *markdown.Block
+	lines := strings.Split(string(raw), "\n")
+	for i, line := range lines {
+		text, code := strings.CutPrefix(line, "    ")
+		switch {
+		case code && open == nil && i > 0 && lines[i-1] == "":
+			open = &markdown.Block{File: page, Line: i + 1, Text: text + "\n"}
+		case code && open != nil:
+			open.Text += text + "\n"
+		case open != nil:
+			all, open = append(all, *open), nil
+		}
+	}
+	if open != nil {
+		all = append(all, *open)
+	}
+	return all
+}
+
+// TestIndex wants every page to be in the index of the documentation.
+func TestIndex(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range []string{"../../docs/*.md", "../../docs/*/*.md"} {
+		pages, err := filepath.Glob(pattern)
+		if err != nil || len(pages) == 0 {
+			t.Fatalf("%s: %d pages, %v", pattern, len(pages), err)
+		}
+		for _, page := range pages {
+			name := strings.TrimPrefix(page, "../../docs/")
+			if name != "README.md" && !strings.Contains(string(raw), "]("+name+")") {
+				t.Errorf("docs/README.md has no link to %s", name)
 			}
 		}
 	}
