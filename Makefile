@@ -11,7 +11,7 @@ BIN     ?= bin
 PLAIN    := kbk-fetch kbk-filter kbk-offsets kbk-pack kbk-produce
 STORAGE  := kbk-import kbk-pull kbk-push
 PROGRAMS := kbk kbk-catalog
-SHELLS   := bash zsh fish
+COMPLETIONS := pkg/kbk/completions
 
 .DEFAULT_GOAL := build
 .PHONY: help commands build demo test test-fast test-race soak fuzz vulncheck manifests simulate bench lint kafka man install clean
@@ -122,6 +122,13 @@ install: ## to PREFIX, /usr/local if it is not given, below DESTDIR: what make b
 	@for c in $(PLAIN); do ln -sf kbk $(DESTDIR)$(PREFIX)/bin/$$c; done
 	@for c in $(STORAGE); do ln -sf kbk-catalog $(DESTDIR)$(PREFIX)/bin/$$c; done
 	install -m 644 $(BIN)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 644 $(COMPLETIONS)/kbk.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/kbk
+	install -m 644 $(COMPLETIONS)/_kbk $(DESTDIR)$(PREFIX)/share/zsh/site-functions/
+	install -m 644 $(COMPLETIONS)/kbk.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/
+	@for c in kbk-catalog $(PLAIN) $(STORAGE); do \
+	    ln -sf kbk $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$c; \
+	    ln -sf kbk.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$c.fish; done
 
 clean: ## remove bin
 	rm -rf bin

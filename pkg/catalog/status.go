@@ -148,6 +148,7 @@ func statusSpec() command.Spec {
 	flags := append(kafka.Flags(), topicFlags()...)
 	return command.Spec{
 		Name: "status", Usage: "say whether a backup is good", Args: "REMOTE", MaxArgs: 1,
+		Values: kafka.Values(),
 		Description: `Prints a verdict, good or what is wrong, and of each topic its newest restore point and its age,
 how the last run ended, and what is lost or missing. With -b it holds the backup against the
 cluster, too, and with -t it names topics that the backup should have. It reads the log and

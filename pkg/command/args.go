@@ -22,9 +22,6 @@ func flagsFirst(app *cli.App, args []string) []string {
 		own, known = 2, command.Flags
 	}
 	rest := args[own:]
-	if len(rest) > 0 && rest[len(rest)-1] == "--generate-bash-completion" { // which has to stay the last
-		return args
-	}
 	var flags, operands []string
 	for i := 0; i < len(rest); i++ {
 		arg := rest[i]

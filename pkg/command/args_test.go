@@ -30,7 +30,6 @@ func TestFlagsFirst(t *testing.T) {
 		{one, "kbk-x --yes -- --at", "kbk-x --yes -- --at"},
 		{one, "kbk-x a -- b", "kbk-x a b"},
 		{one, "kbk-x - --yes", "kbk-x --yes -"},
-		{one, "kbk-x remote --at --generate-bash-completion", "kbk-x remote --at --generate-bash-completion"},
 		{several, "kbk", "kbk"},
 		{several, "kbk --version", "kbk --version"},
 		{several, "kbk restore nightly --at 24h --to test", "kbk restore --at 24h --to nightly test"}, // --to is not known, and said to be

@@ -48,6 +48,10 @@ type Spec struct {
 	Description string
 	Flags       []cli.Flag
 	Action      Action
+	// Values says which values there are for a shell that completes a line, by the flag or by
+	// the placeholder that help has for them, such as TOPIC. Files and remotes are known.
+	// A command of several has those of the whole where it has none of its own.
+	Values map[string]Completer
 	// Metrics opens the page that --metrics asks for; nil: the command has none.
 	Metrics PageOpener
 	// Commands makes it a command of several, as git is: kbk-offsets plan. Then it has
@@ -77,7 +81,6 @@ func App(s Spec) *cli.App {
 		HideHelpCommand: true,
 		// A comma is a character like any other in a regular expression.
 		DisableSliceFlagSeparator: true,
-		EnableBashCompletion:      true,
 		CustomAppHelpTemplate:     strings.ReplaceAll(cli.AppHelpTemplate, "GLOBAL OPTIONS", "FLAGS") + "\n" + exitStatus,
 		OnUsageError:              usageError,
 		ExitErrHandler:            func(*cli.Context, error) {}, // Main prints and exits
@@ -97,6 +100,9 @@ func App(s Spec) *cli.App {
 			all = append(all, own[i]...)
 		}
 		for i, sub := range s.Commands {
+			if sub.Values == nil {
+				sub.Values = s.Values
+			}
 			app.Commands = append(app.Commands, &cli.Command{
 				Name:               sub.Name,
 				Usage:              sub.Usage,
@@ -151,6 +157,9 @@ func action(name string, s Spec, own, all []cli.Flag) cli.ActionFunc {
 		given := givenFlags(c, own)
 		if err := fill(c, name, own, all); err != nil {
 			return err
+		}
+		if answered(c, s) {
+			return nil
 		}
 		env, err := newEnv(name, c)
 		if err != nil {
@@ -215,6 +224,9 @@ func Main(app *cli.App) {
 }
 
 func run(app *cli.App, args []string) int {
+	if len(args) > 1 && args[1] == completeArg {
+		return StatusOf(complete(app, args[2:], os.Stdout))
+	}
 	lingerer := new(lingerer)
 	err := atOnce(app.RunContext(context.WithValue(context.Background(), lingererKey{}, lingerer), flagsFirst(app, args)))
 	if err != nil {

@@ -125,8 +125,19 @@ what there is.
 			&cli.DurationFlag{Name: "fetch-max-wait", Value: 500 * time.Millisecond, Usage: "let a broker wait for new records for up to `TIME`"},
 		}, command.RateFlags("read from the brokers")),
 		Action:  action,
+		Values:  values(),
 		Metrics: prom.Open,
 	})
+}
+
+func values() map[string]command.Completer {
+	v := kafka.Values()
+	v["isolation"] = command.OneOf("read_committed", "read_uncommitted")
+	v["on-loss"] = command.OneOf("record", "fail")
+	v["on-open-transaction"] = command.OneOf("note", "wait", "fail")
+	v["from"] = command.OneOf("beginning", "end")
+	v["to"] = command.OneOf("end")
+	return v
 }
 
 func action(ctx context.Context, c *cli.Context, env *command.Env) error {

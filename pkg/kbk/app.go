@@ -30,8 +30,9 @@ it, and with --print prints that pipe for a shell instead.
    kbk backup nightly
    kbk restore nightly --at 24h --to test`,
 		Commands: []command.Spec{
-			initSpec(), backupSpec(), restoreSpec(), mirrorSpec(), statusSpec(), drillSpec(), doctorSpec(), digestSpec(),
+			initSpec(), backupSpec(), restoreSpec(), mirrorSpec(), statusSpec(), drillSpec(), doctorSpec(), digestSpec(), completionSpec(),
 		},
+		Values: map[string]command.Completer{"PROFILE": profiles},
 	})
 }
 

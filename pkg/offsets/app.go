@@ -33,6 +33,7 @@ The groups may also be those in the backup; kbk-produce passes them on:
 
    kbk-pull backup | kbk-pack -d | kbk-produce -b dst:9092 > map.kbk
    kbk-offsets translate < map.kbk | kbk-offsets apply -b dst:9092`,
+		Values: kafka.Values(),
 		Commands: []command.Spec{
 			{
 				Name: "snapshot", Usage: "read the committed offsets of consumer groups",

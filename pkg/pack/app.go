@@ -54,6 +54,7 @@ With -r they are encrypted with age, and with -d -i opened again.
 			&cli.IntFlag{Name: "level", Value: 1, Usage: "compress at level `N` of the codec: 1 (fastest) to 19 for zstd, to 9 for lz4 and gzip"},
 		}, segment.RecipientFlags(), segment.IdentityFlags(), []cli.Flag{command.MaxFrameFlag()}),
 		Action:  action,
+		Values:  map[string]command.Completer{"codec": command.OneOf("zstd", "lz4", "gzip", "snappy", "none")},
 		Metrics: prom.Open,
 	})
 }

@@ -116,7 +116,14 @@ came before has been produced; the status is 3.
 			command.MaxFrameFlag(),
 			heartbeat.Flag(),
 		}, command.RateFlags("produced")),
-		Action:  action,
+		Action: action,
+		Values: map[string]command.Completer{
+			"cluster":      kafka.Values()["cluster"],
+			"partitioner":  command.OneOf("murmur2", "round-robin"),
+			"if-not-empty": command.OneOf("fail", "append", "purge"),
+			"offsets":      command.OneOf("new", "exact"),
+			"compression":  command.OneOf("none", "gzip", "snappy", "lz4", "zstd"),
+		},
 		Metrics: prom.Open,
 	})
 }

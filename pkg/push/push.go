@@ -79,6 +79,7 @@ that is a terminal.
 			heartbeat.Flag(),
 		}, sign.Flags()...),
 		Action:  action,
+		Values:  map[string]command.Completer{"verify": command.OneOf("auto", "reread", "size")},
 		Metrics: prom.Open,
 	})
 }

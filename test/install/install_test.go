@@ -109,6 +109,17 @@ func TestInstall(t *testing.T) {
 		if err != nil || len(page) < 1000 {
 			t.Errorf("the page of %s: %d bytes, %v", name, len(page), err)
 		}
+		for file, want := range map[string]string{
+			"bash-completion/completions/" + name:         "complete -F _kbk kbk",
+			"fish/vendor_completions.d/" + name + ".fish": "complete -c $command",
+			"zsh/site-functions/_kbk":                     "#compdef kbk",
+		} {
+			// Each script names the commands that it is for.
+			text, err := os.ReadFile(filepath.Join(installed, "share", file))
+			if err != nil || !strings.Contains(string(text), want) || !strings.Contains(string(text), " "+name) {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
 	}
 	// kbk finds the others beside itself, also where PATH has none of them.
 	config := filepath.Join(t.TempDir(), "kbk.yaml")
