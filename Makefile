@@ -3,6 +3,10 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 LDFLAGS := -s -w -X github.com/kbkio/kbk/pkg/command.version=$(VERSION) -X github.com/kbkio/kbk/pkg/command.commit=$(COMMIT)
+# Everything is compiled in one way, so that building, testing and vetting share what is
+# compiled. Only the race detector takes cgo.
+export CGO_ENABLED := 0
+export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
 PREFIX  ?= /usr/local
 BIN     ?= bin
 
@@ -22,7 +26,7 @@ help: ## this list
 # The links in bin are hard ones: go build -o bin/ ./cmd/kbk-push then replaces a link, and
 # not the program that it leads to.
 commands: ## the commands alone, in bin
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
 	@for c in $(PLAIN); do ln -f $(BIN)/kbk $(BIN)/$$c; done
 	@for c in $(STORAGE); do ln -f $(BIN)/kbk-catalog $(BIN)/$$c; done
 
@@ -65,7 +69,7 @@ fuzz: ## every fuzz target in turn, for FUZZTIME=1m each; FUZZ=pkg/sign those of
 # The end-to-end tests with the race detector in the commands that do not link rclone, which
 # takes minutes to compile with it. What the tests of memory and of time measure is not theirs.
 test-race: ## the end-to-end tests with the race detector
-	go build -race -o bin/race/ ./cmd/kbk
+	CGO_ENABLED=1 go build -race -o bin/race/ ./cmd/kbk
 	go build -o bin/race/ ./cmd/kbk-catalog
 	@for c in $(PLAIN); do ln -f bin/race/kbk bin/race/$$c; done
 	@for c in $(STORAGE); do ln -f bin/race/kbk-catalog bin/race/$$c; done

@@ -4,11 +4,11 @@
 package need
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -127,15 +127,19 @@ func firstLine(out []byte) string {
 	return line
 }
 
-// repository is the folder of go.mod.
+// repository is the folder of go.mod, that of the running test or above it.
 func repository() (string, error) {
-	_, file, _, ok := runtime.Caller(0)
-	if !ok {
-		return "", fmt.Errorf("the source is not known")
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
 	}
-	root := filepath.Dir(filepath.Dir(filepath.Dir(file)))
-	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
-		return "", err // built with -trimpath
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if filepath.Dir(dir) == dir {
+			return "", errors.New("there is no go.mod in this folder or above it")
+		}
+		dir = filepath.Dir(dir)
 	}
-	return root, nil
 }
