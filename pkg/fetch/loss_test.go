@@ -22,6 +22,7 @@ import (
 // TestTopicDeleted deletes a topic, and perhaps creates it again, while it is read with
 // another.
 func TestTopicDeleted(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*world){
 		"deleted":       func(*world) {},
 		"created again": func(w *world) { w.create("u", 1) },
@@ -231,6 +232,7 @@ func (w *world) localStart(of func() int64) {
 // TestRemote has records in remote storage that a broker answers without, for a while or
 // for good: they were not compacted away.
 func TestRemote(t *testing.T) {
+	t.Parallel()
 	t.Run("they come", func(t *testing.T) {
 		w := newWorld(t, 1, "t", 1)
 		w.produce("t", 0, 5)

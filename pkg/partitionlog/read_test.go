@@ -13,6 +13,7 @@ import (
 )
 
 func TestBounds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2, 10*time.Second)
 	w.write(2, 3, 4)
 	if err := w.logs.DeleteBelow(t.Context(), Partition{"t", 1}, 5); err != nil {
@@ -59,6 +60,7 @@ func TestBounds(t *testing.T) {
 
 // TestRetries lets every kind of request fail for a moment, and then for good.
 func TestRetries(t *testing.T) {
+	t.Parallel()
 	p := Partition{"t", 0}
 	for key, do := range map[kmsg.Key]func(*world) error{
 		kmsg.Fetch:             func(w *world) error { _, err := w.logs.Read(t.Context(), p, 0, 1<<20, Committed); return err },

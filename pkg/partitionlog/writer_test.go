@@ -190,6 +190,7 @@ func TestWriter(t *testing.T) {
 
 // TestWriterFaults has requests fail in every way that a broker knows, many at a time.
 func TestWriterFaults(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []*kerr.Error{
 		kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfterAppend,
 		kerr.KafkaStorageError, kerr.UnknownTopicOrPartition, kerr.CorruptMessage, kerr.LeaderNotAvailable,
@@ -335,6 +336,7 @@ func TestWriterRefusal(t *testing.T) {
 
 // TestWriterTimeout wants a partition that cannot be written to be named, and given up.
 func TestWriterTimeout(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1, 7*time.Second)
 	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
 	got := w.write(1, 2, 1)

@@ -19,6 +19,7 @@ import (
 // the next run writes, or after. A produce quota makes that common: a broker appends what
 // is in its socket buffer seconds after the client is dead.
 func TestLateRequests(t *testing.T) {
+	t.Parallel()
 	frames := join(frameList{&format.Topic{Name: "t", Partitions: 1}}, records("t", 0, 0, 40))
 	for i := range frames[1:] { // some batches of them
 		rec := frames[i+1].(format.Record)
@@ -128,6 +129,7 @@ func (r *rig) catch(kind kmsg.Key, n int, in []byte, flags ...string) kmsg.Reque
 // looks, while it waits, right before its own markers, and behind them. The embedded broker lets all markers in, a
 // real one refuses those of a lower epoch: of the last case what is wanted here is that.
 func TestLateMarkers(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		frames frameList
 		before int // requests with markers that have landed

@@ -139,6 +139,7 @@ func TestMirrorPoint(t *testing.T) {
 
 // TestMirrorGoesOn begins where the log ends, or a little before.
 func TestMirrorGoesOn(t *testing.T) {
+	t.Parallel()
 	for name, in := range encodings {
 		t.Run(name, func(t *testing.T) { goesOn(t, in[0], in[1]) })
 	}
@@ -172,6 +173,7 @@ func goesOn(t *testing.T, first, then encoding) {
 
 // TestMirrorRefuses has the source and the target be no mirror of one another.
 func TestMirrorRefuses(t *testing.T) {
+	t.Parallel()
 	for name, in := range encodings {
 		t.Run(name, func(t *testing.T) { refuses(t, in[0], in[1]) })
 	}

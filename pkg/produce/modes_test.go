@@ -278,6 +278,7 @@ func TestAnother(t *testing.T) {
 
 // TestDeletedTopic has somebody delete the topic, for good.
 func TestDeletedTopic(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	frames := append(frameList{topic("t", 1)}, records("t", 0, 0, 40)...)
 	all, end := stream(t, &format.End{}, frames...), len(stream(t, nil, frames...))
@@ -590,6 +591,7 @@ func TestManyLanes(t *testing.T) {
 }
 
 func TestExactModes(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	exact := func(c *Config) { c.Exact = true }
 	frames := join(frameList{topic("t", 2), &format.Mark{Topic: "t", Next: 250_000}}, records("t", 0, 250_010, 30), records("t", 0, 250_100, 30),
@@ -647,6 +649,7 @@ func TestEnds(t *testing.T) {
 // TestDisorder refuses a stream that has offsets twice or goes back, with new offsets and
 // with exact ones. What came before it is there, and the map has no end.
 func TestDisorder(t *testing.T) {
+	t.Parallel()
 	mark := func(next int64) *format.Mark { return &format.Mark{Topic: "t", Next: next} }
 	for name, c := range map[string]struct {
 		frames frameList
@@ -698,6 +701,7 @@ func TestRefusals(t *testing.T) {
 
 // TestTimeout wants a run to end that cannot go on, and to say why.
 func TestTimeout(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
 	r.create("t", 1, "retention.ms=86400000")
@@ -710,6 +714,7 @@ func TestTimeout(t *testing.T) {
 
 // TestMarkersTimeout wants the same of markers.
 func TestMarkersTimeout(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.WriteTxnMarkers}, Err: kerr.NotEnoughReplicas, Count: -1})
 	in := stream(t, &format.End{}, join(frameList{topic("t", 2)}, records("t", 1, 0, 3), records("t", 1, 5, 3))...)
@@ -816,6 +821,7 @@ func TestPutBackFails(t *testing.T) {
 
 // TestBrokerAway takes a broker away for a while, in the middle.
 func TestBrokerAway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.create("t", 1)
 	in := stream(t, &format.End{}, append(frameList{topic("t", 1)}, records("t", 0, 0, 400)...)...)

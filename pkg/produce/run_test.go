@@ -474,6 +474,7 @@ var killStep = flag.Int("kill-step", 6, "kill restores at every `N`-th of their 
 // behind each, and runs the same line again: what is there must be what an undisturbed run
 // makes, and the configs what they were.
 func TestKillEverywhere(t *testing.T) {
+	t.Parallel()
 	frames := join(frameList{&format.Topic{Name: "t", Partitions: 2}, &format.Mark{Topic: "t", Next: 5}},
 		records("t", 0, 5, 40), records("t", 1, 0, 30), records("t", 0, 47, 10), records("t", 1, 30, 5),
 		frameList{&format.Mark{Topic: "t", Next: 60}, &format.Mark{Topic: "t", Partition: 1, Next: 35}})

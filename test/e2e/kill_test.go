@@ -434,6 +434,7 @@ func (p *pipeline) interruptedAgain() {
 // TestLeaderMoves takes brokers from under a run: one is killed and stays dead until
 // others lead its partitions, then another is stopped as an operator does it.
 func TestLeaderMoves(t *testing.T) {
+	t.Parallel()
 	three, err := kafkatest.Start(t.Context(), kafkatest.Options{Brokers: 3})
 	if err != nil {
 		t.Fatal(err)

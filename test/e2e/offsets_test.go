@@ -230,6 +230,7 @@ func consumeAs(t *testing.T, c *kafkatest.Cluster, members ...member) [][]string
 // TestDisasterRecovery loses a cluster. On another one, of three brokers, consumers read
 // exactly what they had not read (issue 5).
 func TestDisasterRecovery(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	source, err := kafkatest.Start(ctx, kafkatest.Options{})
 	if err != nil {
@@ -431,6 +432,7 @@ func ownTopicsAndGroups(t *testing.T, c *kafkatest.Cluster) func() {
 
 // TestManyGroups times a thousand groups of a hundred partitions on three brokers.
 func TestManyGroups(t *testing.T) {
+	t.Parallel()
 	const groups, partitions, records = 1000, 100, 20
 	ctx := t.Context()
 	c, err := kafkatest.Start(ctx, kafkatest.Options{Brokers: 3, HeapMB: 384})

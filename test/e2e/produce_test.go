@@ -463,6 +463,7 @@ func TestHeldConfigs(t *testing.T) {
 // TestExactReplicas restores exact offsets to three brokers, of which the leader is killed
 // on the way. All replicas must hold the same, markers included, by Kafka's own tools.
 func TestExactReplicas(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	three, err := kafkatest.Start(t.Context(), kafkatest.Options{Brokers: 3, Dir: dir})
 	if err != nil {

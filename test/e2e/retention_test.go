@@ -17,6 +17,7 @@ import (
 // TestRetentionOn restores to a broker that deletes what is older than a week, as brokers do
 // by default, and looks every half second.
 func TestRetentionOn(t *testing.T) {
+	t.Parallel()
 	broker, err := kafkatest.Start(t.Context(), kafkatest.Options{Config: map[string]string{"log.retention.ms": "604800000"}})
 	if err != nil {
 		t.Fatal(err)

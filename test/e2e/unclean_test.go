@@ -25,6 +25,7 @@ import (
 // grow past where that run ended, and runs again: what is there now at the same offsets
 // is read, as a branch. A backup of both runs gives back either.
 func TestUncleanElection(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	c, err := kafkatest.Start(ctx, kafkatest.Options{Brokers: 3})
 	if err != nil {

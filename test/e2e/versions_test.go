@@ -14,6 +14,7 @@ const oldKafka = "3.9.2"
 // TestOldKafka takes topics from a broker of Kafka 3 to one of Kafka 4 and back, as batches
 // and as records, at their offsets, by way of a backup and without one.
 func TestOldKafka(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	old, err := kafkatest.Start(ctx, kafkatest.Options{Version: oldKafka})
