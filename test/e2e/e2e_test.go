@@ -109,6 +109,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"seed":   cmdSeed,
+			"equal":  cmdEqual,
 			"same":   cmdSame,
 			"frames": cmdFrames,
 			"config": cmdConfig,
