@@ -103,11 +103,7 @@ is never written to.`,
 			&cli.BoolFlag{Name: "groups", Usage: "carry the consumer groups over, too"},
 			printFlag()),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
-			p, b, err := open(c)
-			if err != nil {
-				return err
-			}
-			r, err := restoreOf(c, b.File, p)
+			p, b, r, err := openRestore(c)
 			if err != nil {
 				return err
 			}
@@ -123,13 +119,16 @@ is never written to.`,
 	}
 }
 
-func restoreOf(c *cli.Context, f *profile.File, p *profile.Profile) (profile.Restore, error) {
-	r := profile.Restore{At: c.String("at"), Topics: c.StringSlice("topic")}
-	var err error
-	if r.Target, err = f.Target(p, c.String("to")); err != nil {
-		return r, command.Usagef("--to: %w", err)
+// openRestore is [open] for what is restored, as the flags say, to a target of the profile.
+func openRestore(c *cli.Context) (p *profile.Profile, b profile.Builder, r profile.Restore, err error) {
+	if p, b, err = open(c); err != nil {
+		return nil, b, r, err
 	}
-	return r, nil
+	r = profile.Restore{At: c.String("at"), Topics: c.StringSlice("topic")}
+	if r.Target, err = b.File.Target(p, c.String("to")); err != nil {
+		return nil, b, r, command.Usagef("--to: %w", err)
+	}
+	return p, b, r, nil
 }
 
 func mirrorSpec() command.Spec {

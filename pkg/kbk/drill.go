@@ -36,11 +36,7 @@ for the time, on this machine.`,
 			targetFlag("restore to this `TARGET` of the profile, or to this cluster of the section clusters, under names of its own"),
 			printFlag()),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
-			p, b, err := open(c)
-			if err != nil {
-				return err
-			}
-			r, err := restoreOf(c, b.File, p)
+			p, b, r, err := openRestore(c)
 			if err != nil {
 				return err
 			}

@@ -36,42 +36,37 @@ func (w *Wait) total(now time.Time) (time.Duration, bool) {
 // Reader returns a reader of r that counts bytes, and the time that reads take.
 func (w *Wait) Reader(r io.Reader, bytes *atomic.Int64) io.Reader {
 	w.stage.Store(true)
-	return &reader{r, w, bytes}
-}
-
-type reader struct {
-	r     io.Reader
-	wait  *Wait
-	bytes *atomic.Int64
-}
-
-// Read implements io.Reader.
-func (r *reader) Read(b []byte) (int, error) {
-	r.wait.Begin()
-	n, err := r.r.Read(b)
-	r.wait.End()
-	r.bytes.Add(int64(n))
-	return n, err
+	return reader{transfer{r.Read, w, bytes}}
 }
 
 // Writer returns a writer to w that counts bytes, and the time that writes take.
 func (w *Wait) Writer(to io.Writer, bytes *atomic.Int64) io.Writer {
 	w.stage.Store(true)
-	return &writer{to, w, bytes}
+	return writer{transfer{to.Write, w, bytes}}
 }
 
-type writer struct {
-	w     io.Writer
+type reader struct{ transfer }
+
+// Read implements io.Reader.
+func (r reader) Read(b []byte) (int, error) { return r.do(b) }
+
+type writer struct{ transfer }
+
+// Write implements io.Writer.
+func (w writer) Write(b []byte) (int, error) { return w.do(b) }
+
+// A transfer is a Read or a Write that is counted.
+type transfer struct {
+	of    func(b []byte) (int, error)
 	wait  *Wait
 	bytes *atomic.Int64
 }
 
-// Write implements io.Writer.
-func (w *writer) Write(b []byte) (int, error) {
-	w.wait.Begin()
-	n, err := w.w.Write(b)
-	w.wait.End()
-	w.bytes.Add(int64(n))
+func (t *transfer) do(b []byte) (int, error) {
+	t.wait.Begin()
+	n, err := t.of(b)
+	t.wait.End()
+	t.bytes.Add(int64(n))
 	return n, err
 }
 
