@@ -29,12 +29,17 @@ const (
 // something: another stage may have drawn there.
 const clearLine = "\r\x1b[J"
 
+// redraw is for a line in the place of another one of the same width. Where the line is the
+// terminal's first, tmux and others keep all that clearLine clears as history.
+const redraw = "\r\x1b[K"
+
 // A screen is a terminal to draw on.
 type screen struct {
 	w     io.Writer
 	width func() int  // columns, as they are now
 	ours  func() bool // whether it may be drawn on now
 	ascii bool
+	drawn int // columns when it was drawn on last
 }
 
 // terminal is standard error where a person may watch it, or nil.
@@ -196,11 +201,16 @@ func (d *Display) run() {
 // draw draws a view. The cursor stays where the line begins: when a terminal that becomes narrower
 // folds the line, or another stage writes a message, the line begins there still.
 func (s *screen) draw(v statusline.View, name string) {
-	line := statusline.Line(&v, name, s.width()-1)
+	width := s.width()
+	line := statusline.Line(&v, name, width-1)
 	if s.ascii {
 		line = statusline.ASCII(line)
 	}
-	_, _ = io.WriteString(s.w, clearLine+line+"\r") // what cannot be drawn stops nothing
+	before := redraw
+	if width != s.drawn { // the line before may be folded
+		before, s.drawn = clearLine, width
+	}
+	_, _ = io.WriteString(s.w, before+line+"\r") // what cannot be drawn stops nothing
 }
 
 func (d *Display) view(now time.Time) statusline.View {

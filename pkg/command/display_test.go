@@ -67,7 +67,11 @@ func TestDisplay(t *testing.T) {
 	until(t, "records of the total", func() bool { return strings.Contains(screenful.String(), " of 900,000 records") })
 	width.Store(30)
 	narrow := len(screenful.String())
-	until(t, "a line in the new width", func() bool { return strings.Count(screenful.String()[narrow:], clearLine) > 2 })
+	until(t, "a line in the new width", func() bool { return strings.Contains(screenful.String()[narrow:], clearLine) })
+	until(t, "more of that width", func() bool { return strings.Count(screenful.String()[narrow:], redraw) > 2 })
+	if n := strings.Count(screenful.String(), clearLine); n != 2 { // at each width once
+		t.Errorf("what is below was cleared %d times", n)
+	}
 	d.stop()
 	if got, want := log.String(), "kbk-test: finishing 61,000 records; again to stop now\n"; got != want {
 		t.Errorf("said %q", got)
@@ -81,7 +85,7 @@ func TestDisplay(t *testing.T) {
 	})
 	ours.Store(true)
 	d.Close()
-	lines := strings.Split(screenful.String(), clearLine)
+	lines := strings.Split(strings.ReplaceAll(screenful.String(), redraw, clearLine), clearLine)
 	for i, line := range lines[1:] {
 		if i+1 < len(lines)-1 && !strings.HasSuffix(line, "\r") || strings.Count(line, "\n") > 0 {
 			t.Errorf("line %q", line)

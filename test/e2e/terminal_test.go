@@ -82,11 +82,11 @@ func (w *terminal) resize(columns int) {
 	}
 }
 
-// has returns what has been written, from a place on.
+// has returns what has been written, from a place on. A line that was drawn over is erased, too.
 func (w *terminal) has(from int) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return string(w.all[min(from, len(w.all)):])
+	return strings.ReplaceAll(string(w.all[min(from, len(w.all)):]), "\r\x1b[K", erase)
 }
 
 // until waits until what is written from a place on matches, and returns where it ends.
