@@ -72,7 +72,7 @@ func with(ctx context.Context, c *cli.Context, opts store.Options, do func(*stor
 func load(ctx context.Context, st *store.Store, opts store.LogOptions, env *command.Env) (*store.Log, error) {
 	log, err := st.ReadLog(ctx, opts)
 	if store.IsDamage(err) && !opts.SkipDamaged {
-		err = command.WithHint(err, "kbk-catalog verify shows all that is wrong, kbk-catalog repair what can be done; --skip-damaged goes on without it")
+		err = command.WithHint(err, "kbk-catalog verify shows all that is wrong, kbk-catalog repair what can be done; --skip-damaged continues without it")
 	}
 	if err != nil {
 		return nil, err

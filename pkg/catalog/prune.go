@@ -98,7 +98,7 @@ func retention(c *cli.Context, now time.Time) (r commitlog.Retention, forget []s
 	}
 	switch {
 	case rules == 0 && len(forget) == 0:
-		return r, nil, command.WithHint(command.Usagef("nothing says what to keep"), "give --keep-last N, --keep-within 30d, or --keep-points, say")
+		return r, nil, command.WithHint(command.Usagef("nothing says what to keep"), "give --keep-last N, --keep-within 30d or --keep-points, for example")
 	case rules == 0: // of the other topics everything stays
 		r.All, r.Records = true, time.UnixMilli(math.MinInt64)
 	}

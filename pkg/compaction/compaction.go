@@ -223,10 +223,10 @@ func (r *Rewrite) Write(ctx context.Context, gone []commitlog.Segment, log *slog
 	}
 	folded := r.Foldable()
 	if err := r.remove(ctx, folded, unused(n, files), gone); err != nil {
-		return command.WithHint(err, "the backup is whole: what could not be deleted counts for nothing any more")
+		return command.WithHint(err, "the backup is complete: what could not be deleted is ignored from now on")
 	}
 	if err := r.store.WriteManifest(ctx, r.Manifest()); err != nil {
-		return command.WithHint(err, "the backup is whole: manifest.json is only a summary")
+		return command.WithHint(err, "the backup is complete: manifest.json is only a summary")
 	}
 	log.Info(fmt.Sprintf("%s: folded %s into %s", r.store.Name(), command.Count(int64(len(folded)), "file"), commitlog.SnapshotPath(n.ID)),
 		"in", time.Since(began).Round(time.Millisecond))

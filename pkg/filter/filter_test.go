@@ -392,16 +392,16 @@ func TestMask(t *testing.T) {
 	}
 	for in, want := range map[string]string{
 		"no JSON":                      "it is not JSON",
-		`"x"`:                          `there is a string where an object with "a" is due`,
-		`{"a":"{\"b\":1}"}`:            `there is a string where an object with "b" is due`,
-		`{"a":[1]}`:                    `there is a number where an object with "b" is due`,
-		`{"a":[{"b":1},{"a":2},true]}`: `there is a boolean where an object with "b" is due`,
+		`"x"`:                          `there is a string where an object with "a" is expected`,
+		`{"a":"{\"b\":1}"}`:            `there is a string where an object with "b" is expected`,
+		`{"a":[1]}`:                    `there is a number where an object with "b" is expected`,
+		`{"a":[{"b":1},{"a":2},true]}`: `there is a boolean where an object with "b" is expected`,
 	} {
 		if _, err := run(t, streamOf(t, one(in)), "--mask", "value.a.b=redact"); err == nil || err.Error() != "t/1, offset 5: mask value.a.b=redact: "+want {
 			t.Errorf("%s: %v, want %s", in, err, want)
 		}
 	}
-	if _, err := run(t, streamOf(t, one(`{"a":{"b":1}}`)), "--mask", "value.a[].b=redact"); err == nil || !strings.Contains(err.Error(), "there is an object where an array is due") {
+	if _, err := run(t, streamOf(t, one(`{"a":{"b":1}}`)), "--mask", "value.a[].b=redact"); err == nil || !strings.Contains(err.Error(), "there is an object where an array is expected") {
 		t.Errorf("an object that is no array: %v", err)
 	}
 }

@@ -109,7 +109,7 @@ func parsePath(s string) (steps []step, err error) {
 			if len(steps) > 0 {
 				var dot bool
 				if rest, dot = strings.CutPrefix(rest, "."); !dot {
-					return nil, fmt.Errorf("%q: a dot or a bracket is due", rest)
+					return nil, fmt.Errorf("%q: a dot or a bracket is expected", rest)
 				}
 			}
 			end := strings.IndexAny(rest, ".[")
@@ -261,9 +261,9 @@ func find(b []byte, i int, path []step, found *[]cut) (to int, err error) {
 	case st.kind == toMember && array:
 		st.kind, rest = toAll, path
 	case st.kind == toMember && b[i] != '{':
-		return 0, fmt.Errorf("there is %s where an object with %q is due", kindOfText(b[i]), st.name)
+		return 0, fmt.Errorf("there is %s where an object with %q is expected", kindOfText(b[i]), st.name)
 	case st.kind != toMember && !array:
-		return 0, fmt.Errorf("there is %s where an array is due", kindOfText(b[i]))
+		return 0, fmt.Errorf("there is %s where an array is expected", kindOfText(b[i]))
 	}
 	return jsontext.Walk(b, i, func(n int, name []byte, _, value int) (int, error) {
 		if st.kind == toAll || st.kind == toElement && n == st.index || st.kind == toMember && string(name) == st.name {

@@ -165,7 +165,7 @@ func (r *countingReader) Read(b []byte) (int, error) {
 // corrupt gives errors of damage their status.
 func corrupt(err error) error {
 	if errors.Is(err, foreign.ErrDamaged) {
-		return command.WithHint(command.WithStatus(command.Corrupt, err), "--skip-damaged goes on behind it")
+		return command.WithHint(command.WithStatus(command.Corrupt, err), "--skip-damaged continues after it")
 	}
 	return err
 }

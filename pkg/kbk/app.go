@@ -146,7 +146,7 @@ func mirrorSpec() command.Spec {
 				name = c.String("to")
 			}
 			if name == "" {
-				return command.WithHint(command.Usagef("the profile %s names no mirror", p.Name), "say mirror: TARGET in the profile, or give --to TARGET")
+				return command.WithHint(command.Usagef("the profile %s names no mirror", p.Name), "write mirror: TARGET in the profile, or give --to TARGET")
 			}
 			t, err := b.File.Target(p, name)
 			if err != nil {

@@ -128,7 +128,7 @@ func (d *doctor) stages() {
 		}
 		raw, err := exec.CommandContext(d.ctx, path, "--version").Output()
 		if err != nil {
-			d.say("commands", wrong(fmt.Errorf("%s --version: %w", path, err), "install the commands of kbk anew"))
+			d.say("commands", wrong(fmt.Errorf("%s --version: %w", path, err), "install the commands of kbk again"))
 			fine = false
 			continue
 		}

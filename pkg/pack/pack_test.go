@@ -438,7 +438,7 @@ func TestBadInput(t *testing.T) {
 		"empty":            {pack, nil, "empty input", command.Corrupt},
 		"text":             {pack, []byte("hello, world"), "not a kbk stream", command.Corrupt},
 		"packed":           {pack, segs, "packed already", command.Usage},
-		"disorder":         {pack, disorder, "t/0: record of offset 4 where 5 or above is due", command.Corrupt},
+		"disorder":         {pack, disorder, "t/0: record of offset 4 where 5 or above is expected", command.Corrupt},
 		"a mark back":      {pack, back, "t/0: a mark at offset 7 behind 12, which does not say that it begins anew", command.Corrupt},
 		"a mark back, 2":   {pack, backOpen, "t/0: a mark at offset 7 behind 12", command.Corrupt},
 		"another topic id": {pack, otherID, "t/0: a mark of topic id B where the topic's id is A", command.Corrupt},

@@ -226,9 +226,9 @@ func fromFlags(c *cli.Context) (Config, error) {
 	case cfg.Exact && cfg.Partitioner != "":
 		return cfg, command.Usagef("--offsets exact keeps records in their partitions: it does not go with --partitioner")
 	case cfg.Exact && cfg.IfNotEmpty == appending:
-		return cfg, command.Usagef("--offsets exact has nothing to do with what already exists: it does not go with --if-not-empty append")
+		return cfg, command.Usagef("--offsets exact cannot append to records: it does not go with --if-not-empty append")
 	case cfg.Exact && cfg.IfNotEmpty == purge:
-		return cfg, command.WithHint(command.Usagef("--offsets exact does not go with --if-not-empty purge: a log whose records were deleted goes on where it was"),
+		return cfg, command.WithHint(command.Usagef("--offsets exact does not go with --if-not-empty purge: a log whose records were deleted continues where it was"),
 			"delete the topic, and let --create-topics create it again")
 	case cfg.Timeout <= 0:
 		return cfg, command.Usagef("--timeout %s is not above 0", cfg.Timeout)

@@ -290,7 +290,7 @@ func TestBatchesRefused(t *testing.T) {
 		"too few":          {batches(t, forged(func(raw []byte) { raw[26], raw[60] = 18, 19 })), "more in the batch"},
 		"too many":         {batches(t, forged(func(raw []byte) { raw[26], raw[60] = 20, 21 })), "corrupt record"},
 		"length of a key":  {batches(t, forged(func(raw []byte) { raw[second+4] = 0x7e })), "corrupt record"},
-		"order":            {batches(t, plain, plain), "record of offset 0 where 20 or above is due"},
+		"order":            {batches(t, plain, plain), "record of offset 0 where 20 or above is expected"},
 		"unknown codec":    {batches(t, unknown), "codec \"\", 5, which is not known"},
 		"frame's codec":    {batches(t, withCodec("brotli", plain)), "codec \"brotli\", 0, which is not known"},
 		"not decompressed": {batches(t, withCodec("lz4", batched(t, "lz4", 20, recs)[0].(*format.Batch))), "says that it is decompressed"},

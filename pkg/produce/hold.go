@@ -660,7 +660,7 @@ func (k *keeper) putBack(ctx context.Context, keep map[string][]string, unfinish
 				n.Holders = others
 				shared[name] = n
 				if len(h.was) > 0 {
-					k.log.Info(fmt.Sprintf("topic %s: another restore, %s, still holds its configs off, and puts them back", name, others[0].String()))
+					k.log.Info(fmt.Sprintf("topic %s: another restore, %s, still needs its configs suspended, and will put them back", name, others[0].String()))
 				}
 				continue
 			}

@@ -96,7 +96,7 @@ func (m *mirror) mark(part *partition, mark *format.Mark) error {
 }
 
 func diverged(l *lane, why error) error {
-	return command.WithHint(fmt.Errorf("topic %s, partition %d, is no mirror of the source: %w", l.target.name, l.num, why),
+	return command.WithHint(fmt.Errorf("topic %s, partition %d, is not a mirror of the source: %w", l.target.name, l.num, why),
 		"docs/mirror.md says how to find the records that only one side has; then delete the topic in the target, and run the same line again")
 }
 

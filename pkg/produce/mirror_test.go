@@ -218,7 +218,7 @@ func refuses(t *testing.T, first, then encoding) {
 			t.Fatal(err)
 		}
 		r.produce(then(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 15)}, all[15:20], frameList{mark("t", 0, 20), &format.Point{Time: 2}})...), to("both")).
-			want(t, command.Failed, "topic both, partition 0, is no mirror of the source: it has a record at offset 20, and the source has none there")
+			want(t, command.Failed, "topic both, partition 0, is not a mirror of the source: it has a record at offset 20, and the source has none there")
 		r.produce(then(t, stopped, join(frameList{topic("t", 1), mark("t", 0, 15)}, all[15:30], frameList{mark("t", 0, 30), &format.Point{Time: 2}})...), to("both")).
 			want(t, command.Failed, "it has another record at offset 20")
 	})

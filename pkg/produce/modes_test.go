@@ -655,9 +655,9 @@ func TestDisorder(t *testing.T) {
 		frames frameList
 		want   string
 	}{
-		"a record twice":          {join(records("t", 0, 0, 5), records("t", 0, 4, 1)), "t/0: record of offset 4 where 5 or above is due"},
-		"records that go back":    {join(records("t", 0, 0, 5), records("t", 1, 0, 5), records("t", 0, 0, 5)), "t/0: record of offset 0 where 5 or above is due"},
-		"a record below a mark":   {join(records("t", 0, 0, 5), frameList{mark(9)}, records("t", 0, 7, 1)), "t/0: record of offset 7 where 9 or above is due"},
+		"a record twice":          {join(records("t", 0, 0, 5), records("t", 0, 4, 1)), "t/0: record of offset 4 where 5 or above is expected"},
+		"records that go back":    {join(records("t", 0, 0, 5), records("t", 1, 0, 5), records("t", 0, 0, 5)), "t/0: record of offset 0 where 5 or above is expected"},
+		"a record below a mark":   {join(records("t", 0, 0, 5), frameList{mark(9)}, records("t", 0, 7, 1)), "t/0: record of offset 7 where 9 or above is expected"},
 		"a mark that goes back":   {join(records("t", 0, 0, 5), frameList{mark(4)}), "t/0: a mark at offset 4 behind 5"},
 		"marks before any record": {join(frameList{mark(9), mark(0)}, records("t", 0, 0, 5)), "t/0: a mark at offset 0 behind 9"},
 	} {

@@ -130,7 +130,7 @@ func planCreation(cfg *Config, w wish) (topicPlan, error) {
 	}
 	switch {
 	case tp.partitions == 0:
-		return tp, command.WithHint(fmt.Errorf("topic %s cannot be created: the stream does not say how many partitions it had", w.target), "say --partitions N, or create it by hand")
+		return tp, command.WithHint(fmt.Errorf("topic %s cannot be created: the stream does not say how many partitions it had", w.target), "give --partitions N, or create it by hand")
 	case tp.partitions < need:
 		return tp, command.WithHint(fmt.Errorf("topic %s with %d partitions would be too small: %s needs %d", w.target, tp.partitions, w.source, need),
 			"--partitioner murmur2 spreads the records by their keys over fewer")

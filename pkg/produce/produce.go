@@ -44,7 +44,7 @@ func Release(ctx context.Context, cfg Config, env *command.Env) error {
 	}
 	n, err := k.release(ctx)
 	if err == nil && n == 0 {
-		env.Log.Info("no run that was killed holds configs off")
+		env.Log.Info("no run that was killed has suspended configs")
 	}
 	return err
 }

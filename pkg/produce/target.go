@@ -253,7 +253,7 @@ func (t *targets) create(ctx context.Context, tp topicPlan, ask creator) error {
 	case errors.Is(r.Err, kerr.InvalidReplicationFactor) && t.brokersAway(ctx, tp.replicas):
 		return fmt.Errorf("create topic %s with %d replicas: %w: %w", tp.name, tp.replicas, r.Err, errAway)
 	case errors.Is(r.Err, kerr.InvalidReplicationFactor):
-		return command.WithHint(fmt.Errorf("create topic %s with %d replicas: %w", tp.name, tp.replicas, r.Err), "the cluster is smaller: say --replication-factor N")
+		return command.WithHint(fmt.Errorf("create topic %s with %d replicas: %w", tp.name, tp.replicas, r.Err), "the cluster has fewer brokers: give --replication-factor N")
 	case errors.Is(r.Err, kerr.InvalidConfig):
 		return t.refused(ctx, tp, explained(r.Err, r.ErrMessage))
 	case r.Err != nil:

@@ -54,7 +54,7 @@ func open(ctx context.Context, cfg Config, log *slog.Logger, count *metrics.Coun
 	b.options = store.LogOptions{Keep: b.matcher.Matches, SkipDamaged: cfg.SkipDamaged, Signed: cfg.Signers.Check()}
 	err = b.load(ctx, log)
 	if store.IsDamage(err) {
-		err = command.WithHint(command.WithStatus(command.Corrupt, err), "kbk-catalog verify shows all that is wrong, kbk-catalog repair what can be done; --skip-damaged goes on without it")
+		err = command.WithHint(command.WithStatus(command.Corrupt, err), "kbk-catalog verify shows all that is wrong, kbk-catalog repair what can be done; --skip-damaged continues without it")
 	}
 	if err == nil && b.state.Entries() == 0 && len(b.damage) == 0 {
 		if err = b.looseFolder(ctx); err == nil && cfg.Signers != nil {

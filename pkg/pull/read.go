@@ -198,7 +198,7 @@ func (r *reader) write(ctx context.Context, s *step) error {
 			return r.instead(ctx, p, s.seg, err)
 		}
 		if store.IsDamage(err) {
-			return command.WithHint(err, "--skip-damaged goes on without it")
+			return command.WithHint(err, "--skip-damaged continues without it")
 		}
 		if err != nil {
 			return err

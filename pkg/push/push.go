@@ -314,7 +314,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	if !cfg.NoManifest {
 		display.Doing("writing the manifest")
 		if err := st.WriteManifest(whole, state.Manifest()); err != nil {
-			return command.WithHint(err, "the backup itself is whole, the manifest is only a summary; where nothing can be overwritten use --no-manifest")
+			return command.WithHint(err, "the backup itself is complete, the manifest is only a summary; where nothing can be overwritten use --no-manifest")
 		}
 	}
 	there := ""
@@ -328,7 +328,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	err = command.EndStatus(end, "what the source had read is stored; run the same line again to go on")
 	if err == nil && len(backup.Damage) > 0 {
-		err = command.WithHint(command.WithStatus(command.Loss, fmt.Errorf("done, but %s of the log could not be read and count for nothing", command.Count(int64(len(backup.Damage)), "file"))),
+		err = command.WithHint(command.WithStatus(command.Loss, fmt.Errorf("done, but %s of the log could not be read and are ignored", command.Count(int64(len(backup.Damage)), "file"))),
 			"kbk-catalog repair tells what can be done")
 	}
 	return err

@@ -175,7 +175,7 @@ func TestBadOrder(t *testing.T) {
 		"a segment is missing": {func(w *format.Writer) error {
 			mark(t, w, 0, format.MarkInfo{})
 			return w.WriteSegment(segmentOf(10, 20, data), data)
-		}, "it begins at offset 10 where 0 is due"},
+		}, "it begins at offset 10 where 0 is expected"},
 		"a record": {func(w *format.Writer) error { return w.WriteRecord(&format.Record{Topic: "t"}) }, "a record outside of the segments"},
 		"a batch":  {func(w *format.Writer) error { return w.Write(&format.Batch{Topic: "t"}) }, "a record outside of the segments"},
 	} {

@@ -79,7 +79,7 @@ func (in *inside) offsets(what, topic string, partition int32, first, last, reco
 		}
 	}
 	if first < in.at {
-		return fmt.Errorf("a %s of offset %d where %d or above is due", what, first, in.at)
+		return fmt.Errorf("a %s of offset %d where %d or above is expected", what, first, in.at)
 	}
 	if in.records == 0 {
 		in.first = first

@@ -48,9 +48,9 @@ func TestInside(t *testing.T) {
 		"another topic id":          {frames: but(3, id), want: "two incarnations of topic orders (A, B)"},
 		"a mark that begins":        {frames: but(3, begins), want: "a mark that begins anew"},
 		"a mark that goes back":     {frames: but(3, mark(11)), want: "a mark at offset 11 behind 13"},
-		"a record that goes back":   {frames: but(3, rec(11)), want: "a record of offset 11 where 13 or above is due"},
-		"a record twice":            {frames: but(3, rec(12)), want: "a record of offset 12 where 13 or above is due"},
-		"a record below a mark":     {frames: but(4, rec(13)), want: "a record of offset 13 where 14 or above is due"},
+		"a record that goes back":   {frames: but(3, rec(11)), want: "a record of offset 11 where 13 or above is expected"},
+		"a record twice":            {frames: but(3, rec(12)), want: "a record of offset 12 where 13 or above is expected"},
+		"a record below a mark":     {frames: but(4, rec(13)), want: "a record of offset 13 where 14 or above is expected"},
 		"a record outside":          {frames: append(good[:5:5], rec(20), mark(21)), want: "a record of offset 20 outside [10, 20)"},
 		"no first mark":             {frames: append([]any{good[0]}, good[2:]...), want: "its marks are of [12, 20), not of [10, 20)"},
 		"no last mark":              {frames: good[:5], want: "no mark behind its last record"},
@@ -97,8 +97,8 @@ func TestInsideBatches(t *testing.T) {
 		"in records":           {content: format.ContentRecords, frames: good, want: "a batch frame in a stream of records"},
 		"of another topic":     {frames: but(2, batch("pay", 3, 14)), want: "several topics (orders, pay)"},
 		"of another partition": {frames: but(2, batch("orders", 4, 14)), want: "several partitions (orders/3, orders/4)"},
-		"twice":                {frames: but(2, batch("orders", 3, 12)), want: "a batch of offset 12 where 14 or above is due"},
-		"that overlap":         {frames: but(2, batch("orders", 3, 13)), want: "a batch of offset 13 where 14 or above is due"},
+		"twice":                {frames: but(2, batch("orders", 3, 12)), want: "a batch of offset 12 where 14 or above is expected"},
+		"that overlap":         {frames: but(2, batch("orders", 3, 13)), want: "a batch of offset 13 where 14 or above is expected"},
 		"outside":              {frames: append(good[:3:3], batch("orders", 3, 19), mark(21)), want: "a batch of offsets 19 to 20 outside [10, 20)"},
 		"a changed byte":       {frames: says(func(b *format.Batch) { b.Data[len(b.Data)-1] ^= 1 }), want: "checksum"},
 		"other offsets":        {frames: says(func(b *format.Batch) { b.First, b.Last = 11, 12 }), want: "the record batch holds 2 records of offsets 12 to 13"},
@@ -167,7 +167,7 @@ func TestDescribe(t *testing.T) {
 		"what nobody knows":       {"later", whole, `a stream of "later"`},
 		"no mark behind":          {format.ContentRecords, whole[:2], "no mark behind its last record"},
 		"no record":               {format.ContentRecords, whole[:1], "it holds no records"},
-		"a record below its mark": {format.ContentRecords, []any{whole[2], whole[1], whole[2]}, "a record of offset 0 where 1 or above is due"},
+		"a record below its mark": {format.ContentRecords, []any{whole[2], whole[1], whole[2]}, "a record of offset 0 where 1 or above is expected"},
 	} {
 		data := streamOf(t, &format.Header{Content: c.content}, c.frames)
 		m, err := Describe(None, data, 1<<20)

@@ -82,7 +82,7 @@ func (o *Order) Batch(topic string, partition int32, first, last int64) error {
 	}
 	if first < *o.next {
 		return command.WithStatus(command.Corrupt,
-			fmt.Errorf("%s/%d: record of offset %d where %d or above is due: records of a partition must come in order", topic, partition, first, *o.next))
+			fmt.Errorf("%s/%d: record of offset %d where %d or above is expected: records of a partition must come in order", topic, partition, first, *o.next))
 	}
 	*o.next = last + 1
 	return nil
@@ -114,7 +114,7 @@ func (o *Order) Segment(m *format.Segment) error {
 	case at != nil && from < *at:
 		return corrupt(m, fmt.Errorf("it begins at offset %d, and what is below %d has come before", from, *at))
 	case at != nil && from > *at:
-		return corrupt(m, fmt.Errorf("it begins at offset %d where %d is due: what is between is missing", from, *at))
+		return corrupt(m, fmt.Errorf("it begins at offset %d where %d is expected: what is between is missing", from, *at))
 	}
 	o.set(p, max(from, next))
 	return nil

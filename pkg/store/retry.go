@@ -57,7 +57,7 @@ func newRetrier(limit time.Duration, log *slog.Logger, hide func(error) error) *
 			switch {
 			case log == nil:
 			case from == gobreaker.StateClosed:
-				log.Warn(fmt.Sprintf("the store fails, and is tried again every now and then: %v", hide(r.lastFailure())))
+				log.Warn(fmt.Sprintf("the store fails, and is retried from time to time: %v", hide(r.lastFailure())))
 			case to == gobreaker.StateClosed:
 				log.Info("the store works again")
 			}

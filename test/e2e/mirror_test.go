@@ -356,7 +356,7 @@ func TestMirror(t *testing.T) {
 	b.write("later", 2, 3, "of the source")
 	p.refused("somebody else writes to it")
 	p = start(t, back...)
-	p.refused("topic later, partition 0, is no mirror of the source: ")
+	p.refused("topic later, partition 0, is not a mirror of the source: ")
 	p = start(t, mirrorLine(b, a, "^(orders|tx)$", "")...)
 	b.write("orders", 3, 5, "again")
 	p.untilAlike(b, a, "orders", "tx")
@@ -396,7 +396,7 @@ func TestMirrorFailover(t *testing.T) {
 		t.Errorf("the tail is %q", got)
 	}
 	back := mirrorLine(b, a, `^fo\.`, "")
-	start(t, back...).refused("topic fo.orders, partition 0, is no mirror of the source: ")
+	start(t, back...).refused("topic fo.orders, partition 0, is not a mirror of the source: ")
 	_, err := a.adm.DeleteTopics(t.Context(), "fo.orders")
 	a.ok(err)
 	p = start(t, back...)
@@ -424,7 +424,7 @@ func TestMirrorFailover(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	a.write("fo.quiet", 1, 20, "of another topic")
-	start(t, line...).refused("topic fo.quiet, partition 0, is no mirror of the source: it has another record at offset 0")
+	start(t, line...).refused("topic fo.quiet, partition 0, is not a mirror of the source: it has another record at offset 0")
 }
 
 func (s *side) recreate(topic string) error {

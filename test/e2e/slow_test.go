@@ -102,7 +102,7 @@ func TestCountStream(t *testing.T) {
 	if err := errors.Join(w.WriteHeader(&format.Header{Content: format.ContentRecords}), w.WriteRaw(frames), w.Close(&format.End{Records: 2}), f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := countStream(name); err == nil || !strings.Contains(err.Error(), "offset 2 where 1 is due") {
+	if _, err := countStream(name); err == nil || !strings.Contains(err.Error(), "offset 2 where 1 is expected") {
 		t.Errorf("a gap: %v", err)
 	}
 }

@@ -205,7 +205,7 @@ func TestNothingIsOverwritten(t *testing.T) {
 	}
 	// With a manifest the first run goes well, the second says what to do.
 	run(t, "kbk-push", packed, at)
-	if got := try(t, "kbk-push", packed, at); got.status != 1 || !strings.Contains(got.stderr, "hint: the backup itself is whole") || !strings.Contains(got.stderr, "--no-manifest") {
+	if got := try(t, "kbk-push", packed, at); got.status != 1 || !strings.Contains(got.stderr, "hint: the backup itself is complete") || !strings.Contains(got.stderr, "--no-manifest") {
 		t.Errorf("%d\n%s", got.status, got.stderr)
 	}
 }
