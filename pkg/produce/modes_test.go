@@ -148,7 +148,7 @@ func TestTwoRestores(t *testing.T) {
 		t.Fatalf("nothing is suspended: %s", held)
 	}
 	cmd, said := r.command(stream(t, &format.End{}, append(frameList{topic("t", 2)}, records("t", 1, 0, 4)...)...))
-	if err := cmd.Run(); err != nil || !strings.Contains(said.String(), "still holds its configs off") {
+	if err := cmd.Run(); err != nil || !strings.Contains(said.String(), "still needs its configs suspended") {
 		t.Fatal(err, said)
 	}
 	if now := r.own("t"); now != held {

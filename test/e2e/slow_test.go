@@ -78,7 +78,7 @@ func countStream(name string) (map[string]int64, error) {
 		}
 		k := fmt.Sprintf("%s/%d", f.Topic, f.Partition)
 		if f.Offset != got[k] {
-			return nil, fmt.Errorf("%s: offset %d where %d is due", k, f.Offset, got[k])
+			return nil, fmt.Errorf("%s: offset %d where %d is expected", k, f.Offset, got[k])
 		}
 		got[k]++
 	}
