@@ -129,7 +129,7 @@ func TestKillBackup(t *testing.T) {
 				t.Errorf("%d records can be read, and %d are committed", n, part.records)
 			}
 			again := run(t, backupLine(topic, dir, "50ms")...)
-			if !strings.Contains(again.said(last), "there already") {
+			if !strings.Contains(again.said(last), "already stored") {
 				t.Errorf("nothing was resumed:\n%s", again)
 			}
 			verify(t, dir)
@@ -309,7 +309,7 @@ func TestInterruptBackup(t *testing.T) {
 		t.Errorf("%d records can be read, and %d are committed", n, part.records)
 	}
 	again := run(t, backupLine(topic, dir, "50ms")...)
-	if !strings.Contains(again.said(last), "there already") {
+	if !strings.Contains(again.said(last), "already stored") {
 		t.Errorf("nothing was resumed:\n%s", again)
 	}
 	run(t, restoreLine(topic, dir, "interrupt-restored")...)

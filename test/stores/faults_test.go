@@ -120,7 +120,7 @@ func TestStoreFails(t *testing.T) {
 				}
 			}
 			mended.Store(true)
-			if again := run(t, "kbk-push", packed, at); !strings.Contains(again.stderr, "there already") {
+			if again := run(t, "kbk-push", packed, at); !strings.Contains(again.stderr, "already stored") {
 				t.Errorf("nothing was resumed: %s", again.stderr)
 			}
 			sameRecords(t, run(t, "kbk-pack", run(t, "kbk-pull", nil, at).stdout, "-d").stdout, stream)

@@ -246,7 +246,7 @@ func TestRemotes(t *testing.T) {
 
 			// The same line goes on, and once more there is nothing to do.
 			again := run(t, "kbk-push", packed, "--verify", "auto", r.right)
-			if !strings.Contains(again.stderr, " there already") || strings.Contains(again.stderr, "stored 0 ") {
+			if !strings.Contains(again.stderr, " already stored") || strings.Contains(again.stderr, "stored 0 ") {
 				t.Errorf("resumed: %s", again.stderr)
 			}
 			if third := run(t, "kbk-push", packed, r.right); !strings.Contains(third.stderr, "stored 0 segments") {
