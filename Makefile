@@ -18,10 +18,10 @@ PROGRAMS := kbk kbk-catalog
 COMPLETIONS := pkg/kbk/completions
 
 .DEFAULT_GOAL := build
-.PHONY: help commands build demo test test-fast test-race soak fuzz vulncheck manifests simulate bench lint kafka man install clean
+.PHONY: help commands build demo test test-fast test-race soak fuzz vulncheck manifests simulate bench lint kafka man install install-shared links deb rpm image images snapshot release clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The links in bin are hard ones: go build -o bin/ ./cmd/kbk-push then replaces a link, and
 # not the program that it leads to.
@@ -111,7 +111,9 @@ kafka: ## a real Kafka on 127.0.0.1:9092 to play with, until Ctrl-C
 	@go build -o bin/test/kafka ./test/kafka/run && bin/test/kafka
 
 # The manual pages, in bin/man.
-man: $(patsubst docs/man/%.md,$(BIN)/man/%,$(wildcard docs/man/*.1.md))
+PAGES := $(patsubst docs/man/%.md,$(BIN)/man/%,$(wildcard docs/man/*.1.md))
+
+man: $(PAGES)
 
 $(BIN)/man/%: docs/man/%.md
 	@mkdir -p $(@D)
@@ -119,20 +121,52 @@ $(BIN)/man/%: docs/man/%.md
 
 # sudo make install: nothing is built as root.
 install: ## to PREFIX, /usr/local if it is not given, below DESTDIR: what make build has made
-	@for f in $(addprefix $(BIN)/,$(PROGRAMS)) $(patsubst docs/man/%.md,$(BIN)/man/%,$(wildcard docs/man/*.1.md)); do \
+	@for f in $(addprefix $(BIN)/,$(PROGRAMS)) $(PAGES); do \
 	    [ -e $$f ] || { echo "make install: there is no $$f: run make build first, without sudo" >&2; exit 1; }; done
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/bin
 	install $(addprefix $(BIN)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin/
-	@for c in $(PLAIN); do ln -sf kbk $(DESTDIR)$(PREFIX)/bin/$$c; done
-	@for c in $(STORAGE); do ln -sf kbk-catalog $(DESTDIR)$(PREFIX)/bin/$$c; done
-	install -m 644 $(BIN)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	install -m 644 $(COMPLETIONS)/kbk.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/kbk
-	install -m 644 $(COMPLETIONS)/_kbk $(DESTDIR)$(PREFIX)/share/zsh/site-functions/
-	install -m 644 $(COMPLETIONS)/kbk.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/
-	@for c in kbk-catalog $(PLAIN) $(STORAGE); do \
-	    ln -sf kbk $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$c; \
-	    ln -sf kbk.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$c.fish; done
+	@$(MAKE) -s install-shared
 
-clean: ## remove bin
-	rm -rf bin
+# All but the two programs: the same for every machine.
+share = $(DESTDIR)$(PREFIX)/share
+install-shared:
+	install -d $(DESTDIR)$(PREFIX)/bin $(share)/man/man1 $(share)/bash-completion/completions $(share)/zsh/site-functions $(share)/fish/vendor_completions.d
+	for c in $(PLAIN); do ln -sf kbk $(DESTDIR)$(PREFIX)/bin/$$c; done
+	for c in $(STORAGE); do ln -sf kbk-catalog $(DESTDIR)$(PREFIX)/bin/$$c; done
+	install -m 644 $(PAGES) $(share)/man/man1/
+	install -m 644 $(COMPLETIONS)/kbk.bash $(share)/bash-completion/completions/kbk
+	install -m 644 $(COMPLETIONS)/_kbk $(share)/zsh/site-functions/
+	install -m 644 $(COMPLETIONS)/kbk.fish $(share)/fish/vendor_completions.d/
+	for c in kbk-catalog $(PLAIN) $(STORAGE); do \
+	    ln -sf kbk $(share)/bash-completion/completions/$$c; \
+	    ln -sf kbk.fish $(share)/fish/vendor_completions.d/$$c.fish; done
+
+# Packages. The tools are run by version, as go.mod would be ten times as long with them.
+NFPM       := go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+GORELEASER := go run github.com/goreleaser/goreleaser/v2@v2.15.1
+ARCH       ?= $(shell go env GOARCH)
+
+links: man
+	rm -rf bin/links
+	@$(MAKE) -s install-shared DESTDIR=bin/links PREFIX=/usr
+
+deb rpm: build links ## a package for this machine, in bin
+	VERSION=$(patsubst v%,%,$(if $(filter v%,$(VERSION)),$(VERSION),0.0.0-$(VERSION))) ARCH=$(ARCH) $(NFPM) package -p $@ -f packaging/nfpm.yaml -t bin/kbk.$@
+
+image: commands ## a container image for this machine, in bin: a file for docker load, podman load, skopeo, crane push
+	go run ./packaging/image -o bin/kbk-image.tar -arch $(ARCH) -version $(VERSION) bin/kbk bin/kbk-catalog
+
+# Those of a release, for linux on amd64 and arm64, in bin/images.
+images:
+	for arch in amd64 arm64; do \
+	    GOOS=linux GOARCH=$$arch $(MAKE) commands BIN=bin/images/$$arch && \
+	    go run ./packaging/image -o bin/images/kbk-image-$$arch.tar -arch $$arch -version $(VERSION) bin/images/$$arch/kbk bin/images/$$arch/kbk-catalog || exit 1; done
+
+snapshot: ## all packages for all systems, in dist; takes half an hour on two cores
+	$(GORELEASER) release --snapshot --clean
+
+release: ## the same for a tag, and publish it
+	$(GORELEASER) release --clean
+
+clean: ## remove bin and dist
+	rm -rf bin dist

@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -50,7 +51,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	bin, err := filepath.Abs("bin")
+	bin, err := filepath.Abs(cmp.Or(os.Getenv("KBK_BIN"), "bin"))
 	if err != nil {
 		return err
 	}
