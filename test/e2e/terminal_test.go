@@ -205,6 +205,22 @@ func TestTerminal(t *testing.T) {
 		}
 		verify(t, dir)
 	})
+	t.Run("following", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "backup")
+		w := inTerminal(t, 200, fmt.Sprintf("kbk-fetch -b %s -t %s --follow --refresh 300ms --point-every 1s | kbk-pack --segment-age 200ms | kbk-push --checkpoint 200ms %s > /dev/null; exit ${PIPESTATUS[2]}",
+			cluster.Bootstrap(), topic, dir))
+		at := w.until(0, `[\d,]+ records .* · \d+s behind · `) // once there is a restore point
+		w.until(at, `· [0-9]s behind · `)                      // and others come, every second
+		if strings.Contains(w.has(at), " left") {
+			t.Errorf("a time that is left: %q", w.has(at))
+		}
+		if _, err := w.master.WriteString("\x03"); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.status(); got != 130 {
+			t.Errorf("status %d", got)
+		}
+	})
 	t.Run("at once", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "backup")
 		w := inTerminal(t, 200, line(dir))
