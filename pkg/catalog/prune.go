@@ -40,7 +40,7 @@ func pruneSpec() command.Spec {
 		&cli.BoolFlag{Name: "keep-points", Usage: "keep all restore points"},
 		&cli.StringFlag{Name: "older-than", Usage: "keep restore points and records that are not older than `TIME`, such as 30d"},
 		&cli.StringSliceFlag{Name: "forget", Usage: "keep nothing of `TOPIC`: a name, a regular expression that begins with ^, or the topic id of an incarnation; repeatable"},
-		&cli.BoolFlag{Name: "yes", Usage: "do it"},
+		&cli.BoolFlag{Name: "yes", Usage: "delete; without it, prune prints what would be deleted"},
 	)
 	return command.Spec{
 		Name: "prune", Usage: "delete what the policy does not keep", Args: "REMOTE", MaxArgs: 1,

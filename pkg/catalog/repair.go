@@ -31,7 +31,7 @@ backup. What is lost is a hole, which a whole run fills while Kafka has the reco
 		Flags: append(append([]cli.Flag{
 			&cli.BoolFlag{Name: "deep", Usage: "read all segments, too: one that is not what was stored is missing"},
 			&cli.BoolFlag{Name: "unlisted", Usage: "list objects that nothing lists, even where the log is not damaged"},
-			&cli.BoolFlag{Name: "yes", Usage: "do it"},
+			&cli.BoolFlag{Name: "yes", Usage: "repair; without it, repair prints what it would do"},
 			command.MaxFrameFlag(),
 		}, segment.IdentityFlags()...), signFlags()...),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
