@@ -47,6 +47,7 @@ type Spec struct {
 	MaxArgs     int
 	Description string
 	Flags       []cli.Flag
+	Groups      []FlagGroup // of the flags, as help shows them
 	Action      Action
 	// Values says which values there are for a shell that completes a line, by the flag or by
 	// the placeholder that help has for them, such as TOPIC. Files and remotes are known.
@@ -59,14 +60,14 @@ type Spec struct {
 	Commands []Spec
 }
 
-const exitStatus = `EXIT STATUS:
-   0    done
-   1    failed
-   2    wrong usage or configuration
-   3    truncated or corrupt input
-   4    done, but with loss, which was reported
-   130  interrupted; what was done until then is complete
-   141  the command downstream ended early; its status says why
+const exitStatus = `Exit status:
+  0    done
+  1    failed
+  2    wrong usage or configuration
+  3    truncated or corrupt input
+  4    done, but with loss, which was reported
+  130  interrupted; what was done until then is complete
+  141  the command downstream ended early; its status says why
 `
 
 // App makes the urfave/cli application of a command.
@@ -81,17 +82,21 @@ func App(s Spec) *cli.App {
 		HideHelpCommand: true,
 		// A comma is a character like any other in a regular expression.
 		DisableSliceFlagSeparator: true,
-		CustomAppHelpTemplate:     strings.ReplaceAll(cli.AppHelpTemplate, "GLOBAL OPTIONS", "FLAGS") + "\n" + exitStatus,
-		OnUsageError:              usageError,
+		Metadata:                  map[string]any{groupsKey: s.Groups},
 		ExitErrHandler:            func(*cli.Context, error) {}, // Main prints and exits
 	}
 	if len(s.Commands) > 0 {
+		app.OnUsageError = usageError(nil)
 		app.Action = func(c *cli.Context) error {
 			hint := "run " + s.Name + " --help"
+			var names []string
+			for _, sub := range s.Commands {
+				names = append(names, sub.Name)
+			}
 			if c.NArg() == 0 {
 				return WithHint(WithStatus(Usage, errors.New("no command")), hint)
 			}
-			return WithHint(WithStatus(Usage, fmt.Errorf("unknown command %q", c.Args().First())), hint)
+			return WithHint(WithStatus(Usage, fmt.Errorf("unknown command %q%s", c.Args().First(), Nearest(c.Args().First(), names))), hint)
 		}
 		var all []cli.Flag // a configuration file has one section for all commands
 		own := make([][]cli.Flag, len(s.Commands))
@@ -104,21 +109,21 @@ func App(s Spec) *cli.App {
 				sub.Values = s.Values
 			}
 			app.Commands = append(app.Commands, &cli.Command{
-				Name:               sub.Name,
-				Usage:              sub.Usage,
-				ArgsUsage:          sub.Args,
-				UsageText:          synopsis(s.Name+" "+sub.Name, sub),
-				Description:        sub.Description,
-				Flags:              own[i],
-				HideHelpCommand:    true,
-				CustomHelpTemplate: strings.ReplaceAll(cli.CommandHelpTemplate, "OPTIONS", "FLAGS") + "\n" + exitStatus,
-				OnUsageError:       usageError,
-				Action:             action(s.Name, sub, own[i], all),
+				Name:            sub.Name,
+				Usage:           sub.Usage,
+				ArgsUsage:       sub.Args,
+				UsageText:       synopsis(s.Name+" "+sub.Name, sub),
+				Description:     sub.Description,
+				Flags:           own[i],
+				HideHelpCommand: true,
+				OnUsageError:    usageError(own[i]),
+				Action:          action(s.Name, sub, own[i], all),
 			})
 		}
 		return app
 	}
 	app.Flags = flags(s)
+	app.OnUsageError = usageError(app.Flags)
 	app.Action = action(s.Name, s, app.Flags, app.Flags)
 	return app
 }
@@ -129,8 +134,6 @@ func synopsis(name string, s Spec) string {
 	}
 	return strings.TrimSpace(name + " [flags] " + s.Args)
 }
-
-func usageError(_ *cli.Context, err error, _ bool) error { return WithStatus(Usage, err) }
 
 // flags are a command's own and those that all commands have.
 func flags(s Spec) []cli.Flag {

@@ -153,7 +153,7 @@ func TestHelpHasStatuses(t *testing.T) {
 	var out bytes.Buffer
 	app := App(Spec{Name: "kbk-test", Action: func(context.Context, *cli.Context, *Env) error { return nil }})
 	app.Writer = &out
-	if run(app, []string{"kbk-test", "--help"}) != OK || !strings.Contains(out.String(), "EXIT STATUS:\n   0    done\n") {
+	if run(app, []string{"kbk-test", "--help"}) != OK || !strings.Contains(out.String(), "Exit status:\n  0    done\n") {
 		t.Errorf("help is %q", out.String())
 	}
 }

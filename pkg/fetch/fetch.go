@@ -124,6 +124,13 @@ what there is.
 			command.SizeFlag("fetch-partition-bytes", 256<<10, "and for up to `SIZE` of each partition, or more where there is room"),
 			&cli.DurationFlag{Name: "fetch-max-wait", Value: 500 * time.Millisecond, Usage: "let a broker wait for new records for up to `TIME`"},
 		}, command.RateFlags("read from the brokers")),
+		Groups: []command.FlagGroup{
+			{Name: "Which records", Flags: []string{"topic", "exclude", "internal", "partitions", "shard", "from", "to", "offset", "isolation"}},
+			{Name: "Consumer groups and configs", Flags: []string{"groups", "exclude-groups", "no-configs"}},
+			{Name: "Continuously", Flags: []string{"follow", "refresh", "point-every", "group", "receipts", "session-timeout"}},
+			{Name: "How they are read", Flags: []string{"batches", "on-loss", "on-open-transaction", "concurrency", "fetch-max-bytes", "fetch-partition-bytes", "fetch-max-wait"}},
+			{Name: "Looking", Flags: []string{"list", "json"}},
+		},
 		Action:  action,
 		Values:  values(),
 		Metrics: prom.Open,

@@ -61,6 +61,11 @@ jq and everything else that reads lines, and with --from json it reads them back
 			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "write each record as `TEXT`, in which %t %p %o %T %k %s %h and others stand for its parts, as in kcat"},
 			command.MaxFrameFlag(),
 		}),
+		Groups: []command.FlagGroup{
+			{Name: "Which records", Flags: []string{"topic", "not-topic", "partition", "not-partition", "offset", "not-offset", "since", "until", "key", "not-key", "value", "not-value", "header", "not-header", "tombstones", "no-tombstones", "sample", "seed", "invert", "head"}},
+			{Name: "Changes", Flags: []string{"mask", "mask-must-hit", "mask-key", "jq", "on-error", "schema-id-map", "key-schema-id-map", "set-topic", "set-partition"}},
+			{Name: "Lines and counts", Flags: []string{"count", "to", "from", "pretty", "format"}},
+		},
 		Action:  action,
 		Metrics: prom.Open,
 	})

@@ -53,6 +53,11 @@ With -r they are encrypted with age, and with -d -i opened again.
 			&cli.BoolFlag{Name: "recompress", Usage: "decompress batches, and compress their records with the codec: smaller, and slower"},
 			&cli.IntFlag{Name: "level", Value: 1, Usage: "compress at level `N` of the codec: 1 (fastest) to 19 for zstd, to 9 for lz4 and gzip"},
 		}, segment.RecipientFlags(), segment.IdentityFlags(), []cli.Flag{command.MaxFrameFlag()}),
+		Groups: []command.FlagGroup{
+			{Name: "Packing", Flags: []string{"segment-size", "segment-age", "codec", "level", "recompress"}},
+			{Name: "Unpacking", Flags: []string{"unpack", "batches"}},
+			{Name: "Encryption", Flags: []string{"recipient", "recipients-file", "identity", "passphrase-file"}},
+		},
 		Action:  action,
 		Values:  map[string]command.Completer{"codec": command.OneOf("zstd", "lz4", "gzip", "snappy", "none")},
 		Metrics: prom.Open,

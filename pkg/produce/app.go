@@ -116,6 +116,12 @@ came before has been produced; the status is 3.
 			command.MaxFrameFlag(),
 			heartbeat.Flag(),
 		}, command.RateFlags("produced")),
+		Groups: []command.FlagGroup{
+			{Name: "Where to", Flags: []string{"rename", "prefix", "partition-map", "partitioner"}},
+			{Name: "Topics", Flags: []string{"create-topics", "partitions", "replication-factor", "topic-config", "skip-config", "no-configs", "add-partitions", "keep-configs", "put-back-retention", "release", "if-not-empty", "yes"}},
+			{Name: "Offsets", Flags: []string{"offsets", "max-gap", "map"}},
+			{Name: "Records", Flags: []string{"offset-headers", "strip-header", "compression", "dry-run"}},
+		},
 		Action: action,
 		Values: map[string]command.Completer{
 			"cluster":      kafka.Values()["cluster"],

@@ -74,6 +74,9 @@ REMOTE may be a stored segment, or a folder of them, too.
 			&cli.BoolFlag{Name: "skip-damaged", Usage: "go on without what is missing or damaged, segments or files of the log; end with status 4 where nothing else has it"},
 			sign.SignersFlag(),
 		},
+		Groups: []command.FlagGroup{
+			{Name: "Which records", Flags: []string{"topic", "exclude", "partitions", "topic-id", "newest", "shard", "from", "to", "since", "until", "point", "at"}},
+		},
 		Action:  action,
 		Metrics: prom.Open,
 	})

@@ -78,6 +78,11 @@ that is a terminal.
 			sign.SignersFlag(),
 			heartbeat.Flag(),
 		}, sign.Flags()...),
+		Groups: []command.FlagGroup{
+			{Name: "Storing", Flags: []string{"transfers", "verify", "retry-for", "receipts"}},
+			{Name: "The log", Flags: []string{"checkpoint", "checkpoint-segments", "compact-after", "no-manifest"}},
+			{Name: "Signatures", Flags: []string{"sign", "sign-passphrase-file", "allowed-signers"}},
+		},
 		Action:  action,
 		Values:  map[string]command.Completer{"verify": command.OneOf("auto", "reread", "size")},
 		Metrics: prom.Open,
