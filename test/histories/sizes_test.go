@@ -99,7 +99,7 @@ func (r *rig) backUpAndRestore(pattern, flags string) {
 // produce writes records, of which each has its number as its key.
 func (r *rig) produce(n int, record func(int) *kgo.Record, opts ...kgo.Opt) {
 	r.t.Helper()
-	cl, err := r.connect(append([]kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner())}, opts...)...)
+	cl, err := r.connect(append([]kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.UnknownTopicRetries(-1)}, opts...)...) // thousands of partitions take minutes to be led
 	if err != nil {
 		r.t.Fatal(err)
 	}
