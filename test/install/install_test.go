@@ -79,7 +79,7 @@ func size(t *testing.T, dir string) (total int64) {
 // TestInstall installs where there is no compiler.
 func TestInstall(t *testing.T) {
 	tools := t.TempDir()
-	for _, tool := range []string{"sh", "install", "ln"} {
+	for _, tool := range []string{"make", "sh", "install", "ln"} {
 		path, err := exec.LookPath(tool)
 		if err == nil {
 			err = os.Symlink(path, filepath.Join(tools, tool))
