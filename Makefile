@@ -18,7 +18,7 @@ PROGRAMS := kbk kbk-catalog
 COMPLETIONS := pkg/kbk/completions
 
 .DEFAULT_GOAL := build
-.PHONY: help commands build demo test test-fast test-race soak fuzz vulncheck manifests simulate bench lint kafka man install install-shared links deb rpm image images snapshot release clean
+.PHONY: help commands build demo test test-fast test-race soak fuzz vulncheck manifests rules simulate bench lint kafka man install install-shared links deb rpm image images snapshot release clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ manifests: ## hold the manifests and the chart of contrib to the types of Kubern
 	for f in contrib/kubernetes/*.yaml; do bin/test/manifests <$$f || exit 1; done
 	go run helm.sh/helm/v3/cmd/helm@$(HELM_VERSION) lint contrib/helm/kbk
 	go run helm.sh/helm/v3/cmd/helm@$(HELM_VERSION) template nightly contrib/helm/kbk --set status.enabled=true,store.secret=s,timeZone=Etc/UTC | bin/test/manifests
+
+rules: ## parse the alerts and the dashboard of contrib as Prometheus does
+	cd test/rules && go build -o ../../bin/test/rules .
+	bin/test/rules contrib/prometheus/kbk.rules.yml contrib/grafana/kbk.json
 
 vulncheck: ## look the dependencies up in Go's database of vulnerabilities
 	go run golang.org/x/vuln/cmd/govulncheck@latest ./...
