@@ -356,7 +356,7 @@ func (v *verifier) objects(ctx context.Context, state *commitlog.State) (bad map
 		case size >= 0 && size != expected:
 			bad[key] = true
 			v.bad++
-			v.found("size", path, "%d bytes instead of %d", size, expected)
+			v.found("size", path, "%s instead of %s", command.Count(size, "byte"), humanize.Comma(expected))
 		}
 		delete(want, key)
 		return nil

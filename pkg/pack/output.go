@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"filippo.io/age"
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
@@ -271,7 +272,7 @@ func (o *output) writeItem(ctx context.Context, it item) error {
 	}
 	m := &s.meta
 	if m.Size > math.MaxInt32 {
-		return fmt.Errorf("pack %s/%d: segment of %d bytes: use a smaller --segment-size", m.Topic, m.Partition, m.Size)
+		return fmt.Errorf("pack %s/%d: segment of %s: use a smaller --segment-size", m.Topic, m.Partition, humanize.IBytes(uint64(m.Size)))
 	}
 	if err := o.w.WriteSegment(m, s.parts...); err != nil {
 		return err

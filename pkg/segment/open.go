@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"filippo.io/age"
+	"github.com/dustin/go-humanize"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
@@ -122,9 +123,9 @@ func named(m *format.Segment, err error) error {
 func check(m *format.Segment, data []byte) error {
 	switch n := int64(len(data)); {
 	case n < m.Size:
-		return fmt.Errorf("it is cut short: %d bytes of %d", n, m.Size)
+		return fmt.Errorf("it is cut short: %s of %s", command.Count(n, "byte"), humanize.Comma(m.Size))
 	case n > m.Size:
-		return fmt.Errorf("it is too long: %d bytes, not %d", n, m.Size)
+		return fmt.Errorf("it is too long: %s, not %s", command.Count(n, "byte"), humanize.Comma(m.Size))
 	}
 	if sum := sha256.Sum256(data); !bytes.Equal(sum[:], m.SHA256) {
 		return fmt.Errorf("its sha256 is %x, not %x", sum, m.SHA256)

@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
 
+	"github.com/dustin/go-humanize"
 	"github.com/rclone/rclone/fs"
 	"github.com/rclone/rclone/fs/walk"
 	"golang.org/x/sync/errgroup"
@@ -128,7 +130,7 @@ func (s *Store) WriteSnapshot(ctx context.Context, n *commitlog.Snapshot) (err e
 		return err
 	}
 	if len(data) > maxEntry {
-		return fmt.Errorf("%d bytes are more than the %d of the largest snapshot", len(data), maxEntry)
+		return fmt.Errorf("%s are more than the %s of the largest snapshot", command.Count(int64(len(data)), "byte"), humanize.Comma(maxEntry))
 	}
 	if s.opts.Sign != nil {
 		sig, err := s.opts.Sign(data)

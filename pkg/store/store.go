@@ -22,10 +22,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/throttle"
 
+	"github.com/dustin/go-humanize"
 	"github.com/rclone/rclone/backend/crypt"
 	"github.com/rclone/rclone/fs"
 	"github.com/rclone/rclone/fs/fserrors"
@@ -194,7 +196,7 @@ func (s *Store) PutSegment(ctx context.Context, path string, data []byte, sum st
 		return errors.New("not a path of a segment")
 	}
 	if len(data) > MaxSegment {
-		return fmt.Errorf("%d bytes are more than the %d of the largest segment", len(data), MaxSegment)
+		return fmt.Errorf("%s are more than the %s of the largest segment", command.Count(int64(len(data)), "byte"), humanize.Comma(MaxSegment))
 	}
 	if !s.verifiesSHA256() && digest(data) != sum {
 		return ErrSum
@@ -222,7 +224,7 @@ func (s *Store) AppendEntry(ctx context.Context, e *commitlog.Entry) (sha string
 		return "", err
 	}
 	if len(data) > maxEntry {
-		return "", fmt.Errorf("%d bytes are more than the %d of the largest log entry", len(data), maxEntry)
+		return "", fmt.Errorf("%s are more than the %s of the largest log entry", command.Count(int64(len(data)), "byte"), humanize.Comma(maxEntry))
 	}
 	if err := s.disk.syncFolders(); err != nil {
 		return "", err
@@ -300,14 +302,14 @@ func (s *Store) ReadSegment(ctx context.Context, seg commitlog.Segment) (data []
 func (s *Store) ReadSegmentInto(ctx context.Context, seg commitlog.Segment, buf []byte) (data []byte, err error) {
 	defer s.describe(&err, "read", seg.Path)
 	if seg.Size > MaxSegment {
-		return nil, fmt.Errorf("%d bytes are more than the %d of the largest segment", seg.Size, MaxSegment)
+		return nil, fmt.Errorf("%s are more than the %s of the largest segment", command.Count(seg.Size, "byte"), humanize.Comma(MaxSegment))
 	}
 	var o fs.Object
 	if err := s.retry(ctx, func() (err error) { o, err = s.find(ctx, seg.Path); return err }); err != nil {
 		return nil, err
 	}
 	if size := o.Size(); size >= 0 && size != seg.Size {
-		return nil, fmt.Errorf("%w: it has %d bytes instead of %d", ErrDamaged, size, seg.Size)
+		return nil, fmt.Errorf("%w: it has %s instead of %s", ErrDamaged, command.Count(size, "byte"), humanize.Comma(seg.Size))
 	}
 	if int64(cap(buf)) <= seg.Size && o.Size() == seg.Size { // the log and the store say the same: it can be believed
 		buf = make([]byte, 0, seg.Size+1)
@@ -316,7 +318,7 @@ func (s *Store) ReadSegmentInto(ctx context.Context, seg commitlog.Segment, buf 
 		return nil, err
 	}
 	if int64(len(data)) != seg.Size {
-		return nil, fmt.Errorf("%w: it ends after %d of %d bytes", ErrDamaged, len(data), seg.Size)
+		return nil, fmt.Errorf("%w: it ends after %s of %s", ErrDamaged, humanize.Comma(int64(len(data))), command.Count(seg.Size, "byte"))
 	}
 	if sum := commitlog.HashOf(data); sum != seg.SHA256 {
 		return nil, fmt.Errorf("%w: its sha256 is %s instead of %s", ErrDamaged, sum, seg.SHA256)
@@ -360,7 +362,7 @@ func (s *Store) readInto(ctx context.Context, o fs.Object, limit int64, buf []by
 		return nil, err
 	}
 	if int64(len(buf)) > limit {
-		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrDamaged, limit)
+		return nil, fmt.Errorf("%w: it has more than %s", ErrDamaged, command.Count(limit, "byte"))
 	}
 	return buf, nil
 }
