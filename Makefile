@@ -158,13 +158,13 @@ deb rpm: build links ## a package for this machine, in bin
 	VERSION=$(patsubst v%,%,$(if $(filter v%,$(VERSION)),$(VERSION),0.0.0-$(VERSION))) ARCH=$(ARCH) $(NFPM) package -p $@ -f packaging/nfpm.yaml -t bin/kbk.$@
 
 image: commands ## a container image for this machine, in bin: a file for docker load, podman load, skopeo, crane push
-	go run ./packaging/image -o bin/kbk-image.tar -arch $(ARCH) -version $(VERSION) bin/kbk bin/kbk-catalog
+	cd packaging/image && go run . -o $(CURDIR)/bin/kbk-image.tar -arch $(ARCH) -version $(VERSION) $(CURDIR)/bin/kbk $(CURDIR)/bin/kbk-catalog
 
 # Those of a release, for linux on amd64 and arm64, in bin/images.
 images:
 	for arch in amd64 arm64; do \
 	    GOOS=linux GOARCH=$$arch $(MAKE) commands BIN=bin/images/$$arch && \
-	    go run ./packaging/image -o bin/images/kbk-image-$$arch.tar -arch $$arch -version $(VERSION) bin/images/$$arch/kbk bin/images/$$arch/kbk-catalog || exit 1; done
+	    (cd packaging/image && go run . -o $(CURDIR)/bin/images/kbk-image-$$arch.tar -arch $$arch -version $(VERSION) $(CURDIR)/bin/images/$$arch/kbk $(CURDIR)/bin/images/$$arch/kbk-catalog) || exit 1; done
 
 snapshot: ## all packages for all systems, in dist; takes half an hour on two cores
 	$(GORELEASER) release --snapshot --clean

@@ -27,11 +27,11 @@ dpkg -r kbk >/dev/null
 [ ! -e /usr/bin/kbk-fetch ] || fail "kbk-fetch stays when the package is removed"
 echo "The deb is installed, runs and is removed again."
 
-mkdir "$root/oci" "$root/fs"
-tar -xf bin/kbk-image.tar -C "$root/oci"
-layer=$(sed -n 's/.*"Layers":\["\([^"]*\)".*/\1/p' "$root/oci/manifest.json")
-[ "$(sha256sum <"$root/oci/$layer" | cut -d' ' -f1)" = "$(basename "$layer")" ] || fail "the image's layer has not the digest that it is named by"
-tar -xzf "$root/oci/$layer" -C "$root/fs"
+mkdir "$root/image" "$root/fs"
+tar -xf bin/kbk-image.tar -C "$root/image"
+layer=$(sed -n 's/.*"Layers":\["\([^"]*\)".*/\1/p' "$root/image/manifest.json")
+[ "$(sha256sum <"$root/image/$layer" | cut -d' ' -f1)" = "$(basename "$layer" .tar.gz)" ] || fail "the image's layer has not the digest that it is named by"
+tar -xzf "$root/image/$layer" -C "$root/fs"
 for c in "${commands[@]}"; do
     chroot --userspec=65532:65532 "$root/fs" "/usr/bin/$c" --version >/dev/null || fail "$c of the image does not run"
 done
