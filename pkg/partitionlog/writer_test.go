@@ -337,11 +337,11 @@ func TestWriterRefusal(t *testing.T) {
 // TestWriterTimeout wants a partition that cannot be written to be named, and given up.
 func TestWriterTimeout(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 1, 7*time.Second)
+	w := newWorld(t, 1, 9*time.Second)
 	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
 	got := w.write(1, 2, 1)
 	for _, r := range got[0] {
-		if !errors.Is(r.err, kerr.NotEnoughReplicas) || !strings.Contains(r.err.Error(), "for 7s") {
+		if !errors.Is(r.err, kerr.NotEnoughReplicas) || !strings.Contains(r.err.Error(), "for 9s") {
 			t.Errorf("%v", r.err)
 		}
 	}

@@ -706,7 +706,7 @@ func TestTimeout(t *testing.T) {
 	r.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
 	r.create("t", 1, "retention.ms=86400000")
 	in := stream(t, &format.End{}, append(frameList{topic("t", 1)}, records("t", 0, 0, 9)...)...)
-	r.produce(in, func(c *Config) { c.Timeout = 7 * time.Second }).want(t, 1, "waiting for t/0", "NOT_ENOUGH_REPLICAS", "(for 7s)")
+	r.produce(in, func(c *Config) { c.Timeout = 9 * time.Second }).want(t, 1, "waiting for t/0", "NOT_ENOUGH_REPLICAS", "(for 9s)")
 	if now := r.own("t"); now != "retention.ms=86400000" {
 		t.Errorf("the topic has %s", now)
 	}
@@ -718,8 +718,8 @@ func TestMarkersTimeout(t *testing.T) {
 	r := newRig(t)
 	r.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.WriteTxnMarkers}, Err: kerr.NotEnoughReplicas, Count: -1})
 	in := stream(t, &format.End{}, join(frameList{topic("t", 2)}, records("t", 1, 0, 3), records("t", 1, 5, 3))...)
-	r.produce(in, func(c *Config) { c.Exact, c.Timeout = true, 7*time.Second }).want(t, 1,
-		"waiting for t/1, for", "write transaction markers: NOT_ENOUGH_REPLICAS", "(for 7s)")
+	r.produce(in, func(c *Config) { c.Exact, c.Timeout = true, 9*time.Second }).want(t, 1,
+		"waiting for t/1, for", "write transaction markers: NOT_ENOUGH_REPLICAS", "(for 9s)")
 }
 
 // TestReady says what a topic lacks.
