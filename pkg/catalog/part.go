@@ -135,12 +135,9 @@ type deepFlag struct{ cli.GenericFlag }
 func newDeepFlag() *deepFlag {
 	return &deepFlag{cli.GenericFlag{
 		Name: "deep", Value: new(deepValue),
-		Usage: "read all that is in the segments; of them only the N-th of T groups (=N/T), or a random sample (=5%, =10GiB)",
+		Usage: "read all that is in the segments; `[=PART]` names a part of them: the N-th of T groups (2/7), or a random sample (5%, 10GiB)",
 	}}
 }
-
-// String implements cli.Flag, for the help.
-func (f *deepFlag) String() string { return "--deep[=PART]\t" + f.Usage }
 
 // TakesValue implements cli.DocGenerationFlag.
 func (*deepFlag) TakesValue() bool { return false }

@@ -156,6 +156,9 @@ func flagNames(f cli.Flag) string {
 		names[i] = dashed(name)
 	}
 	text := strings.Join(names, ", ")
+	if optional, _ := usageOf(f); strings.HasPrefix(optional, "[=") { // a flag that may stand alone
+		return text + optional
+	}
 	if doc, ok := f.(cli.DocGenerationFlag); ok && doc.TakesValue() {
 		placeholder, _ := usageOf(f)
 		if placeholder == "" {

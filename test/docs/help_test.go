@@ -57,7 +57,7 @@ func checkHelp(t *testing.T, app *cli.App, flags []cli.Flag, pipes bool, args ..
 		n := 0
 		for line := range strings.Lines(after) {
 			names, _, _ := strings.Cut(strings.TrimSpace(line), "  ") // what it is stands behind two spaces
-			if strings.HasPrefix(line, "  -") && slices.Contains(strings.Fields(strings.ReplaceAll(names, ",", " ")), dashes+long) {
+			if strings.HasPrefix(line, "  -") && slices.Contains(strings.Fields(strings.NewReplacer(",", " ", "[", " ").Replace(names)), dashes+long) {
 				n++
 			}
 		}
