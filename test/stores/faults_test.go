@@ -57,7 +57,7 @@ func TestStoreHeals(t *testing.T) {
 		return false
 	}))
 	got := run(t, "kbk-push", packed, "--verbose", at)
-	for _, want := range []string{"tried 1 times, again in ", "warning: the store fails, and is tried again", "the store works again"} {
+	for _, want := range []string{"tried 1 times, again in ", "warning: the store fails, and is retried from time to time", "the store works again"} {
 		if !strings.Contains(got.stderr, want) {
 			t.Errorf("nothing says %q:\n%s", want, got.stderr)
 		}
@@ -101,7 +101,7 @@ func TestStoreFails(t *testing.T) {
 			got := try(t, "kbk-push", packed, "--checkpoint-segments", "4", "--retry-for", patience.String(), at)
 			lines := strings.Split(strings.TrimSpace(got.stderr), "\n")
 			if got.status != 1 || len(lines) < 2 || !strings.Contains(lines[len(lines)-2], "kbk-push: error: store :s3,…:bucket/nightly/topics/") ||
-				!strings.Contains(lines[len(lines)-2], test.says) || !strings.Contains(lines[len(lines)-1], "run the same line again to go on") {
+				!strings.Contains(lines[len(lines)-2], test.says) || !strings.Contains(lines[len(lines)-1], "fix the cause, then run the same line again to continue") {
 				t.Errorf("%d\n%s", got.status, got.stderr)
 			}
 			n := failed.Load()
