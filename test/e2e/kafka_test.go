@@ -402,16 +402,24 @@ func cmdEqual(ts *testscript.TestScript, neg bool, args []string) {
 	only(ts, neg, args, 3, "equal TOPIC TOPIC COUNT|some")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	n, err := count(ctx, args[0])
-	check(ts, err)
-	if args[2] != "some" {
-		n, err = strconv.Atoi(args[2])
-		check(ts, err)
-	}
+	n := recordsWanted(ctx, ts, args[0], args[2])
 	if n == 0 {
 		ts.Fatalf("%s has no record to compare", args[0])
 	}
 	check(ts, same(ctx, args[0], args[1], n))
+}
+
+// recordsWanted is how many records a topic is to have: as many as arg says, or those that it
+// has, where that is "some".
+func recordsWanted(ctx context.Context, ts *testscript.TestScript, topic, arg string) int {
+	if arg != "some" {
+		n, err := strconv.Atoi(arg)
+		check(ts, err)
+		return n
+	}
+	n, err := count(ctx, topic)
+	check(ts, err)
+	return n
 }
 
 // same compares two topics' committed records, all but their offsets. The source has

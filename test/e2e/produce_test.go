@@ -97,12 +97,7 @@ func cmdExact(ts *testscript.TestScript, neg bool, args []string) {
 	only(ts, neg, args, 3, "exact SOURCE TARGET COUNT|some")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	n, err := count(ctx, args[0])
-	check(ts, err)
-	if args[2] != "some" {
-		n, err = strconv.Atoi(args[2])
-		check(ts, err)
-	}
+	n := recordsWanted(ctx, ts, args[0], args[2])
 	check(ts, exactly(ctx, args[0], args[1], n))
 	a, err := boundsOf(ctx, cluster.Bootstrap(), args[0])
 	check(ts, err)
