@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -156,15 +157,12 @@ func flagNames(f cli.Flag) string {
 		names[i] = dashed(name)
 	}
 	text := strings.Join(names, ", ")
-	if optional, _ := usageOf(f); strings.HasPrefix(optional, "[=") { // a flag that may stand alone
-		return text + optional
+	placeholder, _ := usageOf(f)
+	if strings.HasPrefix(placeholder, "[=") { // a flag that may stand alone
+		return text + placeholder
 	}
 	if doc, ok := f.(cli.DocGenerationFlag); ok && doc.TakesValue() {
-		placeholder, _ := usageOf(f)
-		if placeholder == "" {
-			placeholder = "VALUE"
-		}
-		text += " " + placeholder
+		text += " " + cmp.Or(placeholder, "VALUE")
 	}
 	return text
 }

@@ -68,8 +68,8 @@ func (g *Logs) ReadBelow(ctx context.Context, p Partition, from, to int64, size 
 	return out, nil
 }
 
-// A landing is where a batch that was sent is in the log.
-type landing struct {
+// A foundBatch is where a batch that was sent is in the log.
+type foundBatch struct {
 	sent             int // which of them
 	base, appendTime int64
 }
@@ -79,7 +79,7 @@ const findSize = 1 << 20
 
 // find looks from an offset on for batches that were sent, in their order. They are known
 // by producer, epoch, sequence and length. What it has found counts where it fails, too.
-func (g *Logs) find(ctx context.Context, p Partition, from int64, sent []recordbatch.Batch) (found []landing, err error) {
+func (g *Logs) find(ctx context.Context, p Partition, from int64, sent []recordbatch.Batch) (found []foundBatch, err error) {
 	ends, err := g.realEnds(ctx, []Partition{p})
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func (g *Logs) find(ctx context.Context, p Partition, from int64, sent []recordb
 				return found, fmt.Errorf("read %s: %w", p, err)
 			}
 			if len(left) > 0 && b.First >= from && sameBatch(&b, &left[0]) {
-				f := landing{sent: len(sent) - len(left), base: b.First, appendTime: -1}
+				f := foundBatch{sent: len(sent) - len(left), base: b.First, appendTime: -1}
 				if b.LogAppendTime() {
 					f.appendTime = b.MaxTimestamp
 				}

@@ -489,7 +489,7 @@ func (l *Log) located(leader int32, id [16]byte, err error) {
 		return
 	}
 	if l.unsure {
-		l.look(leader, id)
+		l.findSent(leader, id)
 		return
 	}
 	l.leader, l.id, l.trouble, l.next = leader, id, nil, 0
@@ -500,11 +500,11 @@ func (l *Log) located(leader int32, id [16]byte, err error) {
 	l.offer()
 }
 
-// look finds the batches that were written without an answer. A broker that is asked again
+// findSent finds the batches that were written without an answer. A broker that is asked again
 // tells them by their sequence, but it forgets the producer of old records when it is
 // started anew, and every ten minutes: after producer.id.expiration.ms, which it counts from
 // the records' own timestamps (ProducerStateManager.isProducerExpired).
-func (l *Log) look(leader int32, id [16]byte) {
+func (l *Log) findSent(leader int32, id [16]byte) {
 	var sent []recordbatch.Batch
 	var of []int // in queue
 	for i := range l.queue[:l.tried] {

@@ -84,7 +84,7 @@ const unknownUser = "XAdminUserNotFound"
 // refused asks a store like S3, whose folder is not there, whether it knows who asks. Whether it
 // may be asked that is another matter.
 func (s *Store) refused(ctx context.Context) error {
-	ask := unwrapped(s.fs).Features().Command
+	ask := fs.UnWrapFs(s.fs).Features().Command
 	if ask == nil {
 		return nil
 	}
@@ -95,17 +95,9 @@ func (s *Store) refused(ctx context.Context) error {
 	return nil
 }
 
-// unwrapped is the remote that is inside of others, of one that encrypts, say.
-func unwrapped(f fs.Fs) fs.Fs {
-	for f.Features().UnWrap != nil {
-		f = f.Features().UnWrap()
-	}
-	return f
-}
-
 // bucketOf is the bucket of a remote, or "" where it has none.
 func bucketOf(f fs.Fs) string {
-	if f = unwrapped(f); !f.Features().BucketBased {
+	if f = fs.UnWrapFs(f); !f.Features().BucketBased {
 		return ""
 	}
 	bucket, _, _ := strings.Cut(f.Root(), "/")

@@ -96,7 +96,7 @@ func newFs(ctx context.Context, remote string) (fs.Fs, error) {
 		return nil, err
 	}
 	// Without a bucket the folders of a backup would each become one.
-	inner := unwrapped(f)
+	inner := fs.UnWrapFs(f)
 	if feat := inner.Features(); feat.BucketBased && !feat.Overlay && inner.Root() == "" {
 		return nil, errors.New("names no bucket")
 	}
