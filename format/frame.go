@@ -33,12 +33,24 @@ const (
 	KindTarget
 	KindMoment
 	KindFail // a Reader makes an error of it: see [FailError]
+
+	KindCluster // from here to KindConnector: see [Kind.OfCluster]
+	KindACL
+	KindQuota
+	KindUser
+	KindConfig
+	KindSubject
+	KindSchema
+	KindConnector
+	KindSnapshot
 )
 
 var kinds = map[string]Kind{
 	"rec": KindRec, "topic": KindTopic, "mark": KindMark, "group": KindGroup, "point": KindPoint,
 	"batch": KindBatch, "seg": KindSeg, "map": KindMap, "end": KindEnd,
 	"groups": KindGroups, "target": KindTarget, "moment": KindMoment, "fail": KindFail,
+	"cluster": KindCluster, "acl": KindACL, "quota": KindQuota, "user": KindUser, "config": KindConfig,
+	"subject": KindSubject, "schema": KindSchema, "connector": KindConnector, "snapshot": KindSnapshot,
 }
 
 // A Frame is one frame of a stream as a [Reader] found it.
@@ -72,7 +84,8 @@ func (f *Frame) parse(b []byte) error {
 }
 
 // An Encoder is a frame that can be written: [*Topic], [*Mark], [*Group],
-// [*Groups], [*Point], [*Moment], [*Batch], [*Map], [*Target] or [*End].
+// [*Groups], [*Point], [*Moment], [*Batch], [*Map], [*Target], [*End], [*Cluster] or one of
+// the frames behind that.
 type Encoder interface {
 	// AppendFrame appends the frame in core deterministic encoding to b.
 	AppendFrame(b []byte) ([]byte, error)
@@ -794,14 +807,15 @@ func DecodeTarget(b []byte) (*Target, error) {
 	return t, nil
 }
 
-// appendHead appends a seg frame up to its data, which is size bytes long.
-func (s *Segment) appendHead(b []byte, size int) ([]byte, error) {
-	raw, err := marshal("seg", s)
+// appendDataHead appends a frame of a kind, what is known of its data, and the data, which is
+// size bytes long, up to that.
+func appendDataHead(b []byte, kind string, info any, size int) ([]byte, error) {
+	raw, err := marshal(kind, info)
 	if err != nil {
 		return nil, err
 	}
-	b = append(b, majorArray|3, majorText|3, 's', 'e', 'g')
-	return appendHead(append(b, raw...), majorBytes, uint64(size)), nil
+	b = appendHead(append(b, majorArray|3), majorText, uint64(len(kind)))
+	return appendHead(append(append(b, kind...), raw...), majorBytes, uint64(size)), nil
 }
 
 // DecodeSegment decodes a seg frame. The data shares b's memory.

@@ -94,7 +94,7 @@ func checkRecord(t *testing.T, f *Frame, r *Record) {
 func checkFrame(t *testing.T, f *Frame) {
 	if f.Kind == KindSeg {
 		if s, data, err := DecodeSegment(f.Raw); err == nil {
-			head, err := s.appendHead(nil, len(data))
+			head, err := appendDataHead(nil, "seg", s, len(data))
 			if err != nil {
 				t.Fatal(err)
 			}

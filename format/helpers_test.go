@@ -76,6 +76,9 @@ func decodeAny(f *Frame) error {
 	if f.Kind == KindSeg {
 		_, _, err = DecodeSegment(f.Raw)
 	}
+	if f.Kind == KindSnapshot {
+		_, _, err = DecodeSnapshot(f.Raw)
+	}
 	return err
 }
 
@@ -102,6 +105,22 @@ func decodeEncoder(f *Frame) (e Encoder, err error) {
 		e, err = DecodeMap(f.Raw)
 	case KindEnd:
 		e, err = DecodeEnd(f.Raw)
+	case KindCluster:
+		e, err = DecodeCluster(f.Raw)
+	case KindACL:
+		e, err = DecodeACL(f.Raw)
+	case KindQuota:
+		e, err = DecodeQuota(f.Raw)
+	case KindUser:
+		e, err = DecodeUser(f.Raw)
+	case KindConfig:
+		e, err = DecodeConfig(f.Raw)
+	case KindSubject:
+		e, err = DecodeSubject(f.Raw)
+	case KindSchema:
+		e, err = DecodeSchema(f.Raw)
+	case KindConnector:
+		e, err = DecodeConnector(f.Raw)
 	}
 	if err != nil {
 		return nil, err

@@ -97,6 +97,13 @@ func insideBatches(t testing.TB) []byte {
 		&Mark{Topic: "orders", Next: 25}, &End{Records: 7}))
 }
 
+// insideSnapshot is the stream of the snapshot in good/snapshot.
+func insideSnapshot(t testing.TB) []byte {
+	return cat(header, frames(t,
+		&Cluster{"9f86d081884c7d65", 1_700_000_000_000, ClusterInfo{Cluster: "lkc-1", Kinds: []string{ClusterUsers}, LeftOut: []string{"user alice: its password, which Kafka does not give away"}}},
+		&User{"alice", []Credential{{"SCRAM-SHA-512", 8192}}}, &End{}))
+}
+
 func goodVectors(t testing.TB) []vector {
 	var recs []byte
 	for _, r := range records {
@@ -105,20 +112,30 @@ func goodVectors(t testing.TB) []vector {
 	raw := inside(t)
 	data := packed(raw)
 	sum := sha256.Sum256(data)
-	seg, err := (&Segment{
+	seg, err := appendDataHead(nil, "seg", &Segment{
 		Topic: "orders", Next: 3, Records: 1, MinTimestamp: 1_700_000_000_000, MaxTimestamp: 1_700_000_000_000,
 		Codec: "zstd", RawSize: int64(len(raw)), Size: int64(len(data)), SHA256: sum[:],
-	}).appendHead(nil, len(data))
+	}, len(data))
 	if err != nil {
 		t.Fatal(err)
 	}
 	rawBatches := insideBatches(t)
 	ofBatches := packed(rawBatches)
 	sumOfBatches := sha256.Sum256(ofBatches)
-	batchSeg, err := (&Segment{
+	batchSeg, err := appendDataHead(nil, "seg", &Segment{
 		Topic: "orders", From: 10, Next: 25, First: 10, Last: 22, Records: 7, MinTimestamp: -1, MaxTimestamp: 1_700_000_000_002,
 		Content: ContentBatches, Codec: "zstd", RawSize: int64(len(rawBatches)), Size: int64(len(ofBatches)), SHA256: sumOfBatches[:],
-	}).appendHead(nil, len(ofBatches))
+	}, len(ofBatches))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rawCluster := insideSnapshot(t)
+	ofCluster := packed(rawCluster)
+	sumOfCluster := sha256.Sum256(ofCluster)
+	snapshot, err := appendDataHead(nil, "snapshot", &Snapshot{
+		ID: "9f86d081884c7d65", Time: 1_700_000_000_000, Cluster: "lkc-1", Frames: map[string]int64{"user": 1}, Kinds: []string{ClusterUsers}, LeftOut: 1,
+		Codec: "zstd", RawSize: int64(len(rawCluster)), Size: int64(len(ofCluster)), SHA256: sumOfCluster[:],
+	}, len(ofCluster))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +164,7 @@ func goodVectors(t testing.TB) []vector {
 		{name: "records", about: "records: null and empty, headers of all sorts, extremes, a gap in the offsets", bytes: cat(header,
 			frames(t, &Topic{Name: "orders", Partitions: 1<<31 - 1, ReplicationFactor: 3}, &Mark{Topic: "orders"}),
 			recs, frames(t, &Mark{Topic: "orders", Next: 10}, &End{Records: int64(len(records))}))},
-		{name: "kinds", about: "every kind but rec, batch, seg and fail", bytes: cat(header, frames(t,
+		{name: "kinds", about: "every kind but rec, batch, seg, fail and those of a cluster", bytes: cat(header, frames(t,
 			&Topic{"orders", "vPeOCWypqUOSepEvx0cbog", 12, 3, map[string]string{"cleanup.policy": "compact", "retention.ms": "-1"}},
 			&Topic{Name: "audit"},
 			&Mark{"orders", 11, 7, MarkInfo{TopicID: "vPeOCWypqUOSepEvx0cbog", LeaderEpoch: ptr(int32(4)), LogStart: ptr(int64(7)), End: ptr(int64(1 << 40)), Lost: [][2]int64{{0, 3}, {4, 7}}}},
@@ -172,6 +189,19 @@ func goodVectors(t testing.TB) []vector {
 		{name: "segments", about: "a segment, whose bytes are two zstd frames; in them is a complete stream", bytes: cat(segments, seg, data, frames(t, &End{Records: 1, Segments: 1}))},
 		{name: "total", about: "a header that says how much is to come", bytes: cat(totalled, seg, data, frames(t, &End{Records: 1, Segments: 1}))},
 		{name: "batch-segments", about: "a segment of batches, and a record between them", bytes: cat(segments, batchSeg, ofBatches, frames(t, &End{Records: 7, Segments: 1}))},
+		{name: "cluster", about: "a snapshot of a cluster: a frame of each kind, and what could not be had", bytes: cat(header, frames(t,
+			&Cluster{"9f86d081884c7d65", 1_700_000_000_000, ClusterInfo{Cluster: "lkc-1", Tool: "kbk-cluster 1.0", Kinds: ClusterKinds, Registry: "http://registry:8081", Connect: "http://connect:8083",
+				Features: map[string]int64{"metadata.version": 29}, LeftOut: []string{"user alice: its password, which Kafka does not give away"}}},
+			&ACL{"TOPIC", "orders", "PREFIXED", "User:alice", "*", "READ", "ALLOW"},
+			&Quota{[]QuotaEntity{{Type: "client-id"}, {Type: "user", Name: ptr("alice")}}, map[string]float64{"producer_byte_rate": 1048576.5}},
+			&User{"alice", []Credential{{"SCRAM-SHA-512", 8192}}},
+			&Config{"broker", "1", map[string]*string{"log.cleaner.threads": ptr("2"), "ssl.keystore.password": nil}, ConfigInfo{}},
+			&Config{"topic", "orders", map[string]*string{"retention.ms": ptr("-1")}, ConfigInfo{12, 3}},
+			&Subject{"orders-value", SubjectInfo{Compatibility: "FULL", Mode: "READWRITE", Config: `{"compatibilityLevel":"FULL"}`}},
+			&Schema{"orders-value", 1, SchemaInfo{ID: 7, Schema: `"string"`, References: []SchemaReference{{"money", "money", 2}}, Deleted: true, Metadata: `{"owner":"x"}`, Rules: `{}`}},
+			&Connector{"files", map[string]string{"connector.class": "FileStreamSource"}, ConnectorInfo{"RUNNING", `{"offsets":[]}`}},
+			&End{}))},
+		{name: "snapshot", about: "a packed snapshot of a cluster", bytes: cat(segments, snapshot, ofCluster, frames(t, &End{}))},
 		{name: "coverage", about: "what was lost, hidden, filtered, cut off and deleted; which groups were asked for; what partitions became", bytes: cat(header, frames(t,
 			&Mark{"orders", 0, 20, MarkInfo{Begins: true, Branch: true}},
 			&Mark{"orders", 0, 40, MarkInfo{Filters: []string{"kbk-filter:1a2b3c4d", "window"}, Open: &[2]int64{40, 63}}},
@@ -269,6 +299,8 @@ func badVectors(t testing.TB) []vector {
 		{"mark-null", "a mark whose offset is null", with("85 646d61726b 6174 00 f6 a0"), ErrCorrupt, 1},
 		{"map-count", "a run of no records", cat(header, frames(t, &Map{Topic: "t", TargetTopic: "t"}), end), ErrCorrupt, 1},
 		{"group-offset", "a committed offset of -1", with("84 6567726f7570 6167 a1 6174 a1 00 a1 666f6666736574 20 a0"), ErrCorrupt, 1},
+		{"snapshot-bare", "a packed snapshot of which nothing is known", with("83 68736e617073686f74 a0 40"), ErrCorrupt, 1},
+		{"acl-bare", "an ACL of nothing", with("82 6361636c a0"), ErrCorrupt, 1},
 		{"seg-bare", "a segment of which nothing is known", with("83 63736567 a0 40"), ErrCorrupt, 1},
 		{"end-null", "an end frame with null for its map", cat(header, unhex("82 63656e64 f6")), ErrCorrupt, 1},
 	}
@@ -407,6 +439,9 @@ func TestGoodVectorsAreDeterministic(t *testing.T) {
 			case f.Kind == KindSeg:
 				s, data, derr := DecodeSegment(f.Raw)
 				err = errors.Join(derr, w.WriteSegment(s, data))
+			case f.Kind == KindSnapshot:
+				s, data, derr := DecodeSnapshot(f.Raw)
+				err = errors.Join(derr, w.WriteSnapshot(s, data))
 			case f.Kind == KindEnd:
 				err = w.Close(e.(*End))
 			case e != nil:

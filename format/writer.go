@@ -90,7 +90,7 @@ func (e *Writer) WriteRaw(raw []byte) error {
 	return nil
 }
 
-// Write writes one frame of any kind but the header, seg and end.
+// Write writes one frame of any kind but the header, seg, snapshot and end.
 func (e *Writer) Write(f Encoder) error {
 	if err := e.ready(); err != nil {
 		return err
@@ -106,6 +106,16 @@ func (e *Writer) Write(f Encoder) error {
 // WriteSegment writes one seg frame, whose content is the parts joined. They are
 // not copied.
 func (e *Writer) WriteSegment(s *Segment, parts ...[]byte) error {
+	return e.writeData("seg", s, parts)
+}
+
+// WriteSnapshot writes one snapshot frame, whose content is the parts joined. They are not
+// copied.
+func (e *Writer) WriteSnapshot(s *Snapshot, parts ...[]byte) error {
+	return e.writeData("snapshot", s, parts)
+}
+
+func (e *Writer) writeData(kind string, info any, parts [][]byte) error {
 	if err := e.ready(); err != nil {
 		return err
 	}
@@ -113,7 +123,7 @@ func (e *Writer) WriteSegment(s *Segment, parts ...[]byte) error {
 	for _, p := range parts {
 		size += len(p)
 	}
-	head, err := s.appendHead(nil, size)
+	head, err := appendDataHead(nil, kind, info, size)
 	if err != nil {
 		e.err = err
 		return err
