@@ -40,6 +40,7 @@ func App() *cli.App {
 		Commands: []command.Spec{
 			listSpec(), showSpec(), statusSpec(), verifySpec(), cursorSpec(), catSpec(), compactSpec(), pruneSpec(), repairSpec(), checkSpec(),
 		},
+		Values: store.Values(),
 	})
 }
 

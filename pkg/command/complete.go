@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -24,10 +25,12 @@ const completeArg = "__complete"
 // filesLine tells them that the name of a file may stand there too.
 const filesLine = ":files"
 
-// patience is how long a shell waits for a cluster that does not answer.
-const patience = 3 * time.Second
+// patience is how long a cluster or a store may take to answer: with the start of the command
+// a shell waits for less than a second.
+const patience = 800 * time.Millisecond
 
-// A Completer says which values there are. The flags that have been typed are in c.
+// A Completer says which values there are. The flags and arguments that have been typed are in
+// c. It only reads.
 type Completer func(ctx context.Context, c *cli.Context) []string
 
 // OneOf is a [Completer] of values that are always the same.
@@ -46,17 +49,18 @@ type wish struct {
 	flag, placeholder string
 	prefix            string   // stays before each value: --flag=
 	typed             string   // the value as far as it is typed
-	given             []string // the arguments of the command line before it that are whole
+	given             []string // the words of the command line before it that are whole, flags first
 }
 
 // wanted decides what the last of the words is to be. The name of the program is not among
 // them.
-func wanted(app *cli.App, words []string) wish {
+func wanted(app *cli.App, words []string) (w wish) {
 	if len(words) == 0 {
 		words = []string{""}
 	}
 	before, last := words[:len(words)-1], words[len(words)-1]
-	flags, args, w := app.Flags, app.ArgsUsage, wish{typed: last}
+	flags, args := app.Flags, app.ArgsUsage
+	w.typed = last
 	if len(app.Commands) > 0 {
 		if len(before) == 0 {
 			for _, c := range app.Commands {
@@ -74,12 +78,14 @@ func wanted(app *cli.App, words []string) wish {
 		w.given = before[:1]
 		flags, args, before = command.Flags, command.ArgsUsage, before[1:]
 	}
-	operands, onlyOperands, seen := 0, false, make(map[string]bool)
+	var operands []string
+	defer func() { w.given = append(append(slices.Clip(w.given), "--"), operands...) }()
+	onlyOperands, seen := false, make(map[string]bool)
 	for i := 0; i < len(before); i++ {
 		word := before[i]
 		switch {
 		case onlyOperands, len(word) < 2, word[0] != '-':
-			operands++
+			operands = append(operands, word)
 			continue
 		case word == "--":
 			onlyOperands = true
@@ -105,8 +111,8 @@ func wanted(app *cli.App, words []string) wish {
 		w.candidates = flagCandidates(flags, seen)
 		return w
 	}
-	if fields := strings.Fields(args); operands < len(fields) {
-		w.placeholder = strings.Trim(fields[operands], "[]….")
+	if fields := strings.Fields(args); len(operands) < len(fields) {
+		w.placeholder = strings.Trim(fields[len(operands)], "[]….")
 	}
 	return w
 }
@@ -194,13 +200,39 @@ func (w wish) values(app *cli.App) (values []string, files bool) {
 	case w.placeholder == "REMOTE":
 		return Remotes(os.Environ(), os.ReadFile), true
 	}
-	asked := &question{of: w}
-	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), questionKey{}, asked), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	app.Writer, app.ErrWriter = io.Discard, io.Discard
-	// What is wrong with the line is said when it is run.
-	_ = app.RunContext(ctx, append([]string{app.Name}, w.given...))
-	return asked.values, strings.Contains(w.placeholder, "FILE")
+	answer := make(chan []string, 1)
+	go func() { // which is left behind where a library waits whatever its context says
+		asked := &question{of: w}
+		// What is wrong with the line is said when it is run.
+		_ = app.RunContext(context.WithValue(ctx, questionKey{}, asked), append([]string{app.Name}, w.given...))
+		answer <- asked.values
+	}()
+	select {
+	case values = <-answer:
+	case <-ctx.Done():
+	}
+	return values, strings.Contains(w.placeholder, "FILE")
+}
+
+// AskAnother asks the program at path what may stand behind the last of its arguments, as a
+// shell does, and returns the words.
+func AskAnother(ctx context.Context, path string, args ...string) []string {
+	args = append(append([]string{completeArg}, args...), "")
+	out, err := exec.CommandContext(ctx, path, args...).Output()
+	if err != nil {
+		return nil
+	}
+	var words []string
+	for line := range strings.Lines(string(out)) {
+		if line = strings.TrimSuffix(line, "\n"); line != filesLine {
+			word, _, _ := strings.Cut(line, "\t")
+			words = append(words, word)
+		}
+	}
+	return words
 }
 
 // A question goes with the context of an application to its [action], which answers it

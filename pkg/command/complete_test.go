@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -20,13 +21,15 @@ func completable() *cli.App {
 			&cli.StringSliceFlag{Name: "topic", Aliases: []string{"t"}, Usage: "read `TOPIC`"},
 			&cli.StringFlag{Name: "isolation"},
 			&cli.StringFlag{Name: "key", Usage: "the key in `FILE`"},
+			&cli.StringFlag{Name: "slow"},
 			&cli.BoolFlag{Name: "yes"},
 		},
 		Values: map[string]Completer{
 			"isolation": OneOf("read_committed", "read_uncommitted"),
 			"TOPIC": func(_ context.Context, c *cli.Context) []string {
-				return []string{"orders", "other", "of-" + c.String("brokers")}
+				return []string{"orders", "other", "of-" + c.String("brokers") + c.Args().First()}
 			},
+			"slow": func(context.Context, *cli.Context) []string { select {} },
 		},
 		Action: func(context.Context, *cli.Context, *Env) error { return errors.New("the command ran") },
 	})
@@ -43,6 +46,9 @@ func TestComplete(t *testing.T) {
 		{"-t o", "orders other of-"},
 		{"-b h:1 -t of", "of-h:1"},
 		{"--brokers=h:1 --topic=of", "--topic=of-h:1"},
+		{"backup: -b h:1 -t of", "of-h:1backup:"}, // the argument, wherever it stands
+		{"-b h:1 backup: --yes -t of", "of-h:1backup:"},
+		{"-t x -- -backup -t o", ""}, // two arguments, which is one too many
 		{"--isolation ", "read_committed read_uncommitted"},
 		{"--isolation read_u", "read_uncommitted"},
 		{"--isolation=read_u", "--isolation=read_uncommitted"},
@@ -67,6 +73,18 @@ func TestComplete(t *testing.T) {
 		if strings.Join(got, " ") != test.want {
 			t.Errorf("%q: %q, want %q", test.typed, got, test.want)
 		}
+	}
+}
+
+// TestCompleteInTime gives up what does not answer.
+func TestCompleteInTime(t *testing.T) {
+	began := time.Now()
+	var out bytes.Buffer
+	if err := complete(completable(), []string{"--slow", ""}, &out); err != nil || out.Len() > 0 {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+	if took := time.Since(began); took > 3*time.Second { // a second, where the machine is not busy
+		t.Errorf("it took %v", took)
 	}
 }
 

@@ -32,7 +32,7 @@ it, and with --print prints that pipe for a shell instead.
 		Commands: []command.Spec{
 			initSpec(), backupSpec(), restoreSpec(), mirrorSpec(), statusSpec(), drillSpec(), doctorSpec(), digestSpec(), completionSpec(),
 		},
-		Values: map[string]command.Completer{"PROFILE": profiles},
+		Values: map[string]command.Completer{"PROFILE": profiles, "to": targets, "topic": ofBackup("--topic"), "at": ofBackup("--at")},
 	})
 }
 

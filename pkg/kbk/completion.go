@@ -3,11 +3,14 @@ package kbk
 import (
 	"context"
 	"embed"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/pipeline"
 	"github.com/kbkio/kbk/pkg/profile"
 )
 
@@ -20,7 +23,8 @@ var scripts = map[string]string{"bash": "completions/kbk.bash", "zsh": "completi
 func completionSpec() command.Spec {
 	return command.Spec{
 		Name: "completion", Usage: "print the completion script for bash, zsh or fish", Args: "SHELL", MaxArgs: 1,
-		Description: `The script completes kbk and all kbk-* commands: flags, topics, groups, remotes, profiles.
+		Description: `The script completes kbk and all kbk-* commands: flags, topics, groups, remotes, profiles,
+and of a backup its topics and restore points.
 make install and the packages install it.
 
    source <(kbk completion bash)      # in ~/.bashrc
@@ -49,4 +53,35 @@ func profiles(_ context.Context, c *cli.Context) []string {
 		return nil
 	}
 	return f.Names()
+}
+
+// targets are what --to takes: the targets of the profile that is typed, and the clusters.
+func targets(_ context.Context, c *cli.Context) []string {
+	f, err := profile.Load(configPath(c))
+	if err != nil {
+		return nil
+	}
+	names := slices.Collect(maps.Keys(f.Clusters))
+	if p, err := f.Profile(c.Args().First()); err == nil {
+		names = slices.AppendSeq(names, maps.Keys(p.Targets))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// ofBackup asks kbk-pull, which has a flag of the same name, what the backup of the profile
+// has for it: kbk itself does not link what reads a store.
+func ofBackup(flag string) command.Completer {
+	return func(ctx context.Context, c *cli.Context) []string {
+		p, b, err := open(c)
+		if err != nil {
+			return nil
+		}
+		pull := b.Restore(p, profile.Restore{})[0].Stages[0]
+		path, err := pipeline.Find(pull.Name)
+		if err != nil {
+			return nil
+		}
+		return command.AskAnother(ctx, path, append(pull.Args, flag)...)
+	}
 }

@@ -78,6 +78,7 @@ REMOTE may be a stored segment, or a folder of them, too.
 			{Name: "Which records", Flags: []string{"topic", "exclude", "partitions", "topic-id", "newest", "shard", "from", "to", "since", "until", "point", "at"}},
 		},
 		Action:  action,
+		Values:  store.Values(),
 		Metrics: prom.Open,
 	})
 }

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"encoding/json"
 	"io"
 	"os"
 	"os/exec"
@@ -14,9 +15,10 @@ import (
 	"github.com/kbkio/kbk/test/need"
 )
 
-// completing is a cluster, a remote and a profile whose names the shells are to complete. It
-// returns the environment of a shell that has the commands, and the folder to be in.
-func completing(t *testing.T) (env []string, dir string) {
+// completing is a cluster, its backup, a remote and a profile whose names the shells are to
+// complete. It returns the environment of a shell that has the commands, the folder to be in,
+// in which the backup is called backup, and the lines to type there.
+func completing(t *testing.T) (env []string, dir string, lines []line) {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "orders", "payments"))
 	if err != nil {
@@ -24,7 +26,8 @@ func completing(t *testing.T) (env []string, dir string) {
 	}
 	t.Cleanup(cluster.Close)
 	dir = t.TempDir()
-	config := "cluster:\n  bootstrap.servers: " + cluster.ListenAddrs()[0] + "\nprofiles:\n  nightly:\n    store: /backup\n    topics: [orders]\n"
+	config := "cluster:\n  bootstrap.servers: " + cluster.ListenAddrs()[0] + "\n" +
+		"profiles:\n  nightly:\n    store: " + dir + "/backup\n    topics: [orders, payments]\n    targets:\n      test: {prefix: test.}\n"
 	if err := os.WriteFile(filepath.Join(dir, "kbk.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -32,13 +35,40 @@ func completing(t *testing.T) (env []string, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append(os.Environ(), "PATH="+own+":"+os.Getenv("PATH"), "KBK_BROKERS="+cluster.ListenAddrs()[0], "HOME="+dir,
-		"RCLONE_CONFIG="+os.DevNull, "RCLONE_CONFIG_ARCHIVE_TYPE=local", "TERM=dumb", "INPUTRC="+os.DevNull, "HISTFILE="), dir
+	env = append(os.Environ(), "PATH="+own+":"+os.Getenv("PATH"), "KBK_BROKERS="+cluster.ListenAddrs()[0], "HOME="+dir,
+		"RCLONE_CONFIG="+os.DevNull, "RCLONE_CONFIG_ARCHIVE_TYPE=local", "TERM=dumb", "INPUTRC="+os.DevNull, "HISTFILE=")
+	backup := exec.Command("sh", "-c", "kbk-fetch -t orders -t payments | kbk-pack | kbk-push backup")
+	backup.Env, backup.Dir = env, dir
+	if out, err := backup.CombinedOutput(); err != nil {
+		t.Fatalf("a backup: %v\n%s", err, out)
+	}
+	show := exec.Command(filepath.Join(own, "kbk-catalog"), "show", "--json", "backup")
+	show.Env, show.Dir = env, dir
+	out, err := show.Output()
+	var has struct {
+		Points []struct {
+			ID   string
+			Time int64
+		}
+	}
+	if err == nil {
+		err = json.Unmarshal(out, &has)
+	}
+	if err != nil || len(has.Points) != 1 {
+		t.Fatalf("the backup's points: %+v, %v", has, err)
+	}
+	names := strings.NewReplacer("POINT", has.Points[0].ID, "TIME", time.UnixMilli(has.Points[0].Time).UTC().Format(time.RFC3339Nano))
+	for _, l := range typed {
+		lines = append(lines, line{l.before, names.Replace(l.after)})
+	}
+	return env, dir, lines
 }
 
+type line struct{ before, after string }
+
 // typed are lines as they are typed, up to the tab, and what a shell makes of them. What is
-// behind the tab shows whether a space follows.
-var typed = []struct{ before, after string }{
+// behind the tab shows whether a space follows. POINT and TIME are those of the backup.
+var typed = []line{
 	{"kbk-fetch --isol", "kbk-fetch --isolation +"},
 	{"kbk-fetch --isolation=read_u", "kbk-fetch --isolation=read_uncommitted +"},
 	{"kbk-fetch -t ord", "kbk-fetch -t orders +"},
@@ -47,12 +77,20 @@ var typed = []struct{ before, after string }{
 	{"kbk-fetch | kbk-push arch", "kbk-fetch | kbk-push archive:+"},
 	{"kbk-catalog ver", "kbk-catalog verify +"},
 	{"kbk backup night", "kbk backup nightly +"},
+	{"kbk-pull backup -t ord", "kbk-pull backup -t orders +"},
+	{"kbk-pull --exclude orders backup --topic=pay", "kbk-pull --exclude orders backup --topic=payments +"},
+	{"kbk-pull backup --point 2", "kbk-pull backup --point POINT +"},
+	{"kbk-pull backup --at 2", "kbk-pull backup --at TIME +"},
+	{"kbk-catalog show backup -t ord", "kbk-catalog show backup -t orders +"},
+	{"kbk restore nightly -t ord", "kbk restore nightly -t orders +"},
+	{"kbk restore nightly --at 2", "kbk restore nightly --at TIME +"},
+	{"kbk restore nightly --to te", "kbk restore nightly --to test +"},
 	{"kbk-fetch --command-config kbk.y", "kbk-fetch --command-config kbk.yaml +"},
 }
 
 // TestCompletionScripts has bash and zsh complete what is typed at a terminal.
 func TestCompletionScripts(t *testing.T) {
-	env, dir := completing(t)
+	env, dir, lines := completing(t)
 	for name, args := range map[string]string{
 		"bash": "bash --norc --noprofile -i",
 		"zsh":  "zsh -f -i",
@@ -69,7 +107,7 @@ func TestCompletionScripts(t *testing.T) {
 			}
 			term.write("source <(kbk completion " + name + ")\n")
 			term.wait("ready> ")
-			for _, line := range typed {
+			for _, line := range lines {
 				// Ctrl-A, Ctrl-E: what has become of the line is a word to print.
 				term.write(line.before + "\t+\x01echo '\x05'; echo do''ne\n")
 				if got := term.wait("done\r\n"); !strings.Contains(got, "\n"+line.after+"\r\n") {
@@ -83,8 +121,8 @@ func TestCompletionScripts(t *testing.T) {
 // TestCompletionFish asks fish for what it would show.
 func TestCompletionFish(t *testing.T) {
 	need.Tools(t, "fish")
-	env, dir := completing(t)
-	for _, line := range typed {
+	env, dir, lines := completing(t)
+	for _, line := range lines {
 		cmd := exec.Command("fish", "--no-config", "-c", "kbk completion fish | source; complete -C '"+line.before+"'")
 		cmd.Env, cmd.Dir = env, dir
 		out, err := cmd.CombinedOutput()
