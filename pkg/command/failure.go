@@ -67,19 +67,21 @@ const maxWhy = 4 << 10
 
 // A place is where a stage is in its pipe, as far as it knows.
 type place struct {
+	piped  bool // the input comes through a pipe, and not from a file
 	before bool // a stage before this one writes its input, and is there still
 	behind bool // a stage behind this one reads its output
 }
 
 func placeInPipe() place {
-	return place{before: piped.Load() && !inputEnded.Load() && !hungUp(os.Stdin.Fd()), behind: outPiped.Load()}
+	return place{piped: piped.Load(), before: piped.Load() && !inputEnded.Load() && !hungUp(os.Stdin.Fd()), behind: outPiped.Load()}
 }
 
 // speaks decides whether a stage says why it failed. Of a pipe that breaks one stage does, and
 // the last one says what is kept:
 //
 //   - who fails by itself says so, and writes it to its stream;
-//   - whoever reads that, or nothing at all, leaves it at that, unless it is the last stage;
+//   - whoever reads that, or nothing at all, leaves it at that, unless it is the last stage, and
+//     even the last one has nothing to add where it has done nothing yet;
 //   - whoever reads a stream that breaks off says so: the one that wrote it was killed;
 //   - of those that nobody reads any more only the first stage says so.
 func speaks(err error, at place) bool {
@@ -87,6 +89,8 @@ func speaks(err error, at place) bool {
 	switch {
 	case downstreamEnded(err):
 		return !at.before || !at.behind // what it was is no stream, where nothing is behind
+	case told && at.piped && errors.Is(err, errNothingDone):
+		return false
 	case told, errors.Is(err, format.ErrEmpty):
 		return !at.behind
 	case errors.Is(err, errStopped):
@@ -123,6 +127,19 @@ func (e *keptError) Unwrap() error { return e.err }
 
 // WithKept says with err what is kept of the run: "nothing was committed".
 func WithKept(err error, kept string) error { return &keptError{err, kept} }
+
+// errNothingDone is in what [WithNothingDone] returns.
+var errNothingDone = errors.New("nothing was done")
+
+// WithNothingDone says of an error in the input that the command had done nothing by then, as
+// one has that reads all of its input before it acts. Where a stage of the pipe has said why it
+// failed, such a command has nothing to add.
+func WithNothingDone(err error) error { return &nothingDoneError{err} }
+
+type nothingDoneError struct{ err error }
+
+func (e *nothingDoneError) Error() string   { return e.err.Error() }
+func (e *nothingDoneError) Unwrap() []error { return []error{e.err, errNothingDone} }
 
 // NoEnd is what is kept of a stream that is stopped at once.
 const NoEnd = "the stream has no end, and its reader will say so"

@@ -41,7 +41,7 @@ func TestHungUp(t *testing.T) {
 
 // TestSpeaks has every reason to fail at every place in a pipe.
 func TestSpeaks(t *testing.T) {
-	first, middle, last, only := place{behind: true}, place{before: true, behind: true}, place{before: true}, place{}
+	first, middle, last, only := place{behind: true}, place{piped: true, before: true, behind: true}, place{piped: true, before: true}, place{}
 	upstream := Input(&format.PositionError{Err: &format.FailError{By: "kbk-fetch", Why: "no broker"}})
 	for _, test := range []struct {
 		what                        string
@@ -51,6 +51,9 @@ func TestSpeaks(t *testing.T) {
 		{"its own failure", errors.New("no broker"), true, true, true, true},
 		{"nobody reads", &fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.EPIPE}, true, false, true, true},
 		{"upstream has said so", upstream, false, false, true, true},
+		{"upstream has said so, and nothing was done", WithNothingDone(upstream), false, false, false, true},
+		{"upstream was killed, and nothing was done", WithNothingDone(Input(&format.PositionError{Err: format.ErrTruncated})), true, true, true, true},
+		{"upstream wrote nothing, and nothing was done", WithNothingDone(Input(&format.PositionError{Err: format.ErrEmpty})), false, false, true, true},
 		{"upstream wrote nothing", Input(&format.PositionError{Err: format.ErrEmpty}), false, false, true, true},
 		{"upstream was killed", Input(&format.PositionError{Err: format.ErrTruncated}), true, true, true, true},
 		{"corrupt", Input(&format.PositionError{Err: format.ErrCorrupt}), true, true, true, true},

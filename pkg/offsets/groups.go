@@ -81,7 +81,7 @@ func readGroups(ctx context.Context, in io.Reader, maxFrame int64) ([]*format.Gr
 func readTranslated(ctx context.Context, in io.Reader, maxFrame int64) ([]*format.Group, *format.End, error) {
 	all, end, err := readGroups(ctx, in, maxFrame)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, command.WithNothingDone(err)
 	}
 	all = slices.DeleteFunc(all, func(g *format.Group) bool { return !groups.DropOwn(g) })
 	for _, g := range all {

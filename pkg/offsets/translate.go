@@ -63,7 +63,9 @@ func Translate(ctx context.Context, cfg TranslateConfig, env *command.Env, in io
 		}
 		return nil
 	}
-	if err := t.readAll(ctx, in, cfg.MaxFrame, env.Log, slices.Concat(cfg.Maps, cfg.Records)...); err != nil {
+	read := t.readAll(ctx, in, cfg.MaxFrame, env.Log, slices.Concat(cfg.Maps, cfg.Records)...)
+	w, err := begin(out, read)
+	if err != nil {
 		return err
 	}
 	if err := t.choose(cfg.Groups); err != nil {
@@ -79,13 +81,27 @@ func Translate(ctx context.Context, cfg TranslateConfig, env *command.Env, in io
 	if err := t.tellRecords(done); err != nil {
 		return err
 	}
-	n, err := t.write(out, others, done)
+	n, err := t.write(w, others, done)
 	if err != nil {
 		return err
 	}
 	env.Log.Info(fmt.Sprintf("translated %s of %s", command.Count(n, "offset"), command.Count(int64(len(done)), "group")),
 		slog.String("by", cfg.By), slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	return endStatus(&t.end, "what is translated by was stopped before its end, and is not all", loss(env.Log, done))
+}
+
+// begin writes the header of the output once the input was read, with the error read or none. If
+// the command fails from then on, or has failed already, the next stage learns why. Without any
+// input there is no output, so that the last stage says that nothing came.
+func begin(out io.Writer, read error) (*format.Writer, error) {
+	if errors.Is(read, format.ErrEmpty) {
+		return nil, read
+	}
+	w := command.NewWriter(out)
+	if err := w.WriteHeader(&format.Header{Created: time.Now().UnixMilli(), Content: format.ContentRecords}); err != nil {
+		return nil, err
+	}
+	return w, read
 }
 
 // choose leaves the groups that are wanted.
@@ -143,11 +159,7 @@ func (t *translation) all() ([]*format.Group, error) {
 }
 
 // write writes the translated groups, and returns how many offsets they have.
-func (t *translation) write(out io.Writer, others [][]byte, done []*format.Group) (n int64, err error) {
-	w := format.NewWriter(out)
-	if err := w.WriteHeader(&format.Header{Created: time.Now().UnixMilli(), Content: format.ContentRecords}); err != nil {
-		return 0, err
-	}
+func (t *translation) write(w *format.Writer, others [][]byte, done []*format.Group) (n int64, err error) {
 	for _, raw := range others {
 		if err := w.WriteRaw(raw); err != nil {
 			return 0, err

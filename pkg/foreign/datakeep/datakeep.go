@@ -169,7 +169,7 @@ func (Format) Read(ctx context.Context, t *foreign.Tree, f *foreign.File, out fo
 	var r record
 	return each(ctx, t, f.Path, recordSchema, &r, func() error { r = record{}; return nil }, func() error {
 		if r.Topic != f.Topic || r.Partition != f.Partition || r.Offset < f.First {
-			return foreign.Damaged(f.Path, "it suspendsset %d of %s/%d", r.Offset, r.Topic, r.Partition)
+			return foreign.Damaged(f.Path, "it holds offset %d of %s/%d", r.Offset, r.Topic, r.Partition)
 		}
 		rec := format.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp}
 		if r.Key != nil {
