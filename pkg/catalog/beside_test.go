@@ -97,7 +97,7 @@ func TestPruneBesideRun(t *testing.T) {
 				t.Fatal("there is nothing to delete, so that nothing is tried")
 			}
 			upTo(feed.pruned)
-			ok(t, r.Write(t.Context(), p.segments, env().Log))
+			ok(t, r.Write(t.Context(), p.objects(), env().Log))
 			if out != nil {
 				upTo(99)
 			}

@@ -325,10 +325,12 @@ func onlyFiltered(state *commitlog.State) (lines []string) {
 
 func catSpec() command.Spec {
 	return command.Spec{
-		Name: "cat", Usage: "print records of one partition", Args: "REMOTE TOPIC:PARTITION", MaxArgs: 2,
+		Name: "cat", Usage: "print records of one partition, or a snapshot of the cluster", Args: "REMOTE TOPIC:PARTITION", MaxArgs: 2,
 		Description: `Writes records of a partition to standard output, as a stream or, with --json, as lines for
-a look: keys and values that are no text are in base64.`,
+a look: keys and values that are no text are in base64. With --cluster-snapshot it writes a snapshot
+of what the cluster has beside records.`,
 		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "cluster-snapshot", Usage: "instead of records write the snapshot `ID` of the cluster, as show lists it, or " + Latest},
 			&cli.StringFlag{Name: "topic-id", Usage: "of a topic that was deleted and created again take the incarnation `ID`, not the newest"},
 			&cli.StringFlag{Name: "from", Usage: "begin at `OFFSET`", DefaultText: "beginning"},
 			&cli.StringFlag{Name: "to", Usage: "end before `OFFSET`", DefaultText: "end"},
@@ -339,6 +341,9 @@ a look: keys and values that are no text are in base64.`,
 			command.MaxFrameFlag(),
 		}, append(logFlags(), segment.IdentityFlags()...)...),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
+			if c.IsSet("cluster-snapshot") {
+				return catCluster(ctx, c, env)
+			}
 			cfg, err := catConfig(c, time.Now())
 			if err != nil {
 				return err
@@ -358,6 +363,33 @@ a look: keys and values that are no text are in base64.`,
 			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Cat(ctx, st, cfg, env, out) })
 		},
 	}
+}
+
+// catCluster reads the flags of cat for a snapshot of a cluster.
+func catCluster(ctx context.Context, c *cli.Context, env *command.Env) error {
+	for _, name := range []string{"topic-id", "from", "to", "since", "until", "limit"} {
+		if c.IsSet(name) {
+			return command.Usagef("--%s does not go with --cluster-snapshot", name)
+		}
+	}
+	if c.NArg() > 1 {
+		return command.Usagef("%q: --cluster-snapshot reads no partition", c.Args().Get(1))
+	}
+	cfg := CatClusterConfig{ID: c.String("cluster-snapshot"), MaxFrame: command.SizeOf(c, "max-frame"), JSON: c.Bool("json")}
+	var err error
+	if cfg.Log, err = reading(c); err != nil {
+		return err
+	}
+	if cfg.Identities, err = segment.KeysOf(c).Decryption(ctx, env); err != nil {
+		return err
+	}
+	out := os.Stdout
+	if !cfg.JSON {
+		if out, err = command.Stdout(); err != nil {
+			return command.WithHint(err, "--json prints lines for people")
+		}
+	}
+	return with(ctx, c, store.Options{}, func(st *store.Store) error { return CatCluster(ctx, st, cfg, env, out) })
 }
 
 func catConfig(c *cli.Context, now time.Time) (CatConfig, error) {

@@ -148,7 +148,7 @@ func Prune(ctx context.Context, st *store.Store, cfg PruneConfig, env *command.E
 		env.Log.Info(what + " would go; --yes deletes them")
 		return nil
 	}
-	if err := r.Write(ctx, p.segments, env.Log); err != nil {
+	if err := r.Write(ctx, p.objects(), env.Log); err != nil {
 		return err
 	}
 	env.Log.Info("deleted " + what)
@@ -182,6 +182,7 @@ func forgetting(state *commitlog.State, forget []string) (func(topic, id string)
 type pruning struct {
 	topics   []commitlog.PrunedTopic
 	segments []commitlog.Segment
+	clusters []commitlog.ClusterSnapshot
 	points   []commitlog.RestorePoint // of which nothing is kept
 	trimmed  int                      // points that are kept of some partitions only
 }
@@ -221,6 +222,7 @@ func prune(ctx context.Context, r *compaction.Rewrite, keep commitlog.Retention)
 	}
 	p.points = gone
 	p.segments, p.topics = r.Prune(retainer)
+	p.clusters = r.PruneClusters(keep.Policy, kept, time.Now())
 	if keep.Forget != nil {
 		r.Forget(keep.Forget)
 	}
@@ -228,6 +230,17 @@ func prune(ctx context.Context, r *compaction.Rewrite, keep commitlog.Retention)
 		r.ReplaceMoments(left, kept)
 	}
 	return p, nil
+}
+
+// objects are the paths of what is to be deleted.
+func (p *pruning) objects() (paths []string) {
+	for i := range p.segments {
+		paths = append(paths, p.segments[i].Path)
+	}
+	for i := range p.clusters {
+		paths = append(paths, p.clusters[i].Path)
+	}
+	return paths
 }
 
 func partitionsOf(m *commitlog.Moment) (n int) {
@@ -251,10 +264,16 @@ func (p *pruning) summary() string {
 			lost += l.Next - l.From
 		}
 	}
-	if int64(len(p.segments)+len(p.points)+p.trimmed)+forgotten+lost == 0 {
+	for i := range p.clusters {
+		size += p.clusters[i].Size
+	}
+	if int64(len(p.segments)+len(p.points)+p.trimmed+len(p.clusters))+forgotten+lost == 0 {
 		return ""
 	}
 	what := fmt.Sprintf("%s and %s, %s", command.Count(int64(len(p.points)), "restore point"), command.Count(int64(len(p.segments)), "segment"), humanize.IBytes(uint64(size)))
+	if n := int64(len(p.clusters)); n > 0 {
+		what += ", and " + command.Count(n, "snapshot") + " of the cluster"
+	}
 	if p.trimmed > 0 {
 		what += fmt.Sprintf(", and of %s some topics", command.Count(int64(p.trimmed), "restore point"))
 	}
@@ -290,6 +309,12 @@ func (p *pruning) print(out io.Writer) error {
 		fmt.Fprintln(table, "\nRESTORE POINT THAT GOES\tTIME")
 		for _, point := range p.points {
 			fmt.Fprintf(table, "%s\t%s\n", point.Entry, when(point.Time))
+		}
+	}
+	if len(p.clusters) > 0 {
+		fmt.Fprintln(table, "\nSNAPSHOT OF THE CLUSTER THAT GOES\tTIME")
+		for i := range p.clusters {
+			fmt.Fprintf(table, "%s\t%s\n", printable(p.clusters[i].ID), when(p.clusters[i].Time))
 		}
 	}
 	head := "\nLOST, AND IN NO POINT THAT STAYS\tPARTITION\tFROM\tTO\n"

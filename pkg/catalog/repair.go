@@ -70,7 +70,9 @@ type repair struct {
 	found   []commitlog.Segment // that are there, and that nothing lists
 	opaque  []Problem           // objects of which it cannot be told what they are
 	points  []commitlog.RestorePoint
-	open    error // why runs that go on will not come to a point
+	// Snapshots of clusters, likewise.
+	missingClusters, foundClusters []commitlog.ClusterSnapshot
+	open                           error // why runs that go on will not come to a point
 }
 
 // Repair says what can be done about a damaged log, and does it if it is told to.
@@ -160,12 +162,16 @@ func diagnose(ctx context.Context, st *store.Store, r *compaction.Rewrite, cfg R
 			return nil, err
 		}
 	}
+	snapshots, err := fix.diagnoseSnapshots(ctx, st, r.State, cfg)
+	if err != nil {
+		return nil, err
+	}
 	if len(fix.aside)+len(fix.gone) == 0 && r.Entries() > 0 && !cfg.Unlisted {
 		return fix, nil // what is not listed is what a killed run left behind, or one that is under way
 	}
 	slices.Sort(unlisted)
 	opener := segment.NewOpener(cfg.Identities, cfg.MaxFrame)
-	for _, path := range unlisted {
+	for _, path := range slices.Concat(unlisted, snapshots) {
 		if cfg.Signing.Signers != nil && !cfg.Signing.Unsigned { // whoever lists it signs for it
 			fix.opaque = append(fix.opaque, Problem{"content", path, "nobody has signed for it; --sign-unsigned lists it"})
 			continue
@@ -174,18 +180,31 @@ func diagnose(ctx context.Context, st *store.Store, r *compaction.Rewrite, cfg R
 		if err != nil && !store.IsDamage(err) {
 			return nil, err
 		}
-		var seg commitlog.Segment
 		if err == nil {
-			seg, err = describe(opener, path, data)
+			err = fix.list(opener, path, data)
 		}
 		if err != nil {
 			fix.opaque = append(fix.opaque, Problem{"content", path, err.Error()})
-			continue
 		}
-		fix.found = append(fix.found, seg)
 	}
 	sortByAge(fix.found)
 	return fix, nil
+}
+
+// list finds out what the log would say of an object, and notes it as found.
+func (f *repair) list(opener *segment.Opener, path string, data []byte) error {
+	if strings.HasPrefix(path, commitlog.ClusterDir+"/") {
+		s, err := describeSnapshot(opener, path, data)
+		if err == nil {
+			f.foundClusters = append(f.foundClusters, s)
+		}
+		return err
+	}
+	seg, err := describe(opener, path, data)
+	if err == nil {
+		f.found = append(f.found, seg)
+	}
+	return err
 }
 
 // describe reads out of an object what the log would say of it.
@@ -221,12 +240,12 @@ func sortByAge(segments []commitlog.Segment) {
 }
 
 func (f *repair) nothing() bool {
-	return len(f.mend)+len(f.aside)+len(f.gone)+len(f.missing)+len(f.found)+len(f.points) == 0 && f.open == nil
+	return len(f.mend)+len(f.aside)+len(f.gone)+len(f.missing)+len(f.found)+len(f.points)+len(f.missingClusters)+len(f.foundClusters) == 0 && f.open == nil
 }
 
 // lossy tells whether something is not to be had back.
 func (f *repair) lossy() bool {
-	return len(f.aside)+len(f.gone)+len(f.missing)+len(f.points)+len(f.opaque) > 0 || f.open != nil
+	return len(f.aside)+len(f.gone)+len(f.missing)+len(f.points)+len(f.opaque)+len(f.missingClusters) > 0 || f.open != nil
 }
 
 func (f *repair) print(out io.Writer) error {
@@ -243,6 +262,13 @@ func (f *repair) print(out io.Writer) error {
 	for i := range f.found {
 		s := &f.found[i]
 		fmt.Fprintf(&b, "list: %s: %s, offsets %d to %d of topic id %q\n", s.Path, command.Count(s.Records, "record"), s.From, s.Next-1, s.TopicID)
+	}
+	for i := range f.foundClusters {
+		s := reportSnapshot(&f.foundClusters[i])
+		fmt.Fprintf(&b, "list: %s: the cluster at %s: %s\n", f.foundClusters[i].Path, when(s.Time), s.holds())
+	}
+	for i := range f.missingClusters {
+		fmt.Fprintf(&b, "forget: %s: it is not there, or is not what was stored\n", f.missingClusters[i].Path)
 	}
 	for i := range f.missing {
 		fmt.Fprintf(&b, "forget: %s: it is not there, or is not what was stored\n", f.missing[i].Path)
@@ -306,6 +332,10 @@ func (f *repair) act(ctx context.Context, st *store.Store, r *compaction.Rewrite
 	for i := range f.missing {
 		lost[f.missing[i].Path] = true
 	}
+	for i := range f.missingClusters {
+		lost[f.missingClusters[i].Path] = true
+	}
+	again.LoseClusters(func(s *commitlog.ClusterSnapshot) bool { return lost[s.Path] })
 	again.LoseSegments(func(s *commitlog.Segment) bool { return lost[s.Path] })
 	return again.Write(ctx, nil, env.Log)
 }
@@ -317,10 +347,11 @@ const listedAtOnce = 1000
 func (f *repair) relist(ctx context.Context, st *store.Store, r *compaction.Rewrite) error {
 	run := commitlog.NewRun()
 	backup, seen := cmp.Or(r.ID(), commitlog.NewBackup()), r.Seen()
-	for left := f.found; len(left) > 0; {
+	for left, clusters := f.found, f.foundClusters; len(left)+len(clusters) > 0; clusters = nil {
 		n := min(len(left), listedAtOnce)
 		e := &commitlog.Entry{
-			Backup: backup, Seen: seen, Tool: "kbk-catalog " + command.Version() + " repair", Filters: []string{}, Segments: left[:n], Final: n == len(left),
+			Backup: backup, Seen: seen, Tool: "kbk-catalog " + command.Version() + " repair", Filters: []string{},
+			Segments: left[:n], ClusterSnapshots: clusters, Final: n == len(left),
 		}
 		run.Stamp(e, r.After(time.Now()))
 		sha, err := st.AppendEntry(ctx, e)

@@ -130,6 +130,8 @@ type Report struct {
 	Topics  []ReportTopic    `json:"topics"`
 	Groups  []ReportGroup    `json:"groups"`
 	Points  []ReportPoint    `json:"points"` // oldest first
+	// ClusterSnapshots are what the cluster has beside records, oldest first.
+	ClusterSnapshots []ReportSnapshot `json:"cluster_snapshots,omitempty"`
 }
 
 // A ReportTopic is one incarnation of a topic.
@@ -291,6 +293,9 @@ func report(st *store.Store, state *commitlog.State, m *partitions.Matcher) (*Re
 	for _, p := range state.Points() {
 		r.Points = append(r.Points, ReportPoint{ID: p.Entry, Time: p.Time})
 	}
+	for _, s := range state.ClusterSnapshots() {
+		r.ClusterSnapshots = append(r.ClusterSnapshots, reportSnapshot(&s))
+	}
 	return r, nil
 }
 
@@ -387,6 +392,12 @@ func Show(ctx context.Context, st *store.Store, opts store.LogOptions, m *partit
 		fmt.Fprintln(table, "\nRESTORE POINT\tTIME\tPARTITIONS\tTOPICS")
 		for _, p := range r.Points {
 			fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", p.ID, when(p.Time), p.partitions(), p.Covers())
+		}
+	}
+	if len(r.ClusterSnapshots) > 0 {
+		fmt.Fprintln(table, "\nSNAPSHOT OF THE CLUSTER\tTIME\tSIZE\tHOLDS")
+		for _, s := range r.ClusterSnapshots {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable(s.ID), when(s.Time), humanize.IBytes(uint64(s.Bytes)), s.holds())
 		}
 	}
 	return errors.Join(table.Flush(), without(log))

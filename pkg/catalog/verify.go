@@ -58,12 +58,13 @@ type Verdict struct {
 	Part     string `json:"part,omitempty"` // which of them were to be read, as --deep= takes it
 	Read     int64  `json:"read"`           // to their end
 	ReadSize int64  `json:"read_bytes"`
-	Opened   int64  `json:"opened"`     // and what is in them is what it should be
-	Unopened int64  `json:"not_opened"` // what was stored, but encrypted, and no key was given
-	Unread   int64  `json:"not_read"`   // there with the right size
-	Bad      int64  `json:"bad"`        // not there, of another size, or not what was stored
-	Signed   int64  `json:"signed"`     // good signatures
-	Unlisted int64  `json:"not_listed"` // objects that no log entry lists
+	Opened   int64  `json:"opened"`                      // and what is in them is what it should be
+	Unopened int64  `json:"not_opened"`                  // what was stored, but encrypted, and no key was given
+	Unread   int64  `json:"not_read"`                    // there with the right size
+	Bad      int64  `json:"bad"`                         // not there, of another size, or not what was stored
+	Signed   int64  `json:"signed"`                      // good signatures
+	Unlisted int64  `json:"not_listed"`                  // objects that no log entry lists
+	Clusters int64  `json:"cluster_snapshots,omitempty"` // that the log lists
 }
 
 // String is the verdict for people.
@@ -88,6 +89,9 @@ func (v *Verdict) String() string {
 		if x.n > 0 {
 			fmt.Fprintf(&b, ", %s %s", humanize.Comma(x.n), x.what)
 		}
+	}
+	if v.Clusters > 0 {
+		fmt.Fprintf(&b, "; %s of the cluster", command.Count(v.Clusters, "snapshot"))
 	}
 	if v.Unlisted > 0 {
 		fmt.Fprintf(&b, "; %s that nothing lists", command.Count(v.Unlisted, "object"))
@@ -115,6 +119,7 @@ type verifier struct {
 	bytes, readBytes                            int64
 	litter                                      []string // objects that nothing lists: the first few
 	litterCount, litterBytes                    int64
+	clusters                                    int64 // snapshots of clusters
 }
 
 // namedLitter is how many objects that nothing lists are named one by one.
@@ -181,12 +186,15 @@ func Verify(ctx context.Context, st *store.Store, cfg VerifyConfig, env *command
 	if err != nil {
 		return err
 	}
+	if err := v.snapshots(ctx, state); err != nil {
+		return err
+	}
 	if cfg.Deep {
 		if err := v.contents(ctx, state, bad); err != nil {
 			return err
 		}
 	}
-	if v.segments == 0 && len(v.litter) > 0 && v.problems == 0 {
+	if v.segments+v.clusters == 0 && len(v.litter) > 0 && v.problems == 0 {
 		v.found("log", commitlog.LogDir, "it lists no segment, and there are objects")
 	}
 	v.sum(began)
@@ -250,7 +258,11 @@ func (v *verifier) ofLog(log *store.Log) {
 // noLog is what to say of a remote without a log: where there are objects, it has lost it.
 func (v *verifier) noLog(ctx context.Context) error {
 	var objects int64
-	err := v.store.List(ctx, commitlog.TopicsDir, func(string, int64) error { objects++; return nil })
+	count := func(string, int64) error { objects++; return nil }
+	err := v.store.List(ctx, commitlog.TopicsDir, count)
+	if err == nil {
+		err = v.store.List(ctx, commitlog.ClusterDir, count)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -273,7 +285,7 @@ func (v *verifier) sumUp() *Verdict {
 	return &Verdict{
 		Verdict: words, Problems: v.problems, Losses: v.losses, Pruned: v.pruned, Segments: v.segments, Bytes: v.bytes, Part: v.cfg.Part.String(),
 		Read: v.read, ReadSize: v.readBytes, Opened: v.opened, Unopened: v.sealed, Unread: v.segments - v.bad - v.opened - v.sealed, Bad: v.bad,
-		Signed: v.signed, Unlisted: v.litterCount,
+		Signed: v.signed, Unlisted: v.litterCount, Clusters: v.clusters,
 	}
 }
 
@@ -348,10 +360,7 @@ func (v *verifier) objects(ctx context.Context, state *commitlog.State) (bad map
 		expected, listed := want[key]
 		switch {
 		case !listed:
-			if v.litterCount++; len(v.litter) < namedLitter {
-				v.litter = append(v.litter, path)
-			}
-			v.litterBytes += max(size, 0)
+			v.unlisted(path, size)
 			return nil
 		case size >= 0 && size != expected:
 			bad[key] = true
@@ -375,6 +384,14 @@ func (v *verifier) objects(ctx context.Context, state *commitlog.State) (bad map
 		}
 	}
 	return bad, nil
+}
+
+// unlisted notes an object that nothing lists.
+func (v *verifier) unlisted(path string, size int64) {
+	if v.litterCount++; len(v.litter) < namedLitter {
+		v.litter = append(v.litter, path)
+	}
+	v.litterBytes += max(size, 0)
 }
 
 func has[K comparable, V any](m map[K]V, k K) bool {

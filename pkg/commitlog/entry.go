@@ -65,6 +65,8 @@ type Entry struct {
 	GroupLists []GroupList `json:"group_lists,omitempty"`
 	Points     []Point     `json:"points,omitempty"`
 	Others     [][]byte    `json:"others,omitempty"` // raw frames of kinds the writer did not know
+	// ClusterSnapshots are what clusters have beside records.
+	ClusterSnapshots []ClusterSnapshot `json:"cluster_snapshots,omitempty"`
 
 	Final       bool `json:"final,omitempty"`       // the stream ended properly here
 	Interrupted bool `json:"interrupted,omitempty"` // its source was told to stop before it was done
@@ -280,6 +282,11 @@ func (e *Entry) validate() error {
 	for i := range e.Points {
 		if err := e.Points[i].validate(); err != nil {
 			return fmt.Errorf("point %d: %w", i, err)
+		}
+	}
+	for i := range e.ClusterSnapshots {
+		if err := e.ClusterSnapshots[i].validate(); err != nil {
+			return fmt.Errorf("cluster snapshot %d: %w", i, err)
 		}
 	}
 	return nil

@@ -20,9 +20,13 @@ type Manifest struct {
 	Points  int       `json:"points"`
 	// NewestPoint is the last one in the log. Topics is 0 where it is not known of how many
 	// it speaks.
-	NewestPoint *ManifestPoint  `json:"newest_point,omitempty"`
-	Groups      int             `json:"groups"`
-	Topics      []ManifestTopic `json:"topics"`
+	NewestPoint *ManifestPoint `json:"newest_point,omitempty"`
+	Groups      int            `json:"groups"`
+	// ClusterSnapshots is how many snapshots of clusters there are, NewestCluster when the last
+	// of them was begun.
+	ClusterSnapshots int             `json:"cluster_snapshots,omitempty"`
+	NewestCluster    int64           `json:"newest_cluster_snapshot,omitempty"` // milliseconds since the epoch
+	Topics           []ManifestTopic `json:"topics"`
 }
 
 // A ManifestPoint is a restore point.
@@ -92,6 +96,9 @@ func (s *State) Manifest() *Manifest {
 		Points:  len(s.points),
 		Groups:  s.groups.count(),
 		Topics:  []ManifestTopic{},
+	}
+	if n := len(s.clusters); n > 0 {
+		m.ClusterSnapshots, m.NewestCluster = n, s.clusters[n-1].Time
 	}
 	if n := len(s.points); n > 0 {
 		m.NewestPoint = &ManifestPoint{s.points[n-1].Entry, s.points[n-1].Time, s.points[n-1].Topics}

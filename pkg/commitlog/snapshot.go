@@ -46,6 +46,8 @@ type Snapshot struct {
 	Open         *File           `json:"open,omitempty"`    // and those of runs that may go on
 	Others       [][]byte        `json:"others,omitempty"`
 
+	ClusterSnapshots []ClusterSnapshot `json:"cluster_snapshots,omitempty"`
+
 	Origin `json:"-"`
 }
 
@@ -209,6 +211,11 @@ func (n *Snapshot) validate() error {
 			return fmt.Errorf("file %q is not one of a snapshot", f.Path)
 		}
 	}
+	for i := range n.ClusterSnapshots {
+		if err := n.ClusterSnapshots[i].validate(); err != nil {
+			return fmt.Errorf("cluster snapshot %d: %w", i, err)
+		}
+	}
 	for _, p := range n.Points {
 		if p.File < 0 || p.File >= len(n.Moments) {
 			return fmt.Errorf("the moment of point %q is in no file", p.Entry)
@@ -285,6 +292,7 @@ func (s *State) AddSnapshot(n *Snapshot) {
 		s.open = n.Open
 	}
 	s.others = append(s.others, n.Others...)
+	s.foldClusters(n.ClusterSnapshots)
 }
 
 // addSnapshot adds what a snapshot says of a partition. Where two snapshots were made at
@@ -537,7 +545,7 @@ func (s *State) Snapshot(now time.Time, index func(topic, id string) []IndexFile
 		Version: Version, KBK: "log snapshot", ID: now.Format(idTime) + "-" + NewRun().Name(), Time: now,
 		Supersedes: s.snapshots, Entries: s.entries, LastID: s.lastID, Updated: s.updated, Source: s.source, TellsFilters: true,
 		Runs: make(map[string]Head), Topics: []SnapshotTopic{}, Groups: s.groups.groups, GroupLists: s.groups.lists,
-		Moments: s.moments, Open: s.open, Others: s.others,
+		Moments: s.moments, Open: s.open, Others: s.others, ClusterSnapshots: s.clusters,
 	}
 	s.describeLineage(n)
 	last := make(map[string]bool)

@@ -27,18 +27,19 @@ type State struct {
 	lineage   lineage
 	skipped   map[string]bool // ids of entries in the log that are not part of the state
 
-	runs    map[string]link
-	parts   map[partitionKey]*partition
-	topics  map[string][]*incarnation // by name, oldest first
-	groups  groupSet
-	points  []RestorePoint
-	others  [][]byte
-	forms   forms
-	heads   map[string]int // of runs, the last entry that a snapshot stands for
-	untold  bool           // a snapshot does not tell what was kept whole
-	moments []File
-	open    *File
-	lossy   bool // a partition has losses
+	runs     map[string]link
+	parts    map[partitionKey]*partition
+	topics   map[string][]*incarnation // by name, oldest first
+	groups   groupSet
+	points   []RestorePoint
+	others   [][]byte
+	clusters []ClusterSnapshot // by time, the newest last
+	forms    forms
+	heads    map[string]int // of runs, the last entry that a snapshot stands for
+	untold   bool           // a snapshot does not tell what was kept whole
+	moments  []File
+	open     *File
+	lossy    bool // a partition has losses
 }
 
 // A RestorePoint is a point and the entry that has it.
@@ -175,7 +176,9 @@ func (s *State) Fold(e *Entry, sha string) {
 	if e.ID > s.lastID { // a snapshot may have one of a clock that was ahead
 		s.lastID, s.updated = e.ID, e.Time
 	}
-	if e.Source != (Source{}) {
+	// A run that only takes a snapshot of the cluster does not say how records are read.
+	ofCluster := len(e.ClusterSnapshots) > 0 && len(e.Segments)+len(e.Marks)+len(e.Topics) == 0
+	if e.Source != (Source{}) && (!ofCluster || s.source == (Source{})) {
 		s.source = e.Source
 	}
 	for i := range e.Topics {
@@ -207,6 +210,7 @@ func (s *State) Fold(e *Entry, sha string) {
 		s.points = append(s.points, r)
 	}
 	s.others = append(s.others, e.Others...)
+	s.foldClusters(e.ClusterSnapshots)
 	if !was.final {
 		s.foldLosses(e)
 	}

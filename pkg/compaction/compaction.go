@@ -202,8 +202,9 @@ func (r *Rewrite) Forget(forgotten func(topic, id string) bool) {
 	}
 }
 
-// Write makes the snapshot, and deletes what it stands for, and then the segments gone.
-func (r *Rewrite) Write(ctx context.Context, gone []commitlog.Segment, log *slog.Logger) error {
+// Write makes the snapshot, and deletes what it stands for, and then the objects gone, of which
+// it has the paths.
+func (r *Rewrite) Write(ctx context.Context, gone []string, log *slog.Logger) error {
 	began := time.Now()
 	// Files that are there now are for this one to delete, and none that come later:
 	// whoever reads the new snapshot may fold it at once, and store what that takes.
@@ -235,7 +236,7 @@ func (r *Rewrite) Write(ctx context.Context, gone []commitlog.Segment, log *slog
 
 // remove deletes what nothing needs now that the snapshot is there: what readers look at
 // first goes first.
-func (r *Rewrite) remove(ctx context.Context, folded, unused []string, gone []commitlog.Segment) error {
+func (r *Rewrite) remove(ctx context.Context, folded, unused, gone []string) error {
 	if err := r.store.Remove(ctx, folded); err != nil {
 		return err
 	}
@@ -251,11 +252,7 @@ func (r *Rewrite) remove(ctx context.Context, folded, unused []string, gone []co
 	if err := r.store.Remove(ctx, unused); err != nil {
 		return err
 	}
-	var segments []string
-	for i := range gone {
-		segments = append(segments, gone[i].Path)
-	}
-	return r.store.Remove(ctx, segments)
+	return r.store.Remove(ctx, gone)
 }
 
 // snapshot stores what a snapshot of the state needs, and returns it.

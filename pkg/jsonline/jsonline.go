@@ -85,6 +85,9 @@ type line struct {
 	Lost        bool     `json:"lost,omitempty"`
 	Losses      []string `json:"losses,omitempty"`
 
+	// cluster, acl, quota, user, config, subject, schema, connector
+	Data json.RawMessage `json:"data,omitempty"`
+
 	// CBOR is the frame as it is. It counts while the other fields say the same.
 	CBOR []byte `json:"cbor,omitempty"`
 }
@@ -138,6 +141,8 @@ func check(f *format.Frame) error {
 		return notRecords(format.ContentBatches)
 	case format.KindSeg:
 		return notRecords(format.ContentSegments)
+	case format.KindSnapshot:
+		return errors.New("lines of JSON hold no packed snapshot of a cluster: kbk-pack -d unpacks it")
 	}
 	return nil
 }
@@ -233,6 +238,13 @@ func describe(f *format.Frame) (*line, error) {
 		}
 		l.Records, l.Segments, l.Interrupted, l.Lost = &e.Records, e.Segments, e.Interrupted, e.Lost
 		l.Losses = e.Losses
+	default:
+		if f.Kind.OfCluster() {
+			var err error
+			if l.Data, err = describeCluster(f); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return l, nil
 }
@@ -445,6 +457,8 @@ func (l *line) encode() (format.Encoder, error) {
 			return nil, need(false)
 		}
 		return &format.End{Records: *l.Records, Segments: l.Segments, Interrupted: l.Interrupted, Lost: l.Lost, Losses: l.Losses}, nil
+	case "cluster", "acl", "quota", "user", "config", "subject", "schema", "connector":
+		return encodeCluster(l.Kind, l.Data)
 	}
 	return nil, fmt.Errorf("a frame of kind %q cannot be made of JSON: its cbor was changed, or left out", l.Kind)
 }

@@ -3,6 +3,7 @@ package pack
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,21 +13,31 @@ import (
 	"github.com/kbkio/kbk/pkg/segment"
 )
 
-// A builder is an open segment, that records are gathered for.
+// A builder is an open segment, that records are gathered for, or an open snapshot of a
+// cluster.
 type builder struct {
-	meta    format.Segment
-	opened  time.Time
-	chunk   []byte       // not yet compressed
-	batches [][2]int     // where batches are in it
-	chunks  []*chunk     // compressed, or being so
-	times   times        // of records outside of batches; when it is sealed, of all
-	plain   int64        // bytes in all, as they count for the size of a segment
-	left    []string     // filters that marks say have left out or changed records of it
-	taken   atomic.Int64 // bytes of memory that chunks take
-	counted int64        // of held, what the packer knows
+	meta     format.Segment   // of a snapshot only how it is packed
+	snapshot *format.Snapshot // nil: it is a segment
+	opened   time.Time
+	chunk    []byte       // not yet compressed
+	batches  [][2]int     // where batches are in it
+	chunks   []*chunk     // compressed, or being so
+	times    times        // of records outside of batches; when it is sealed, of all
+	plain    int64        // bytes in all, as they count for the size of a segment
+	left     []string     // filters that marks say have left out or changed records of it
+	taken    atomic.Int64 // bytes of memory that chunks take
+	counted  int64        // of held, what the packer knows
 
 	sealed chan struct{} // closed when parts are there, and meta has their size and sum
 	parts  [][]byte
+}
+
+// name says for people what it is.
+func (s *builder) name() string {
+	if s.snapshot != nil {
+		return "snapshot " + s.snapshot.ID + " of a cluster"
+	}
+	return fmt.Sprintf("a segment of %s/%d", s.meta.Topic, s.meta.Partition)
 }
 
 // held is how many bytes of memory the segment takes.
@@ -133,6 +144,11 @@ func (s *builder) finish(ctx context.Context, out *output) error {
 	if err := s.mark(s.meta.Next); err != nil {
 		return err
 	}
+	return s.end(ctx, out)
+}
+
+// end is finish without the mark.
+func (s *builder) end(ctx context.Context, out *output) error {
 	var err error
 	if s.chunk, err = (&format.End{Records: s.meta.Records}).AppendFrame(s.chunk); err != nil {
 		return err

@@ -55,7 +55,7 @@ type output struct {
 	largest    int64      // of so many bytes at most
 
 	// Of what was written; to be read when the group is done.
-	segments, records, raw, packed int64
+	segments, snapshots, records, raw, packed int64
 }
 
 func newOutput(ctx context.Context, g *errgroup.Group, w *format.Writer, cfg Config, env *command.Env) (*output, error) {
@@ -172,7 +172,7 @@ func (o *output) seal(ctx context.Context, s *builder) error {
 	if len(o.to) > 0 {
 		w, err := age.Encrypt(p, o.to...)
 		if err != nil {
-			return fmt.Errorf("encrypt a segment of %s/%d: %w", s.meta.Topic, s.meta.Partition, err)
+			return fmt.Errorf("encrypt %s: %w", s.name(), err)
 		}
 		s.meta.Cipher = segment.Age
 		end = w.Close
@@ -272,20 +272,34 @@ func (o *output) writeItem(ctx context.Context, it item) error {
 	}
 	m := &s.meta
 	if m.Size > math.MaxInt32 {
-		return fmt.Errorf("pack %s/%d: segment of %s: use a smaller --segment-size", m.Topic, m.Partition, humanize.IBytes(uint64(m.Size)))
+		return fmt.Errorf("pack %s of %s: use a smaller --segment-size", s.name(), humanize.IBytes(uint64(m.Size)))
 	}
-	if err := o.w.WriteSegment(m, s.parts...); err != nil {
+	var err error
+	if s.snapshot == nil {
+		err = o.writeSegment(s)
+	} else {
+		err = o.writeSnapshot(s)
+	}
+	if err != nil {
 		return err
 	}
 	for _, b := range s.parts {
 		o.recycle(b)
 	}
 	o.room.Release(it.weight)
+	o.count.Pending.Add(-1)
+	return nil
+}
+
+func (o *output) writeSegment(s *builder) error {
+	m := &s.meta
+	if err := o.w.WriteSegment(m, s.parts...); err != nil {
+		return err
+	}
 	o.segments++
 	o.records += m.Records
 	o.raw += m.RawSize
 	o.packed += m.Size
-	o.count.Pending.Add(-1)
 	o.count.Segments.Add(1)
 	o.count.Records.Add(m.Records)
 	o.count.Offsets.Add(m.Next - m.From)

@@ -63,6 +63,8 @@ type packer struct {
 	filters []string
 	held    int64       // bytes of open segments
 	asked   atomic.Bool // all of them are to be closed now
+
+	snapshot *builder // of a cluster, that is open; nil: none is
 }
 
 // Pack reads a stream of records and writes it as a stream of segments.
@@ -138,8 +140,8 @@ func Pack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out i
 	if err := w.Close(end); err != nil {
 		return err
 	}
-	env.Log.Info(fmt.Sprintf("packed %s in %s, %s to %s",
-		command.Count(p.out.records, "record"), command.Count(segments, "segment"), humanize.IBytes(uint64(raw)), humanize.IBytes(uint64(packed))),
+	env.Log.Info(fmt.Sprintf("packed %s in %s, %s to %s%s",
+		command.Count(p.out.records, "record"), command.Count(segments, "segment"), humanize.IBytes(uint64(raw)), humanize.IBytes(uint64(packed)), andSnapshots(p.out.snapshots)),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	return command.EndStatusThrough(out, end, "what the source had read is packed")
 }
@@ -189,11 +191,19 @@ func (p *packer) read(ctx context.Context, r *format.Reader) (*format.End, error
 		case format.KindSeg:
 			err = corrupt("a %s frame in a stream of records", f.Name)
 		case format.KindEnd:
-			if err := p.closeAll(ctx); err != nil {
+			if err := errors.Join(p.closeAll(ctx), p.closeSnapshot(ctx)); err != nil {
 				return nil, err
 			}
 			return format.DecodeEnd(f.Raw)
+		case format.KindCluster:
+			err = p.beginSnapshot(ctx, f.Raw)
+		case format.KindSnapshot:
+			err = corrupt("a packed snapshot of a cluster in a stream of records")
 		default:
+			if f.Kind.OfCluster() {
+				err = p.snapshotFrame(ctx, f)
+				break
+			}
 			err = p.out.pass(ctx, f.Raw)
 		}
 		if err != nil {

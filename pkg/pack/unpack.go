@@ -25,16 +25,17 @@ import (
 
 // An unpacker turns segments into records on all cores.
 type unpacker struct {
-	opener  *segment.Opener
-	queue   *ordered.Queue
-	window  *format.Window
-	batches bool // put batches out
-	order   segment.Order
-	topics  map[string]bool // that have had a topic frame
-	freed   chan []byte     // the memory of segments that are unpacked
-	records atomic.Int64
-	count   *metrics.Counters
-	plain   int64 // segments that were not encrypted
+	opener                    *segment.Opener
+	queue                     *ordered.Queue
+	window                    *format.Window
+	batches                   bool // put batches out
+	order                     segment.Order
+	topics                    map[string]bool // that have had a topic frame
+	freed                     chan []byte     // the memory of segments that are unpacked
+	records                   atomic.Int64
+	count                     *metrics.Counters
+	plain                     int64 // segments that were not encrypted
+	snapshots, plainSnapshots int64 // of clusters, and those that were not encrypted
 }
 
 // Unpack reads a stream of segments, checks each, and writes the records in them
@@ -100,7 +101,10 @@ func Unpack(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out
 		was := english.PluralWord(int(u.plain), "was", "were")
 		env.Log.Warn(fmt.Sprintf("%s of %s %s not encrypted", humanize.Comma(u.plain), command.Count(segments, "segment"), was))
 	}
-	env.Log.Info(fmt.Sprintf("unpacked %s from %s", command.Count(u.records.Load(), "record"), command.Count(segments, "segment")),
+	if u.plainSnapshots > 0 && len(cfg.Identities) > 0 {
+		env.Log.Warn("not all snapshots of the cluster were encrypted")
+	}
+	env.Log.Info(fmt.Sprintf("unpacked %s from %s%s", command.Count(u.records.Load(), "record"), command.Count(segments, "segment"), andSnapshots(u.snapshots)),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	return command.EndStatusThrough(out, end, "what the source had read is unpacked")
 }
@@ -124,6 +128,9 @@ func (u *unpacker) read(ctx context.Context, r *format.Reader) (end *format.End,
 			segments++
 			u.count.Pending.Add(1)
 			err = u.segment(ctx, r.Own())
+		case format.KindSnapshot:
+			u.snapshots++
+			err = u.snapshot(ctx, r.Own())
 		case format.KindEnd:
 			end, err := format.DecodeEnd(f.Raw)
 			return end, segments, err
@@ -141,6 +148,10 @@ func (u *unpacker) read(ctx context.Context, r *format.Reader) (end *format.End,
 			}
 			err = u.pass(ctx, f.Raw)
 		default:
+			if f.Kind.OfCluster() {
+				err = corrupt("a %s frame in a stream of segments", f.Name)
+				break
+			}
 			err = u.pass(ctx, f.Raw)
 		}
 		if err != nil {

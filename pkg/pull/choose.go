@@ -99,10 +99,16 @@ type selection struct {
 	moments []byte   // frames of the restore points that a copy is to have, compressed
 	losses  []string // what was asked for and is not here, beside what partitions lack
 	notes   []string // what the user should know before it is read
+
+	snapshots []commitlog.ClusterSnapshot
+	leftOut   string // what to say of snapshots that are left out as they should be
 }
 
 // choose finds out what cfg asks for.
 func (b *backup) choose(ctx context.Context, cfg Config) (*selection, error) {
+	if cfg.Cluster == ClusterOnly {
+		return b.chooseCluster(cfg)
+	}
 	selected := make(map[string]bool)
 	for _, name := range b.state.Topics() {
 		for _, id := range b.state.Incarnations(name) {
@@ -131,6 +137,9 @@ func (b *backup) choose(ctx context.Context, cfg Config) (*selection, error) {
 	}
 	if len(sel.plans) == 0 && (len(cfg.Selection.Topics) > 0 || cfg.Selection.Numbers != nil) {
 		return nil, errors.New("the selection leaves no partition to read")
+	}
+	if err := b.addSnapshots(cfg, sel); err != nil {
+		return nil, err
 	}
 	sel.note()
 	return sel, nil

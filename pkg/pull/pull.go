@@ -35,6 +35,7 @@ type Config struct {
 	Until     *time.Time // to here, itself included
 	Point     string     // a restore point: see [commitlog.State.Find]
 	At        *time.Time // or the last one at this time or before
+	Cluster   string     // which snapshots of the cluster: ClusterAuto, ClusterOnly or ClusterNone
 
 	Transfers   int          // downloads at once
 	Memory      int64        // bytes of segments that are held
@@ -69,18 +70,26 @@ REMOTE may be a stored segment, or a folder of them, too.
 			&cli.StringFlag{Name: "until", Usage: "read records with timestamps to `TIME`, itself included"},
 			&cli.StringFlag{Name: "point", Usage: "read what belongs to restore point `ID`, as kbk-catalog show lists it"},
 			&cli.StringFlag{Name: "at", Usage: "read of each partition what belongs to the last restore point at `TIME` or before that includes it"},
+			&cli.StringFlag{Name: "cluster-snapshot", Value: ClusterAuto, Usage: "which snapshots of the cluster to read, `HOW`: auto (those that belong to what is read, none with -t), only (no records) or none"},
 			&cli.IntFlag{Name: "transfers", Value: 8, Usage: "download `N` segments at once"},
 			command.SizeFlag("memory", 128<<20, "hold `SIZE` of segments in memory"),
 			&cli.BoolFlag{Name: "skip-damaged", Usage: "go on without what is missing or damaged, segments or files of the log; end with status 4 where nothing else has it"},
 			sign.SignersFlag(),
 		},
 		Groups: []command.FlagGroup{
-			{Name: "Which records", Flags: []string{"topic", "exclude", "partitions", "topic-id", "newest", "shard", "from", "to", "since", "until", "point", "at"}},
+			{Name: "Which records", Flags: []string{"topic", "exclude", "partitions", "topic-id", "newest", "shard", "from", "to", "since", "until", "point", "at", "cluster-snapshot"}},
 		},
 		Action:  action,
-		Values:  store.Values(),
+		Values:  values(),
 		Metrics: prom.Open,
 	})
+}
+
+// values are those of a backup, and of flags that have few.
+func values() map[string]command.Completer {
+	v := store.Values()
+	v["cluster-snapshot"] = command.OneOf(ClusterAuto, ClusterOnly, ClusterNone)
+	return v
 }
 
 func action(ctx context.Context, c *cli.Context, env *command.Env) error {
@@ -90,6 +99,7 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		TopicIDs:    c.StringSlice("topic-id"),
 		Newest:      c.Bool("newest"),
 		Point:       c.String("point"),
+		Cluster:     c.String("cluster-snapshot"),
 		Transfers:   c.Int("transfers"),
 		Memory:      command.SizeOf(c, "memory"),
 		SkipDamaged: c.Bool("skip-damaged"),
@@ -107,6 +117,9 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.Usagef("--point: nothing is not a restore point")
 	}
 	if err := bounds(&cfg, c, time.Now()); err != nil {
+		return err
+	}
+	if err := cfg.checkCluster(); err != nil {
 		return err
 	}
 	var err error
@@ -172,6 +185,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 		return err
 	}
 	warnAll(env.Log, sel.notes)
+	if sel.leftOut != "" {
+		env.Log.Info(sel.leftOut)
+	}
 	w := command.NewWriterTo(env.Counters.Output.Writer(out, &env.Counters.BytesOut), out)
 	source := b.state.Source()
 	h := &format.Header{
@@ -199,7 +215,11 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 	if err := r.run(ctx); err != nil {
 		return err
 	}
+	var losses []string
 	if !r.stopped { // a moment of the cluster is not told when it is not all here
+		if losses, err = b.writeSnapshots(ctx, cfg, w, sel); err != nil {
+			return err
+		}
 		for _, frame := range sel.trailer {
 			if err := w.WriteRaw(frame); err != nil {
 				return err
@@ -213,7 +233,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 	for _, d := range b.damage {
 		end.Lose(fmt.Sprintf("%s of the log could not be read: what it lists is in no other file", d.Name))
 	}
-	for _, l := range sel.losses {
+	for _, l := range append(sel.losses, losses...) {
 		end.Lose(l)
 	}
 	for _, p := range r.parts {
@@ -224,7 +244,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, out io.Writer) (err 
 	if err := w.Close(&end); err != nil {
 		return err
 	}
-	env.Log.Info(fmt.Sprintf("read %s, %s, from %s", command.Count(r.segments, "segment"), humanize.IBytes(uint64(r.size)), b.store.Name()),
+	env.Log.Info(fmt.Sprintf("read %s, %s, from %s%s", command.Count(r.segments, "segment"), humanize.IBytes(uint64(r.size)), b.store.Name(), sel.withSnapshots()),
 		slog.Duration("in", time.Since(began).Round(time.Millisecond)))
 	return command.EndStatusThrough(out, &end, "the stream was ended properly, but it is not the whole backup")
 }

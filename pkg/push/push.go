@@ -205,6 +205,7 @@ type pusher struct {
 	partitions                map[key]*metrics.Partition // likewise
 	compactor                 *compactor
 	segments, skipped, stored int64
+	snapshots                 int64 // of clusters
 	foreign                   int64 // restore points of which the stream has nothing
 }
 
@@ -323,8 +324,11 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		}
 	}
 	there := ""
+	if p.snapshots > 0 {
+		there = ", with " + command.Count(p.snapshots, "snapshot") + " of the cluster"
+	}
 	if p.skipped > 0 {
-		there = fmt.Sprintf("; %s already stored", command.Count(p.skipped, "segment"))
+		there += fmt.Sprintf("; %s already stored", command.Count(p.skipped, "segment"))
 	}
 	if p.foreign > 0 {
 		env.Log.Warn(command.Count(p.foreign, "restore point") + " of the backup that this is a copy of include nothing that was copied")
@@ -400,7 +404,7 @@ func (p *pusher) read(ctx context.Context, r *format.Reader, frames chan<- frame
 		if err != nil {
 			return command.Input(err)
 		}
-		segment := f.Kind == format.KindSeg
+		segment := f.Kind == format.KindSeg || f.Kind == format.KindSnapshot
 		if n := int64(len(f.Raw)); p.cfg.holdMemory && segment && n > largest {
 			largest = n
 			debug.SetMemoryLimit(ownMemory + int64(p.cfg.Transfers+2)*n)
@@ -471,7 +475,7 @@ func (p *pusher) follow(ctx context.Context, frames <-chan frame) (*format.End, 
 				}
 			}
 		case <-tick.C:
-			if e := &p.current.entry; len(e.Segments)+len(p.current.marks)+len(e.Points) > 0 {
+			if e := &p.current.entry; len(e.Segments)+len(p.current.marks)+len(e.Points)+len(e.ClusterSnapshots) > 0 {
 				if err := p.checkpoint(ctx); err != nil {
 					return nil, err
 				}
@@ -515,6 +519,8 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 	switch f.kind {
 	case format.KindSeg:
 		return p.segment(ctx, f.raw)
+	case format.KindSnapshot:
+		return p.snapshot(ctx, f.raw)
 	case format.KindMark:
 		m, err := format.DecodeMark(f.raw)
 		if err == nil {
@@ -571,6 +577,9 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 	case format.KindRec, format.KindBatch:
 		return command.WithStatus(command.Corrupt, errors.New("standard input: a record outside of the segments"))
 	default:
+		if f.kind.OfCluster() { // it may be confidential, and the log is not encrypted
+			return command.WithStatus(command.Corrupt, errors.New("standard input: a frame of a snapshot of a cluster outside of one that is packed"))
+		}
 		e.Others = append(e.Others, f.raw)
 	}
 	return nil
@@ -715,10 +724,28 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		covered = covered || p.parts[s.Path]
 		p.parts[s.Path] = true
 	}
+	p.upload(raw, func() error { return p.put(ctx, m, data, s, covered) })
+	if covered {
+		p.skipped++
+		p.count.SegmentsThere.Add(1)
+		p.count.There.Add(s.Records)
+		return nil
+	}
+	p.current.entry.Segments = append(p.current.entry.Segments, s)
+	p.segments++
+	p.stored += s.Size
+	if len(p.current.entry.Segments) >= p.cfg.CheckpointSegments {
+		return p.checkpoint(ctx)
+	}
+	return nil
+}
+
+// upload lets put store what is in raw, and makes the current checkpoint wait for it.
+func (p *pusher) upload(raw []byte, put func() error) {
 	done := make(chan error, 1)
 	p.count.Pending.Add(1)
 	p.sending.Go(func() error { // waits while enough are on their way
-		err := p.put(ctx, m, data, s, covered)
+		err := put()
 		p.count.Pending.Add(-1)
 		if err != nil {
 			select {
@@ -735,19 +762,6 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		return nil
 	})
 	p.current.uploads = append(p.current.uploads, done)
-	if covered {
-		p.skipped++
-		p.count.SegmentsThere.Add(1)
-		p.count.There.Add(s.Records)
-		return nil
-	}
-	p.current.entry.Segments = append(p.current.entry.Segments, s)
-	p.segments++
-	p.stored += s.Size
-	if len(p.current.entry.Segments) >= p.cfg.CheckpointSegments {
-		return p.checkpoint(ctx)
-	}
-	return nil
 }
 
 // put uploads a segment that is not covered, and checks every one: the log only learns what

@@ -105,7 +105,7 @@ type visitor struct {
 // Check holds data, what a segment holds, against the size and the checksum that the
 // segment says it has. The error names the segment; its status is [command.Corrupt].
 func Check(m *format.Segment, data []byte) error {
-	if err := check(m, data); err != nil {
+	if err := envelopeOf(m).check(data); err != nil {
 		return corrupt(m, err)
 	}
 	return nil
@@ -120,28 +120,49 @@ func named(m *format.Segment, err error) error {
 	return fmt.Errorf("segment of %s/%d, offsets %d to %d: %w", m.Topic, m.Partition, m.First, m.Last, err)
 }
 
-func check(m *format.Segment, data []byte) error {
+func (m envelope) check(data []byte) error {
 	switch n := int64(len(data)); {
-	case n < m.Size:
-		return fmt.Errorf("it is cut short: %s of %s", command.Count(n, "byte"), humanize.Comma(m.Size))
-	case n > m.Size:
-		return fmt.Errorf("it is too long: %s, not %s", command.Count(n, "byte"), humanize.Comma(m.Size))
+	case n < m.size:
+		return fmt.Errorf("it is cut short: %s of %s", command.Count(n, "byte"), humanize.Comma(m.size))
+	case n > m.size:
+		return fmt.Errorf("it is too long: %s, not %s", command.Count(n, "byte"), humanize.Comma(m.size))
 	}
-	if sum := sha256.Sum256(data); !bytes.Equal(sum[:], m.SHA256) {
-		return fmt.Errorf("its sha256 is %x, not %x", sum, m.SHA256)
+	if sum := sha256.Sum256(data); !bytes.Equal(sum[:], m.sha256) {
+		return fmt.Errorf("its sha256 is %x, not %x", sum, m.sha256)
 	}
 	return nil
 }
 
 func (o *Opener) open(m *format.Segment, data []byte, to visitor) error {
-	if err := check(m, data); err != nil {
+	d, _ := o.batches.Get().(*recordbatch.Decoder)
+	if d == nil {
+		d = recordbatch.NewDecoder()
+	}
+	defer o.batches.Put(d)
+	return o.unwrap(envelopeOf(m), data, func(plain *counter, r *format.Reader) error { return inspect(m, plain, r, d, to) })
+}
+
+// An envelope is what is known of packed bytes, whether they are a segment or a snapshot.
+type envelope struct {
+	codec, cipher string
+	rawSize, size int64
+	sha256        []byte
+}
+
+func envelopeOf(m *format.Segment) envelope {
+	return envelope{m.Codec, m.Cipher, m.RawSize, m.Size, m.SHA256}
+}
+
+// unwrap checks data, decrypts it, and gives read what decompresses it.
+func (o *Opener) unwrap(m envelope, data []byte, read func(plain *counter, r *format.Reader) error) error {
+	if err := m.check(data); err != nil {
 		return err
 	}
-	codec := CodecOf(m.Codec)
+	codec := CodecOf(m.codec)
 	if codec == nil {
-		return fmt.Errorf("codec %q is not known", m.Codec)
+		return fmt.Errorf("codec %q is not known", m.codec)
 	}
-	switch m.Cipher {
+	switch m.cipher {
 	case "":
 	case Age:
 		var err error
@@ -149,9 +170,9 @@ func (o *Opener) open(m *format.Segment, data []byte, to visitor) error {
 			return err
 		}
 	default:
-		return fmt.Errorf("cipher %q is not known", m.Cipher)
+		return fmt.Errorf("cipher %q is not known", m.cipher)
 	}
-	plain := &counter{r: bytes.NewReader(data), max: m.RawSize}
+	plain := &counter{r: bytes.NewReader(data), max: m.rawSize}
 	if codec.newReader != nil {
 		pool := o.decoders[codec.Name]
 		d, _ := pool.Get().(*decompressor)
@@ -174,12 +195,7 @@ func (o *Opener) open(m *format.Segment, data []byte, to visitor) error {
 		r.Reset(plain)
 	}
 	defer o.readers.Put(r)
-	d, _ := o.batches.Get().(*recordbatch.Decoder)
-	if d == nil {
-		d = recordbatch.NewDecoder()
-	}
-	defer o.batches.Put(d)
-	return inspect(m, plain, r, d, to)
+	return read(plain, r)
 }
 
 // decrypt decrypts data in place, to its end: what age has decrypted is always behind

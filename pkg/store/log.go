@@ -212,14 +212,20 @@ func (s *Store) List(ctx context.Context, dir string, each func(path string, siz
 	return g.Wait()
 }
 
-// HasSegments tells whether there are any segments, whether a log lists them or not.
+// HasSegments tells whether there are any segments, or snapshots of clusters, whether a log
+// lists them or not.
 func (s *Store) HasSegments(ctx context.Context) (bool, error) {
 	errFound := errors.New("found")
-	err := s.List(ctx, commitlog.TopicsDir, func(string, int64) error { return errFound })
-	if errors.Is(err, errFound) {
-		return true, nil
+	for _, dir := range []string{commitlog.TopicsDir, commitlog.ClusterDir} {
+		err := s.List(ctx, dir, func(string, int64) error { return errFound })
+		if errors.Is(err, errFound) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
 	}
-	return false, err
+	return false, nil
 }
 
 // LogLost is what to say of segments without a log.

@@ -184,7 +184,7 @@ func (s *Store) Close() (err error) {
 	return err
 }
 
-// PutSegment stores data at path (see [commitlog.SegmentPath]) and verifies what
+// PutSegment stores data at path (see [commitlog.SegmentPath], [commitlog.ClusterPath]) and verifies what
 // arrived: its size, and a hash that the remote can compute, or the whole of it where
 // there is none. sum is data's SHA-256 in hexadecimal; it fails with [ErrSum] when that is
 // another. When the object already exists nothing is sent; an object that differs, half
@@ -192,7 +192,7 @@ func (s *Store) Close() (err error) {
 // change before PutSegment returns.
 func (s *Store) PutSegment(ctx context.Context, path string, data []byte, sum string) (err error) {
 	defer s.describe(&err, "store", path)
-	if !iofs.ValidPath(path) || !strings.HasPrefix(path, commitlog.TopicsDir+"/") {
+	if !iofs.ValidPath(path) || !strings.HasPrefix(path, commitlog.TopicsDir+"/") && !strings.HasPrefix(path, commitlog.ClusterDir+"/") {
 		return errors.New("not a path of a segment")
 	}
 	if len(data) > MaxSegment {
