@@ -163,7 +163,8 @@ type filter struct {
 	alone *task // inline's
 	count *metrics.Counters
 
-	seen, passed atomic.Int64
+	seen, passed   atomic.Int64
+	withoutCluster atomic.Bool // there was a snapshot of a cluster, and it is left out
 }
 
 // A source is where frames come from: a stream, or lines of JSON.
@@ -264,6 +265,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	}
 	for _, line := range said.warn {
 		env.Log.Warn(line)
+	}
+	if f.withoutCluster.Load() {
+		env.Log.Warn("the snapshot of the cluster is left out: it has names and configs that no condition and no mask looks at")
 	}
 	for i, line := range said.info {
 		if i > 0 {
@@ -466,6 +470,10 @@ func (t *task) look(frame *format.Frame) error {
 // other appends what is to be written of a frame that has no records to t.buf.
 func (t *task) other(frame *format.Frame) error {
 	if t.cfg.count {
+		return nil
+	}
+	if frame.Kind.OfCluster() && t.cfg.alters() {
+		t.withoutCluster.Store(true)
 		return nil
 	}
 	b, err := t.cfg.change.other(frame)

@@ -933,3 +933,45 @@ func BenchmarkBatches(b *testing.B) {
 		b.Run("records/"+name, func(b *testing.B) { benchmarkStream(b, records, streamOf(b, records...), args...) })
 	}
 }
+
+// TestClusterLeftOut: a stream that is picked from or masked is no copy of the cluster, and what
+// the cluster has beside records was looked at by no mask. Lines of JSON have it.
+func TestClusterLeftOut(t *testing.T) {
+	in, err := os.ReadFile("../../format/testdata/good/cluster.kbk")
+	ok(t, err)
+	frames := func(stream []byte) (n int) {
+		for r := format.NewReader(bytes.NewReader(stream), 0); ; {
+			f, err := r.Next()
+			if err == io.EOF {
+				return n
+			}
+			ok(t, err)
+			if f.Kind.OfCluster() {
+				n++
+			}
+		}
+	}
+	for _, c := range []struct {
+		args []string
+		kept bool
+	}{
+		{nil, true},
+		{[]string{"-t", "orders"}, false},
+		{[]string{"--mask", "value.card=redact"}, false},
+		{[]string{"--head", "3"}, false},
+		{[]string{"--jq", "."}, false},
+	} {
+		out, said, err := runSaying(t, in, c.args...)
+		if command.StatusOf(err) != command.OK {
+			t.Logf("%q: %v", c.args, err)
+		}
+		if kept := frames(out) == frames(in); kept != c.kept || strings.Contains(said, "left out") == c.kept || !kept && frames(out) > 0 {
+			t.Errorf("%q: %d frames of %d, and it says %q", c.args, frames(out), frames(in), said)
+		}
+	}
+	lines, err := run(t, in, "--to", "json")
+	ok(t, err)
+	if back, err := run(t, lines, "--from", "json"); err != nil || !bytes.Equal(back, in) {
+		t.Errorf("lines of JSON and back: %v\n%s", err, lines)
+	}
+}

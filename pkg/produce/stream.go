@@ -143,6 +143,8 @@ func (p *producer) follow(ctx context.Context, r *format.Reader) (*format.End, e
 			if err = p.pass(f.Raw); err == nil && p.mirror != nil && f.Kind == format.KindGroup {
 				err = p.mirror.group(f.Raw)
 			}
+		case format.KindCluster:
+			p.env.Log.Info("the snapshot of the cluster in the input is not restored here: kbk-cluster plan shows it, and kbk-cluster apply restores it")
 		case format.KindSeg:
 			err = command.WithStatus(command.Corrupt, errors.New("standard input: a segment in a stream of records"))
 		case format.KindBatch:
