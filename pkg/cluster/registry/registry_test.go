@@ -1,0 +1,517 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/cluster/change"
+	"github.com/kbkio/kbk/pkg/cluster/registry/registrytest"
+	"github.com/kbkio/kbk/pkg/cluster/rest"
+)
+
+func serve(t *testing.T, r *registrytest.Registry) *rest.Client {
+	t.Helper()
+	url, stop := r.Serve()
+	t.Cleanup(stop)
+	return New(&rest.Server{Title: "the schema registry", URL: url})
+}
+
+func read(t *testing.T, c *rest.Client) Content {
+	t.Helper()
+	got, err := Read(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// applyAll applies changes, and then removals, as the command has it. What could not be deleted because
+// something refers to it that the snapshot does not have is deleted after that.
+func applyAll(t *testing.T, c *rest.Client, want Content) {
+	t.Helper()
+	for i, removals := range []bool{false, true, false} {
+		have := read(t, c)
+		changes, _ := Plan(want, have)
+		changes = slices.DeleteFunc(changes, func(c change.Change) bool { return (c.Action == change.Remove) != removals || c.Lacks != "" })
+		told := make(map[string]bool)
+		err := Apply(t.Context(), c, want, have, changes, func(c change.Change, err error) {
+			if err != nil && (i > 0 || rest.Answered(err).Code != 42206) {
+				t.Errorf("%c %s: %v", c.Action, c.Name, err)
+			}
+			if told[c.Name] {
+				t.Errorf("%s is told twice", c.Name)
+			}
+			told[c.Name] = true
+		})
+		if err != nil || len(told) != len(changes) {
+			t.Fatalf("%d of %d changes: %v", len(told), len(changes), err)
+		}
+	}
+}
+
+func schemaFrame(subject string, n, id int, text string, refs ...format.SchemaReference) *format.Schema {
+	return &format.Schema{Subject: subject, Version: n, SchemaInfo: format.SchemaInfo{ID: id, Schema: text, References: refs}}
+}
+
+// random is content that a registry may have. Ids are given by content and context, as registries do.
+func random(r *rand.Rand) Content {
+	c := Content{Subjects: []*format.Subject{{SubjectInfo: format.SubjectInfo{Compatibility: pick(r, "BACKWARD", "NONE"), Mode: pick(r, "READWRITE", "READONLY")}}}}
+	ids := make(map[string]int)
+	var live []version
+	for _, context := range []string{"", ":.staging:"} {
+		for i := range r.IntN(6) {
+			s := &format.Subject{Name: fmt.Sprintf("%ss%d-value", context, i)}
+			if r.IntN(3) == 0 {
+				s.Compatibility = pick(r, "FULL", "NONE")
+			}
+			if s.Compatibility != "" && r.IntN(2) == 0 {
+				s.Config = fmt.Sprintf(`{"alias":"a","compatibilityLevel":%q}`, s.Compatibility)
+			}
+			if r.IntN(4) == 0 {
+				s.Mode = pick(r, "READONLY", "READWRITE")
+			}
+			n, alive := 0, false
+			for range 1 + r.IntN(4) {
+				n += 1 + r.IntN(5)/4 // some were deleted for good
+				v := schemaFrame(s.Name, n, 0, fmt.Sprintf(`{"type":"fixed","name":"f","size":%d}`, r.IntN(30)))
+				if r.IntN(4) == 0 {
+					v.Type, v.Schema = "PROTOBUF", fmt.Sprintf("message M%d { }", r.IntN(30))
+				}
+				if r.IntN(5) == 0 {
+					v.Schema = strings.Replace(v.Schema, "f", registrytest.Incompatible, 1)
+				}
+				if v.Deleted = r.IntN(4) == 0; !v.Deleted {
+					alive = true
+				}
+				if r.IntN(5) == 0 {
+					v.Metadata = fmt.Sprintf(`{"properties":{"n":"%d"}}`, r.IntN(3))
+				}
+				if len(live) > 0 && r.IntN(3) == 0 {
+					ref := live[r.IntN(len(live))]
+					if ref.subject != s.Name && contextOf(ref.subject) == contextOf(s.Name) {
+						v.References = []format.SchemaReference{{Name: "r", Subject: ref.subject, Version: ref.number}}
+					}
+				}
+				// No registry has one live schema twice in a subject.
+				if slices.ContainsFunc(c.Schemas, func(o *format.Schema) bool {
+					return o.Subject == v.Subject && !o.Deleted && contentOf(o) == contentOf(v)
+				}) {
+					continue
+				}
+				key := fmt.Sprint(context, contentOf(v))
+				if ids[key] == 0 {
+					ids[key] = 1 + len(ids)
+				}
+				v.ID = ids[key]
+				c.Schemas = append(c.Schemas, v)
+				if !v.Deleted {
+					live = append(live, versionOf(v))
+				}
+			}
+			s.Deleted = !alive
+			if slices.ContainsFunc(c.Schemas, func(v *format.Schema) bool { return v.Subject == s.Name }) {
+				c.Subjects = append(c.Subjects, s)
+			}
+		}
+	}
+	c.sort()
+	return c
+}
+
+func pick(r *rand.Rand, of ...string) string { return of[r.IntN(len(of))] }
+
+// some is a part of c, complete by its references.
+func some(r *rand.Rand, c Content) Content {
+	left := make(map[string]bool)
+	for _, s := range c.Subjects[1:] {
+		left[s.Name] = r.IntN(2) == 0
+	}
+	return without(c, left)
+}
+
+// without is c without some subjects, and those that refer to them.
+func without(c Content, left map[string]bool) Content {
+	out := Content{Subjects: c.Subjects[:1:1]}
+	for again := true; again; {
+		again = false
+		for _, v := range c.Schemas {
+			for _, ref := range v.References {
+				if left[ref.Subject] && !left[v.Subject] {
+					left[v.Subject], again = true, true
+				}
+			}
+		}
+	}
+	for _, s := range c.Subjects[1:] {
+		if !left[s.Name] {
+			out.Subjects = append(out.Subjects, s)
+		}
+	}
+	for _, v := range c.Schemas {
+		if !left[v.Subject] {
+			out.Schemas = append(out.Schemas, v)
+		}
+	}
+	return out
+}
+
+func show(c Content) string {
+	var b strings.Builder
+	for _, f := range c.Frames() {
+		text, _ := json.Marshal(f)
+		fmt.Fprintln(&b, string(text))
+	}
+	return b.String()
+}
+
+func seeds(t *testing.T, n int, f func(*testing.T, *rand.Rand)) {
+	first := uint64(time.Now().UnixNano())
+	if text := os.Getenv("KBK_SEED"); text != "" {
+		first, _ = strconv.ParseUint(text, 10, 64)
+		n = 1
+	}
+	for i := range n {
+		seed := first + uint64(i)
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { f(t, rand.New(rand.NewPCG(seed, 0))) }) {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// TestKept fills registries with modes, from none and from a part of it: they become what the
+// snapshot is, ids and versions and all, and so they are read again.
+func TestKept(t *testing.T) {
+	seeds(t, 25, func(t *testing.T, r *rand.Rand) {
+		want := random(r)
+		if changes, notes := Plan(want, want); len(changes)+len(notes) > 0 {
+			t.Errorf("from itself to itself: %v, %q", changes, notes)
+		}
+		reg := &registrytest.Registry{NoList: r.IntN(2) == 0}
+		c := serve(t, reg)
+		if r.IntN(2) == 0 {
+			applyAll(t, c, some(r, want))
+		}
+		applyAll(t, c, want)
+		got := read(t, c)
+		if show(got) != show(want) || len(got.LeftOut) > 0 {
+			t.Errorf("want\n%s\ngot\n%s\n%q", show(want), show(got), got.LeftOut)
+		}
+		if changes, notes := Plan(want, got); len(changes)+len(notes) > 0 {
+			t.Errorf("still to do: %v, %q", changes, notes)
+		}
+		if ids, missing := IDs(want, got); len(ids)+len(missing) > 0 {
+			t.Errorf("ids %v, %q", ids, missing)
+		}
+		for name, mode := range reg.Modes() {
+			if mode == modeImport {
+				t.Errorf("%q is still in mode IMPORT", name)
+			}
+		}
+	})
+}
+
+// TestOther fills registries that have other content, or give ids of their own. What cannot be is a
+// change that lacks something, and all others are made; ids of the snapshot lead to the same schemas.
+func TestOther(t *testing.T) {
+	seeds(t, 25, func(t *testing.T, r *rand.Rand) {
+		want, other := random(r), random(r)
+		other.Subjects[0].Mode = "READWRITE"
+		reg := &registrytest.Registry{NoModes: r.IntN(2) == 0, NoList: r.IntN(2) == 0}
+		c := serve(t, reg)
+		want.Subjects[0].Mode = "READWRITE"
+		for _, s := range slices.Concat(want.Subjects, other.Subjects) {
+			if s.Mode == "READONLY" {
+				s.Mode = ""
+			}
+		}
+		applyAll(t, c, other)
+		before := read(t, c)
+		// What refers to a version that is another schema here cannot be registered.
+		if left := conflicts(want, before); len(left) > 0 {
+			c = serve(t, &registrytest.Registry{NoModes: reg.NoModes})
+			applyAll(t, c, without(other, left))
+			if before = read(t, c); len(conflicts(want, before)) > 0 {
+				t.Fatalf("conflicts in %v still: want\n%s\nhave\n%s", left, show(want), show(before))
+			}
+		}
+		applyAll(t, c, want)
+		got := read(t, c)
+		changes, notes := Plan(want, got)
+		for _, ch := range changes {
+			if ch.Lacks == "" {
+				t.Errorf("still to do: %c %s %v\nbefore\n%s\nwant\n%s\ngot\n%s\n%q", ch.Action, ch.Name, details(ch), show(before), show(want), show(got), notes)
+			}
+		}
+		ids, missing := IDs(want, got)
+		byID := make(map[string]*format.Schema)
+		for _, s := range got.Schemas {
+			byID[fmt.Sprint(contextOf(s.Subject), s.ID)] = s
+		}
+		m := match(want, got)
+		for _, s := range want.Schemas {
+			id := s.ID
+			if to, mapped := ids[contextOf(s.Subject)][id]; mapped {
+				id = to
+			}
+			h := byID[fmt.Sprint(contextOf(s.Subject), id)]
+			if h == nil || bare(contentOf(h)) != bare(contentOf(m.referring(s))) {
+				t.Errorf("id %d of %s leads to %v\n%v %q\nbefore\n%s\nwant\n%s\ngot\n%s", s.ID, versionOf(s), h, ids, missing, show(before), show(want), show(got))
+			}
+		}
+	})
+}
+
+// conflicts are the subjects with a version that is another schema in have.
+func conflicts(want, have Content) map[string]bool {
+	out := make(map[string]bool)
+	changes, _ := Plan(want, have)
+	for _, c := range changes {
+		if s, ok := c.After.(*format.Schema); ok && c.Lacks != "" && c.Before != nil && contentOf(s) != contentOf(c.Before.(*format.Schema)) {
+			out[s.Subject] = true
+		}
+	}
+	return out
+}
+
+func details(c change.Change) string {
+	var out []string
+	for _, d := range c.Details {
+		b, _ := json.Marshal(d)
+		out = append(out, string(b))
+	}
+	return strings.Join(out, " ")
+}
+
+// TestPutBack cancels an apply, fails requests of it, and fails to put modes back.
+func TestPutBack(t *testing.T) {
+	want := Content{Schemas: []*format.Schema{schemaFrame("a-value", 1, 7, `"int"`), schemaFrame("b-value", 2, 8, `"long"`)}}
+	for _, c := range []struct {
+		name   string
+		before func(cancel func(), w http.ResponseWriter, r *http.Request) bool
+		there  bool   // a-value is, so that each subject has a mode of its own meanwhile
+		want   string // in the error
+		failed int
+	}{
+		{"cancelled", func(cancel func(), _ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodPost {
+				cancel()
+			}
+			return false
+		}, false, "canceled", 2},
+		{"refused", func(_ func(), w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPost {
+				return false
+			}
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}, true, "", 1},
+		{"no mode", func(_ func(), w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPut {
+				return false
+			}
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}, false, "the mode of defaults of the schema registry is still IMPORT: PUT /mode", 2},
+	} {
+		reg := &registrytest.Registry{}
+		client := serve(t, reg)
+		if c.there {
+			applyAll(t, client, Content{Schemas: want.Schemas[:1]})
+		}
+		have := read(t, client)
+		changes, _ := Plan(want, have)
+		ctx, cancel := context.WithCancel(t.Context())
+		reg.Before = func(w http.ResponseWriter, r *http.Request) bool { return c.before(cancel, w, r) }
+		failed := 0
+		err := Apply(ctx, client, want, have, changes, func(_ change.Change, err error) {
+			if err != nil {
+				failed++
+			}
+		})
+		if failed != c.failed || (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %d failed, %v", c.name, failed, err)
+		}
+		if modes := reg.Modes(); !maps.Equal(modes, map[string]string{"": "READWRITE"}) {
+			t.Errorf("%s: modes %v", c.name, modes)
+		}
+		cancel()
+	}
+}
+
+func TestPlan(t *testing.T) {
+	modes := []*format.Subject{{SubjectInfo: format.SubjectInfo{Compatibility: "FULL", Mode: "READWRITE"}}}
+	none := []*format.Subject{{SubjectInfo: format.SubjectInfo{Compatibility: "FULL"}}}
+	for _, c := range []struct {
+		name       string
+		want, have Content
+		changes    []string
+		notes      []string
+		ids        string
+		missing    int
+	}{
+		{
+			"another schema under the version",
+			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("a-value", 1, 7, `"int"`)}},
+			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("a-value", 1, 7, `"long"`)}},
+			[]string{`~ schema a-value version 1 lacks this version is another schema here, and no registry changes one {"Field":"schema","Before":"\"long\"","After":"\"int\""}`},
+			nil, "", 1,
+		},
+		{
+			"versions and ids of its own",
+			Content{Subjects: none, Schemas: []*format.Schema{schemaFrame("a-value", 3, 7, `"int"`), schemaFrame("a-value", 5, 8, `"long"`)}},
+			Content{Subjects: none, Schemas: []*format.Schema{schemaFrame("a-value", 1, 1, ` "int" `)}},
+			[]string{"+ schema a-value version 5"},
+			[]string{
+				"schema a-value version 3 is version 1 here",
+				"schema a-value version 5 will be version 2 here: this registry numbers versions one by one",
+				"1 schema: another id here than in the snapshot, so records need kbk-filter --schema-id-map",
+			},
+			"7=1\n", 1,
+		},
+		{
+			"an id that is taken",
+			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("a-value", 1, 7, `"int"`)}},
+			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("b-value", 1, 7, `"long"`)}},
+			[]string{"+ schema a-value version 1", "- schema b-value version 1"},
+			[]string{"subject a-value: its schemas get ids of this registry: an id is another schema's here"},
+			"", 1,
+		},
+		{
+			"one registry without modes",
+			Content{Subjects: modes}, Content{Subjects: none}, nil,
+			[]string{"modes are not compared: the registry of the snapshot or this one does not know them"}, "", 0,
+		},
+		{
+			"metadata that is not kept",
+			Content{Subjects: none, Schemas: []*format.Schema{{Subject: "a-value", Version: 1, SchemaInfo: format.SchemaInfo{ID: 1, Schema: `"int"`, Metadata: `{"properties": {}}`}}}},
+			Content{Subjects: none, Schemas: []*format.Schema{schemaFrame("a-value", 1, 1, `"int"`)}},
+			[]string{`~ schema a-value version 1 lacks no registry changes metadata and rules of a version, and some keep none {"Field":"metadata","Before":null,"After":"{\"properties\":{}}"}`},
+			nil, "", 0,
+		},
+		{
+			"settings",
+			Content{Subjects: []*format.Subject{modes[0], {Name: "a-value", SubjectInfo: format.SubjectInfo{Compatibility: "NONE", Mode: "READONLY"}}}},
+			Content{Subjects: []*format.Subject{
+				{SubjectInfo: format.SubjectInfo{Compatibility: "NONE", Mode: "IMPORT"}},
+				{Name: "a-value", SubjectInfo: format.SubjectInfo{Config: `{"compatibilityLevel":"FULL","normalize":true}`, Compatibility: "FULL"}},
+				{Name: "b-value", SubjectInfo: format.SubjectInfo{Mode: "READONLY"}}, {Name: "c-value"},
+			}},
+			[]string{
+				`~ defaults of the schema registry {"Field":"compatibility","Before":"NONE","After":"FULL"} {"Field":"mode","Before":"IMPORT","After":"READWRITE"}`,
+				`~ subject a-value {"Field":"compatibility","Before":"FULL","After":"NONE"} {"Field":"mode","Before":null,"After":"READONLY"} {"Field":"normalize","Before":"true","After":null}`,
+				"- subject b-value",
+			}, nil, "", 0,
+		},
+	} {
+		changes, notes := Plan(c.want, c.have)
+		var got []string
+		for _, ch := range changes {
+			line := fmt.Sprintf("%c %s", ch.Action, ch.Name)
+			if ch.Lacks != "" {
+				line += " lacks " + ch.Lacks
+			}
+			got = append(got, strings.TrimSpace(line+" "+details(ch)))
+		}
+		ids, missing := IDs(c.want, c.have)
+		if !slices.Equal(got, c.changes) || !slices.Equal(notes, c.notes) || FormatIDs(ids["."]) != c.ids || len(missing) != c.missing {
+			t.Errorf("%s:\n%s\nnotes %q\nids %v, %q", c.name, strings.Join(got, "\n"), notes, ids, missing)
+		}
+	}
+}
+
+func TestRename(t *testing.T) {
+	topic := func(name string) string { return strings.TrimPrefix(name, "old.") }
+	in := Content{
+		Subjects: []*format.Subject{{}, {Name: ":.c:old.a-key"}, {Name: "old.a-value"}, {Name: "old.Record"}},
+		Schemas:  []*format.Schema{schemaFrame("old.a-value", 1, 1, `"int"`), schemaFrame(":.c:old.a-key", 1, 1, `"R"`, format.SchemaReference{Name: "R", Subject: "old.a-value", Version: 1})},
+	}
+	got, err := Rename(in, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Content{
+		Subjects: []*format.Subject{{}, {Name: ":.c:a-key"}, {Name: "a-value"}, {Name: "old.Record"}},
+		Schemas:  []*format.Schema{schemaFrame("a-value", 1, 1, `"int"`), schemaFrame(":.c:a-key", 1, 1, `"R"`, format.SchemaReference{Name: "R", Subject: "a-value", Version: 1})},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", show(got), show(want))
+	}
+	in.Subjects = append(in.Subjects, &format.Subject{Name: "a-value"})
+	if _, err := Rename(in, topic); err == nil || !strings.Contains(err.Error(), `"old.a-value" and "a-value" would both become "a-value"`) {
+		t.Error(err)
+	}
+}
+
+// TestScript runs the scripts, with curl.
+func TestScript(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("NOT TESTED: scripts of curl:", err)
+	}
+	seeds(t, 3, func(t *testing.T, r *rand.Rand) {
+		want := random(r)
+		want.Subjects[0].Mode = "READWRITE" // as long as it is, nothing can be registered
+		want.Subjects = append(want.Subjects, &format.Subject{Name: "it's-value", SubjectInfo: format.SubjectInfo{Deleted: true}})
+		want.Schemas = append(want.Schemas, schemaFrame("it's-value", 1, 999, `"it's"`))
+		want.Schemas[len(want.Schemas)-1].Deleted = true
+		want.sort()
+		c := serve(t, &registrytest.Registry{})
+		have := read(t, c)
+		changes, _ := Plan(want, have)
+		var b bytes.Buffer
+		if err := Script(&b, want, have, changes); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh", "-eu")
+		cmd.Env = []string{"REGISTRY=" + c.URL(), "CURL_OPTS=", "PATH=/usr/bin:/bin"}
+		cmd.Stdin = &b
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if got := read(t, c); show(got) != show(want) {
+			t.Errorf("want\n%s\ngot\n%s", show(want), show(got))
+		}
+	})
+	if err := Script(broken{}, Content{}, Content{}, []change.Change{{Action: change.Remove, Before: schemaFrame("a", 1, 1, "")}}); err == nil {
+		t.Error("a script was written to nowhere")
+	}
+}
+
+type broken struct{}
+
+func (broken) Write([]byte) (int, error) { return 0, errors.New("disk full") }
+
+// TestDamaged reads registries that answer nonsense.
+func TestDamaged(t *testing.T) {
+	for path, body := range map[string]string{
+		"/subjects": `{}`, "/contexts": `[1]`, "/schemas": `[{"version":"one"}]`, "/config": `[]`, "/mode": `{"mode":1}`, "/config/a-value": `1`,
+	} {
+		reg := &registrytest.Registry{}
+		c := serve(t, reg)
+		applyAll(t, c, Content{Schemas: []*format.Schema{schemaFrame("a-value", 1, 7, `"int"`)}})
+		reg.Before = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path != path {
+				return false
+			}
+			w.Write([]byte(body))
+			return true
+		}
+		if got, err := Read(t.Context(), c); err == nil {
+			t.Errorf("%s answers %s: %s", path, body, show(got))
+		}
+	}
+}
