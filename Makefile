@@ -98,7 +98,7 @@ SEEDS ?= 1000
 SEED  ?= 0
 
 simulate: ## SEEDS=1000 random histories from SEED=…
-	go test -count=1 -timeout 2h -v ./test/simulate -seeds $(SEEDS) -seed $(SEED) -processes $(shell getconf _NPROCESSORS_ONLN)
+	go test -tags synctests -count=1 -timeout 2h -v ./test/simulate -seeds $(SEEDS) -seed $(SEED)
 
 bench: build ## how fast it is
 	go test -run '^$$' -bench . -benchmem ./format ./pkg/...

@@ -13,11 +13,12 @@ cd "$(dirname "$0")/.."
 module=$(go list -m)
 # What links rclone takes minutes to compile with the race detector on; all else
 # is tested with it.
-light=() heavy=()
+light=() heavy=() real=()
 while read -r pkg deps; do
     case $pkg in
     "$module"/test/need*) light+=("$pkg") ;;
-    "$module"/test/*) ;;
+    "$module"/test/simulate) ;;
+    "$module"/test/*) real+=("$pkg") ;;
     *) case " $deps " in
         *" github.com/rclone/rclone/fs "*) heavy+=("$pkg") ;;
         *) light+=("$pkg") ;;
@@ -60,11 +61,14 @@ fi
 echo "== packages with storage"
 sum -- -count=1 "${heavy[@]}"
 
+echo "== simulation"
+sum -- -tags synctests -count=1 "$module/test/simulate"
+
 echo "== real Kafka, real storage"
 for tool in java mvn; do
     command -v $tool >/dev/null || { echo "test/run.sh: $tool is not on the PATH, and the main tests need it" >&2; exit 1; }
 done
-KBK_BIN=$PWD/bin sum -- -count=1 -timeout 30m -p 1 "$module/test/..."
+KBK_BIN=$PWD/bin sum -- -count=1 -timeout 30m -p 1 "${real[@]}"
 
 version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' test/kafka/pom.xml)
 passed="Passed: ${#light[@]} packages $with, ${#heavy[@]} with storage,

@@ -36,12 +36,12 @@ import (
 )
 
 var (
-	seeds   = flag.Int("seeds", 80, "how many histories are played")
+	seeds   = flag.Int("seeds", 600, "how many histories are played")
 	seed    = flag.Uint64("seed", 1, "the first seed; 0: by the time")
 	crashes = flag.Int("crashes", 2, "of how many histories all crash points are looked at")
 	steps   = flag.Int("steps", 14, "how long a history is")
 
-	split  = flag.Int("processes", 1, "how many processes share the seeds")
+	split  = flag.Int("processes", runtime.NumCPU(), "how many processes share the seeds")
 	stride = flag.Uint64("stride", 1, "how far one seed is from the next")
 )
 
@@ -170,6 +170,9 @@ func shorten(t *testing.T, seed uint64, h []step, until time.Time) []step {
 // TestMain starts what lives as long as the process does, rclone above all: it must not begin
 // in a bubble of virtual time.
 func TestMain(m *testing.M) {
+	if !tagged {
+		os.Exit(runTagged())
+	}
 	flag.Parse()
 	runtime.GOMAXPROCS(1) // goroutines run in much the same order each time, and processes of it side by side
 	debug.SetGCPercent(400)
@@ -186,6 +189,17 @@ func TestMain(m *testing.M) {
 	status := m.Run()
 	_ = st.Close()
 	os.Exit(status)
+}
+
+// runTagged runs the same tests, built with the tag that they need, and returns their status.
+func runTagged() int {
+	cmd := exec.Command("go", append([]string{"test", "-tags", "synctests", "-count=1", "-args"}, os.Args[1:]...)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintf(os.Stderr, "go test -tags synctests ./test/simulate: %v\n", err)
+		return 1
+	}
+	return 0
 }
 
 // The keys that segments are encrypted and entries signed with.
@@ -299,7 +313,7 @@ func inProcesses(t *testing.T, n int) {
 			continue
 		}
 		all.Go(func() {
-			cmd := exec.Command(self, "-test.run=^TestHistories$", "-test.timeout=2h", fmt.Sprint("-test.v=", testing.Verbose()),
+			cmd := exec.Command(self, "-test.run=^TestHistories$", "-test.timeout=2h", fmt.Sprint("-test.v=", testing.Verbose()), "-processes=1",
 				fmt.Sprint("-seeds=", mine), fmt.Sprint("-seed=", first+uint64(i)), fmt.Sprint("-stride=", n), fmt.Sprint("-steps=", *steps))
 			out, err := cmd.CombinedOutput()
 			t.Logf("%s", out)

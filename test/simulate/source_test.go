@@ -98,7 +98,7 @@ func (w *world) newReading(v *vault) *reading {
 	r := &reading{
 		cfg: fetch.Config{
 			Kafka: w.kafka(w.fake), Concurrency: 64, Timeout: time.Minute,
-			FetchBytes: 16 << 20, FetchPartitionBytes: 256 << 10, FetchWait: 500 * time.Millisecond, Topics: []string{"^"},
+			FetchBytes: 16 << 20, FetchPartitionBytes: 256 << 10, FetchWait: 5 * time.Second, Topics: []string{"^"},
 		},
 		pack:     pack.Config{SegmentSize: int64(300 + w.rng.IntN(3000)), Memory: 64 << 20, MaxFrame: 1 << 20, Codec: segment.CodecOf("zstd"), Level: 1},
 		selected: slices.Sorted(maps.Keys(w.topics)),

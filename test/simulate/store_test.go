@@ -31,6 +31,7 @@ type storage struct {
 	// late: an object that was just written is missing from some listings.
 	late     bool
 	unlisted map[string]int // from so many yet
+	prompt   bool           // for now all listings are whole
 
 	recording bool
 	states    []map[string]*stored // after each change, and in the midst of each write
@@ -57,6 +58,18 @@ func (s *storage) settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.unlisted)
+}
+
+// listWhole has listings miss nothing until what it returns is called.
+func (s *storage) listWhole() (end func()) {
+	s.settle()
+	set := func(prompt bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.prompt = prompt
+	}
+	set(true)
+	return func() { set(false) }
 }
 
 // copied is the same content somewhere else.
@@ -138,6 +151,14 @@ func (p *process) call() (fate, error) {
 		return []fate{failsBefore, failsAfter, half}[p.rng.IntN(3)], fserrors.RetryError(errors.New("the store failed"))
 	}
 	return works, nil
+}
+
+// kill has the process do nothing any more.
+func (p *process) kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dead = true
+	p.hurt++
 }
 
 // pause lets others come in between.
@@ -233,7 +254,7 @@ func (r *remote) List(_ context.Context, dir string) (entries fs.DirEntries, err
 func (r *remote) writtenLate(name string) {
 	r.process.mu.Lock()
 	defer r.process.mu.Unlock()
-	if r.late && r.rng != nil && r.rng.IntN(3) == 0 {
+	if r.late && !r.prompt && r.rng != nil && r.rng.IntN(3) == 0 {
 		r.unlisted[name] = 1 + r.rng.IntN(3)
 	}
 }

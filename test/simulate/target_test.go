@@ -34,6 +34,7 @@ func (w *world) recover(what string, records []byte, want int) {
 	target, err := kfake.NewCluster(kfake.Ports(9192), kfake.ListenFn(w.net.Listen))
 	w.must(err)
 	defer target.Close()
+	wantNoMetrics(target)
 	cfg := produce.Config{
 		Kafka:        w.kafka(target),
 		CreateTopics: true, ReplicationFactor: 1, IfNotEmpty: "fail", Memory: 16 << 20, MaxFrame: 1 << 20, Timeout: time.Minute,

@@ -328,7 +328,9 @@ func (w *world) twoAtOnce() {
 	}
 	if !v.begun && second != nil {
 		// Known: where two runs begin a backup at once, and the later one is killed before it has
-		// written that both are one, readers refuse the log.
+		// written that both are one, or their entries are not listed until both have ended,
+		// readers refuse the log.
+		defer v.listWhole()()
 		first.faults.Kill, second.faults.Kill, first.faults.Fail, second.faults.Fail = 0, 0, 0, 0
 	}
 	w.bubble(func() {

@@ -146,6 +146,7 @@ func (w *world) begin() {
 	w.cl = w.client()
 	w.adm = kadm.NewClient(w.cl)
 	w.holdEpochs()
+	wantNoMetrics(w.fake)
 	w.brokers = 3
 	for range 1 + rng.IntN(2) {
 		w.filters = append(w.filters, []func(string) filter{keepOnly, mask}[rng.IntN(2)](fmt.Sprintf("k%d", rng.IntN(5))))
@@ -442,6 +443,16 @@ func (w *world) holdEpochs() {
 			}
 			resp.Topics = append(resp.Topics, rt)
 		}
+		return resp, nil, true
+	})
+}
+
+// wantNoMetrics has a cluster ask its clients for no metrics, as most do.
+func wantNoMetrics(c *kfake.Cluster) {
+	c.ControlKey(int16(kmsg.GetTelemetrySubscriptions), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		resp := req.ResponseKind().(*kmsg.GetTelemetrySubscriptionsResponse)
+		resp.PushIntervalMillis = int32(time.Hour.Milliseconds())
 		return resp, nil, true
 	})
 }
