@@ -70,3 +70,12 @@ func (r *Renames) Lookup(name string) (to string, ok bool) {
 	}
 	return name, false
 }
+
+// Names tells whether there is a rule for exactly this name, and not only an expression.
+func (r *Renames) Names(name string) bool {
+	if r == nil {
+		return false
+	}
+	_, ok := r.names[name]
+	return ok
+}

@@ -16,13 +16,14 @@ import (
 	"github.com/kbkio/kbk/pkg/heartbeat"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/metrics/prom"
+	"github.com/kbkio/kbk/pkg/pattern"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
 // Config says where the records go, and how.
 type Config struct {
 	Kafka  kafka.Config
-	Naming naming
+	Naming pattern.Naming
 
 	PartitionMap map[int32]int32 // target partition by source partition; others keep their number
 	Partitioner  string          // murmur2, roundRobin, or "": as they were

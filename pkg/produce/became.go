@@ -26,7 +26,7 @@ func (s spoken) add(topic string, partition int32) {
 func becameFrames(cfg *Config, all spoken, ids map[string]string) []format.Target {
 	var out []format.Target
 	for _, topic := range slices.Sorted(maps.Keys(all)) {
-		name := cfg.Naming.target(topic)
+		name := cfg.Naming.Target(topic)
 		for _, num := range slices.Sorted(maps.Keys(all[topic])) {
 			to := int32(-1) // records were spread over the partitions
 			if cfg.Partitioner == "" {
@@ -47,7 +47,7 @@ func (p *producer) became(ctx context.Context) ([]format.Target, error) {
 	}
 	names := make(map[string]bool)
 	for topic := range p.spoken {
-		names[p.cfg.Naming.target(topic)] = true
+		names[p.cfg.Naming.Target(topic)] = true
 	}
 	meta, err := p.targets.adm.Metadata(ctx, slices.Sorted(maps.Keys(names))...)
 	if err != nil {

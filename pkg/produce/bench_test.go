@@ -55,7 +55,7 @@ func benchmarkRun(b *testing.B, encode func(frameList) []byte) {
 	b.SetBytes(n * 500)
 	began := processor(b)
 	for i := 0; b.Loop(); i++ {
-		naming.prefix = fmt.Sprint("run", i, ".")
+		naming.Prefix = fmt.Sprint("run", i, ".")
 		err := Run(b.Context(), Config{
 			Kafka: kafka.Config{Brokers: fake.ListenAddrs()}, Naming: naming, CreateTopics: true, IfNotEmpty: appending,
 			Timeout: time.Minute, Memory: 128 << 20, MaxFrame: 1 << 30,

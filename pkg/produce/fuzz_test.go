@@ -43,7 +43,7 @@ func FuzzFlags(f *testing.F) {
 			}
 		}
 		if n, err := parseNaming([]string{text}, prefix); err == nil {
-			n.target(text)
+			n.Target(text)
 		}
 	})
 }

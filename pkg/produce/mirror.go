@@ -76,8 +76,8 @@ func (m *mirror) topic(s *source, about *format.Topic) error {
 	if s == nil || s.about == nil || !another(s.about.ID, about.ID) {
 		return nil
 	}
-	return command.WithHint(fmt.Errorf("topic %s was deleted and created again in the source: %s has the records of the one before", about.Name, m.p.cfg.Naming.target(about.Name)),
-		"delete topic "+m.p.cfg.Naming.target(about.Name)+" in the target, or leave it out with kbk-fetch --exclude, and run the same line again")
+	return command.WithHint(fmt.Errorf("topic %s was deleted and created again in the source: %s has the records of the one before", about.Name, m.p.cfg.Naming.Target(about.Name)),
+		"delete topic "+m.p.cfg.Naming.Target(about.Name)+" in the target, or leave it out with kbk-fetch --exclude, and run the same line again")
 }
 
 // mark refuses what does not go on where the target is.

@@ -68,7 +68,7 @@ func TestParts(t *testing.T) {
 	}
 	r.create("u", 2)
 	errs := make(chan error, 2)
-	rename := func(c *Config) { c.Naming.prefix = "u." }
+	rename := func(c *Config) { c.Naming.Prefix = "u." }
 	r.create("u.t", 2, "retention.ms=86400000")
 	for num := range int32(2) {
 		go func() { errs <- r.produce(part(num), rename).err }()
@@ -351,15 +351,15 @@ func TestRetention(t *testing.T) {
 		t.Error("the map has no end")
 	}
 	r.create("wanted.t", 1, "retention.ms=86400000")
-	r.produce(in, func(c *Config) { c.PutBackRetention, c.Naming.prefix = true, "wanted." }).want(t, 0, "its retention.ms of 86400000 would delete what is restored")
+	r.produce(in, func(c *Config) { c.PutBackRetention, c.Naming.Prefix = true, "wanted." }).want(t, 0, "its retention.ms of 86400000 would delete what is restored")
 	if now := r.own("wanted.t"); now != "retention.ms=86400000" {
 		t.Errorf("the topic has %s", now)
 	}
 	r.create("kept.t", 1, "retention.bytes=10")
-	r.produce(in, func(c *Config) { c.KeepConfigs, c.Naming.prefix = true, "kept." }).want(t, command.Loss, "topic kept.t: its retention.bytes of 10 would delete what is restored")
+	r.produce(in, func(c *Config) { c.KeepConfigs, c.Naming.Prefix = true, "kept." }).want(t, command.Loss, "topic kept.t: its retention.bytes of 10 would delete what is restored")
 	// A run that fails leaves it for the next one.
 	r.create("failed.t", 1, "retention.ms=86400000", "cleanup.policy=compact,delete")
-	failed := func(c *Config) { c.Naming.prefix = "failed." }
+	failed := func(c *Config) { c.Naming.Prefix = "failed." }
 	r.produce(in[:len(in)-40], failed).want(t, command.Corrupt, "retention.ms stays off, because it would delete what was restored")
 	if now := r.own("failed.t"); now != "cleanup.policy=compact,delete retention.ms=-1" {
 		t.Errorf("the topic has %s", now)
@@ -482,7 +482,7 @@ func TestNoRecords(t *testing.T) {
 		t.Errorf("the map has %v", o.frames)
 	}
 	r.create("full.t", 3)
-	full := func(c *Config) { c.Naming.prefix = "full." }
+	full := func(c *Config) { c.Naming.Prefix = "full." }
 	r.produce(stream(t, &format.End{}, join(frameList{topic("t", 3)}, records("t", 2, 0, 9))...), full).want(t, 0)
 	r.produce(in, full).want(t, 1, "topic full.t is not empty: partition 2, offset 0: this restore ends before it")
 	r.produce(in, func(c *Config) { full(c); c.IfNotEmpty, c.Yes = purge, true }).want(t, 0, "deleted 9 offsets of topic full.t")
@@ -523,7 +523,7 @@ func TestPartitioner(t *testing.T) {
 	r := newRig(t)
 	in := stream(t, &format.End{}, join(frameList{topic("t", 2)}, records("t", 0, 0, 300), records("t", 1, 0, 300))...)
 	for _, by := range []string{murmur2, roundRobin} {
-		change := func(c *Config) { c.Partitioner, c.Partitions, c.Naming.prefix = by, 5, by+"." }
+		change := func(c *Config) { c.Partitioner, c.Partitions, c.Naming.Prefix = by, 5, by+"." }
 		o := r.produce(in, change)
 		o.want(t, 0, "produced 600 records")
 		if o.mapped() != 600 {
@@ -550,7 +550,7 @@ func TestTooLarge(t *testing.T) {
 	r.produce(in, nil).want(t, 0, "produced 101 records") // compressed it fits
 	large := stream(t, &format.End{}, append(slices.Clone(frames), format.Record{Topic: "t", Offset: 100, Timestamp: time.Now().UnixMilli(), Value: noise})...)
 	change := func(c *Config) {
-		c.Naming.prefix, c.Compression, c.Configs = "none.", "none", map[string]string{"max.message.bytes": "20000"}
+		c.Naming.Prefix, c.Compression, c.Configs = "none.", "none", map[string]string{"max.message.bytes": "20000"}
 	}
 	r.produce(large, func(c *Config) { change(c); c.DryRun = true }).want(t, 1, "t/0: the record of offset 100 takes 29 KiB, and topic none.t takes batches of 20 KiB", "1 record too large")
 	r.produce(large, change).want(t, 1, "the record of offset 100 takes 29 KiB, and topic none.t takes batches of 20 KiB")
@@ -608,7 +608,7 @@ func TestExactModes(t *testing.T) {
 		t.Errorf("the map: %+v", o.maps)
 	}
 	r.produce(in, exact).want(t, 0, "produced 0 records")
-	r.produce(in, func(c *Config) { exact(c); c.MaxGap, c.Naming.prefix = 20, "gap." }).want(t, 1, "more than --max-gap")
+	r.produce(in, func(c *Config) { exact(c); c.MaxGap, c.Naming.Prefix = 20, "gap." }).want(t, 1, "more than --max-gap")
 	r.produce(stream(t, &format.End{}, records("t", 0, 9, 1)...), exact).want(t, 1, "topic t is not empty")
 	r.produce(stream(t, &format.End{}, join(frameList{topic("m", 2)}, records("m", 0, 0, 3), records("m", 1, 0, 3))...), func(c *Config) {
 		exact(c)
@@ -680,7 +680,7 @@ func TestDisorder(t *testing.T) {
 	anew := &format.Mark{Topic: "t", Next: 0, MarkInfo: format.MarkInfo{Begins: true}}
 	in := stream(t, &format.End{}, join(frameList{topic("t", 1)}, records("t", 0, 5, 5), frameList{anew}, records("t", 0, 0, 5))...)
 	r.produce(in, nil).want(t, 0, "produced 10 records")
-	r.produce(in, func(c *Config) { c.Exact, c.Naming.prefix = true, "x." }).want(t, 1, "offset 0 is not available")
+	r.produce(in, func(c *Config) { c.Exact, c.Naming.Prefix = true, "x." }).want(t, 1, "offset 0 is not available")
 }
 
 func TestRefusals(t *testing.T) {

@@ -8,27 +8,13 @@ import (
 	"github.com/kbkio/kbk/pkg/pattern"
 )
 
-// A naming says which topic of the target a topic goes to.
-type naming struct {
-	renames *pattern.Renames
-	prefix  string // of topics that no rename is for
-}
-
 // parseNaming reads what --rename and --prefix say.
-func parseNaming(renames []string, prefix string) (naming, error) {
+func parseNaming(renames []string, prefix string) (pattern.Naming, error) {
 	r, err := pattern.CompileRenames(renames)
 	if err != nil {
-		return naming{}, command.Usagef("--rename: %v", err)
+		return pattern.Naming{}, command.Usagef("--rename: %v", err)
 	}
-	return naming{r, prefix}, nil
-}
-
-// target is the name of the topic that a topic goes to.
-func (n *naming) target(topic string) string {
-	if to, ok := n.renames.Lookup(topic); ok {
-		return to
-	}
-	return n.prefix + topic
+	return pattern.Naming{Renames: r, Prefix: prefix}, nil
 }
 
 // parsePartitionMap reads 0=2,1=0.

@@ -21,7 +21,7 @@ func TestNaming(t *testing.T) {
 	for topic, want := range map[string]string{
 		"a": "b", "aa": "pre.aa", "x1": "restored.x1", "y2": "2_y", "q=r": "s", "z": "pre.z",
 	} {
-		if got := n.target(topic); got != want {
+		if got := n.Target(topic); got != want {
 			t.Errorf("%s goes to %s, not %s", topic, got, want)
 		}
 	}

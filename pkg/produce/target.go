@@ -120,7 +120,7 @@ func (t *targets) prepare(ctx context.Context) error {
 	}
 	var wishes []wish
 	for _, s := range pending {
-		w := wish{source: s.name, target: t.cfg.Naming.target(s.name), about: s.about, highest: s.highest}
+		w := wish{source: s.name, target: t.cfg.Naming.Target(s.name), about: s.about, highest: s.highest}
 		if other := t.topics[w.target]; other != nil {
 			return command.Usagef("topics %s and %s would both go to %s", other.source.name, s.name, w.target)
 		}
