@@ -28,7 +28,19 @@ const (
 
 // sections are those that a configuration file may have beside these two: the cluster's,
 // and one for each command.
-var sections = []string{ClusterSection, "fetch", "filter", "pack", "push", "pull", "produce", "offsets", "catalog", "import"}
+var sections = []string{ClusterSection, "fetch", "filter", "pack", "push", "pull", "produce", "offsets", clusterCommand, "catalog", "import"}
+
+// clusterCommand is the command whose section would have the name of the cluster's; it has its own
+// whole name instead.
+const clusterCommand = "kbk-cluster"
+
+// sectionOf is the section of a command.
+func sectionOf(app string) string {
+	if app == clusterCommand {
+		return app
+	}
+	return strings.TrimPrefix(app, "kbk-")
+}
 
 func configFlag() cli.Flag {
 	return &cli.StringFlag{Name: "config", Usage: "take what is not given here from `FILE`, in YAML", EnvVars: []string{"KBK_CONFIG"}}
@@ -173,7 +185,7 @@ func Last(section map[string]Values) map[string]string {
 // environment, KBK_FETCH_TIMEOUT for --timeout of kbk-fetch, and from the file. The file
 // may have others of all the flags there are.
 func fill(c *cli.Context, app string, flags, all []cli.Flag) error {
-	section := strings.TrimPrefix(app, "kbk-")
+	section := sectionOf(app)
 	f := new(ConfigFile)
 	if slices.Contains(sections, section) {
 		var err error
@@ -192,7 +204,7 @@ func fill(c *cli.Context, app string, flags, all []cli.Flag) error {
 			continue
 		}
 		vals, from := given[name], fmt.Sprintf("--config %s: %s: %s", c.String("config"), section, name)
-		env := "KBK_" + strings.ToUpper(strings.ReplaceAll(section+"_"+name, "-", "_"))
+		env := "KBK_" + strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(app, "kbk-")+"_"+name, "-", "_"))
 		if v, ok := os.LookupEnv(env); ok {
 			vals, from = Values{v}, env
 		}

@@ -92,6 +92,24 @@ func TestConfig(t *testing.T) {
 }
 
 // TestConfigOfSeveral checks that the commands of one program share a section.
+// TestConfigOfCluster wants the command kbk-cluster to leave the section of the cluster alone,
+// whose name would be its own.
+func TestConfigOfCluster(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "kbk.yaml")
+	if err := os.WriteFile(name, []byte("cluster:\n  bootstrap.servers: b:9092\nkbk-cluster:\n  save: there\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	spec := Spec{Name: "kbk-cluster", Flags: []cli.Flag{&cli.StringFlag{Name: "save"}}, Action: func(_ context.Context, c *cli.Context, _ *Env) error {
+		section, err := Section(c, ClusterSection)
+		got = c.String("save") + " " + section["bootstrap.servers"]
+		return err
+	}}
+	if err := App(spec).RunContext(t.Context(), []string{"kbk-cluster", "--config", name}); err != nil || got != "there b:9092" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestConfigOfSeveral(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "kbk.yaml")
 	got := ""
