@@ -12,7 +12,7 @@ BIN     ?= bin
 
 # Two programs hold all commands, and are each of them under its name. Only kbk-catalog links
 # rclone, which is what makes it large.
-PLAIN    := kbk-fetch kbk-filter kbk-offsets kbk-pack kbk-produce
+PLAIN    := kbk-cluster kbk-fetch kbk-filter kbk-offsets kbk-pack kbk-produce
 STORAGE  := kbk-import kbk-pull kbk-push
 PROGRAMS := kbk kbk-catalog
 COMPLETIONS := pkg/kbk/completions

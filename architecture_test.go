@@ -42,7 +42,7 @@ func packages(t *testing.T) []pkg {
 }
 
 func TestLayers(t *testing.T) {
-	commands := []string{"fetch", "filter", "pack", "push", "pull", "produce", "offsets", "catalog", "importer", "kbk"}
+	commands := []string{"fetch", "filter", "pack", "push", "pull", "produce", "offsets", "cluster", "catalog", "importer", "kbk"}
 	all := packages(t)
 	if len(all) < 15 {
 		t.Fatalf("only %d packages found", len(all))

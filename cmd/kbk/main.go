@@ -5,6 +5,7 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
+	"github.com/kbkio/kbk/pkg/cluster"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/fetch"
 	"github.com/kbkio/kbk/pkg/filter"
@@ -17,6 +18,7 @@ import (
 func main() {
 	command.MainByName(map[string]func() *cli.App{
 		"kbk":         kbk.App,
+		"kbk-cluster": cluster.App,
 		"kbk-fetch":   fetch.App,
 		"kbk-filter":  filter.App,
 		"kbk-offsets": offsets.App,

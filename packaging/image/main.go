@@ -24,7 +24,7 @@ import (
 
 // links are the other names of each program, as the Makefile has them.
 var links = map[string][]string{
-	"kbk":         {"kbk-fetch", "kbk-filter", "kbk-offsets", "kbk-pack", "kbk-produce"},
+	"kbk":         {"kbk-cluster", "kbk-fetch", "kbk-filter", "kbk-offsets", "kbk-pack", "kbk-produce"},
 	"kbk-catalog": {"kbk-import", "kbk-pull", "kbk-push"},
 }
 

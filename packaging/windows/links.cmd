@@ -2,7 +2,7 @@
 rem Gives kbk.exe and kbk-catalog.exe, in the folder of this file, the other names that they are
 rem commands under. Hard links take no space and no rights of an administrator, but NTFS.
 cd /d "%~dp0"
-for %%c in (kbk-fetch kbk-filter kbk-offsets kbk-pack kbk-produce) do (
+for %%c in (kbk-cluster kbk-fetch kbk-filter kbk-offsets kbk-pack kbk-produce) do (
     if exist %%c.exe del %%c.exe
     mklink /H %%c.exe kbk.exe || exit /b 1
 )

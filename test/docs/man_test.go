@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/pkg/catalog"
+	"github.com/kbkio/kbk/pkg/cluster"
 	"github.com/kbkio/kbk/pkg/fetch"
 	"github.com/kbkio/kbk/pkg/filter"
 	"github.com/kbkio/kbk/pkg/importer"
@@ -22,7 +23,7 @@ import (
 	"github.com/kbkio/kbk/pkg/push"
 )
 
-var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App(), catalog.App(), importer.App(), kbk.App()}
+var apps = []*cli.App{fetch.App(), filter.App(), pack.App(), push.App(), pull.App(), produce.App(), offsets.App(), cluster.App(), catalog.App(), importer.App(), kbk.App()}
 
 var documented = regexp.MustCompile(`(?m)^\*\*--?[a-z].*$`)
 

@@ -11,7 +11,7 @@ fail() { echo "package.sh: $*" >&2; exit 1; }
 dpkg -i bin/kbk.deb >/dev/null
 size=$(dpkg-query -W -f '${Installed-Size}' kbk) # KiB
 [ "$size" -le 117187 ] || fail "the package takes $size KiB installed, over 120 MB"
-commands=(kbk kbk-catalog kbk-fetch kbk-filter kbk-import kbk-offsets kbk-pack kbk-produce kbk-pull kbk-push)
+commands=(kbk kbk-catalog kbk-cluster kbk-fetch kbk-filter kbk-import kbk-offsets kbk-pack kbk-produce kbk-pull kbk-push)
 for c in "${commands[@]}"; do
     env -i "/usr/bin/$c" --version | grep -q "^$c version .* (commit ........" || fail "/usr/bin/$c --version: $("/usr/bin/$c" --version)"
     [ -e "/usr/share/man/man1/$c.1" ] || fail "there is no page of $c"

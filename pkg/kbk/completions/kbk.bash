@@ -47,4 +47,4 @@ _kbk() {
     fi
 }
 
-complete -F _kbk kbk kbk-catalog kbk-fetch kbk-filter kbk-import kbk-offsets kbk-pack kbk-produce kbk-pull kbk-push
+complete -F _kbk kbk kbk-catalog kbk-cluster kbk-fetch kbk-filter kbk-import kbk-offsets kbk-pack kbk-produce kbk-pull kbk-push

@@ -16,6 +16,6 @@ function __kbk_complete
     end
 end
 
-for command in kbk kbk-catalog kbk-fetch kbk-filter kbk-import kbk-offsets kbk-pack kbk-produce kbk-pull kbk-push
+for command in kbk kbk-catalog kbk-cluster kbk-fetch kbk-filter kbk-import kbk-offsets kbk-pack kbk-produce kbk-pull kbk-push
     complete -c $command -f -a '(__kbk_complete)'
 end

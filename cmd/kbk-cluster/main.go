@@ -1,0 +1,9 @@
+// Command kbk-cluster backs up and restores what a cluster has beside its records.
+package main
+
+import (
+	"github.com/kbkio/kbk/pkg/cluster"
+	"github.com/kbkio/kbk/pkg/command"
+)
+
+func main() { command.Main(cluster.App()) }

@@ -1,0 +1,146 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/cluster/change"
+)
+
+const usersAtOnce = 200 // users whose credentials a request changes
+
+var mechanisms = map[kadm.ScramMechanism]string{kadm.ScramSha256: "SCRAM-SHA-256", kadm.ScramSha512: "SCRAM-SHA-512"}
+
+func (c *Client) readUsers(ctx context.Context, s *Snapshot) ([]format.Encoder, error) {
+	if c.has(kmsg.DescribeUserSCRAMCredentials) < 0 {
+		return nil, tooOld("their SCRAM users", "KIP-554", "2.7")
+	}
+	var described kadm.DescribedUserSCRAMs
+	err := c.retry(ctx, func() (err error) {
+		if described, err = c.adm.DescribeUserSCRAMs(ctx); err == nil {
+			err = described.Error()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []format.Encoder
+	for _, d := range described.Sorted() {
+		u := &format.User{Name: d.User}
+		for _, m := range []kadm.ScramMechanism{kadm.ScramSha256, kadm.ScramSha512} {
+			for _, i := range d.CredInfos {
+				if i.Mechanism == m {
+					u.Credentials = append(u.Credentials, format.Credential{Mechanism: mechanisms[m], Iterations: i.Iterations})
+				}
+			}
+		}
+		if len(u.Credentials) != len(d.CredInfos) {
+			return nil, fmt.Errorf("user %s has a mechanism that this version of kbk does not know", d.User)
+		}
+		out = append(out, u)
+	}
+	if len(out) > 0 {
+		s.LeftOut = append(s.LeftOut, fmt.Sprintf("users: the passwords of %d, which Kafka does not give away", len(out)))
+	}
+	return out, nil
+}
+
+// alterUsers sets and deletes credentials. A request may name a user once, so that each of
+// somebody's credentials goes into a request of its own.
+func (c *Client) alterUsers(ctx context.Context, changes []change.Change, password func(user string) string) []error {
+	out := make([]error, len(changes))
+	for left := indexes(len(changes)); len(left) > 0; {
+		var later, now []int
+		named := make(map[string]bool)
+		for _, i := range left {
+			u, ok := frameOf[*format.User](changes[i])
+			switch {
+			case !ok || len(u.Credentials) != 1:
+				out[i] = errNotThis
+			case named[u.Name] || len(now) == usersAtOnce:
+				later = append(later, i)
+			default:
+				named[u.Name] = true
+				now = append(now, i)
+			}
+		}
+		c.sendUsers(ctx, changes, now, password, out)
+		left = later
+	}
+	return out
+}
+
+func indexes(n int) (out []int) {
+	for i := range n {
+		out = append(out, i)
+	}
+	return out
+}
+
+// sendUsers changes the credentials at the places now.
+func (c *Client) sendUsers(ctx context.Context, changes []change.Change, now []int, password func(string) string, out []error) {
+	var del []kadm.DeleteSCRAM
+	var set []kadm.UpsertSCRAM
+	places := make(map[string]int)
+	for _, i := range now {
+		u, _ := frameOf[*format.User](changes[i])
+		credential := u.Credentials[0]
+		m := kadm.ScramSha256
+		if credential.Mechanism == mechanisms[kadm.ScramSha512] {
+			m = kadm.ScramSha512
+		}
+		secret := ""
+		if changes[i].Action != change.Remove {
+			secret = password(u.Name)
+		}
+		switch {
+		case mechanisms[m] != credential.Mechanism:
+			out[i] = fmt.Errorf("mechanism %q is not known to this version of kbk", credential.Mechanism)
+			continue
+		case changes[i].Action == change.Remove:
+			del = append(del, kadm.DeleteSCRAM{User: u.Name, Mechanism: m})
+		case secret == "":
+			out[i] = errors.New("there is no password")
+			continue
+		default:
+			set = append(set, kadm.UpsertSCRAM{User: u.Name, Mechanism: m, Iterations: credential.Iterations, Password: secret})
+		}
+		places[u.Name] = i
+	}
+	if len(places) == 0 {
+		return
+	}
+	err := c.retry(ctx, func() error {
+		// kadm leaves what it derives from the password in what it is given.
+		altered, err := c.adm.AlterUserSCRAMs(ctx, del, append([]kadm.UpsertSCRAM(nil), set...))
+		if err != nil {
+			return err
+		}
+		var all []error
+		for user, i := range places {
+			a, answered := altered[user]
+			out[i] = a.Err
+			switch {
+			case !answered:
+				out[i] = errors.New("the broker does not say what became of it")
+			case a.Err != nil && a.ErrMessage != "":
+				out[i] = fmt.Errorf("%w: %s", a.Err, a.ErrMessage)
+			}
+			all = append(all, out[i])
+		}
+		return transient(all)
+	})
+	if err != nil {
+		for _, i := range places {
+			if out[i] == nil {
+				out[i] = err
+			}
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/kbkio/kbk/pkg/cluster/change"
+	"github.com/kbkio/kbk/pkg/cluster/diff"
+	"github.com/kbkio/kbk/pkg/command"
+)
+
+// ApplyConfig says what is applied.
+type ApplyConfig struct {
+	PlanConfig
+	Save     string // the file for what is changed; "": one named by the time
+	Prune    bool
+	Yes      bool // prune without asking
+	Password *Passwords
+}
+
+// Apply changes a cluster to what a snapshot has. What it is going to change it saves first.
+// One change that fails does not keep the others from being made.
+func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader, out io.Writer) error {
+	l, err := connect(ctx, cfg.Kafka)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	p, err := planFor(ctx, cfg.PlanConfig, env, in, l)
+	if err != nil {
+		return err
+	}
+	if p.in.end.Interrupted {
+		return command.Stopped("nothing is changed, as the stream is not all")
+	}
+	for _, n := range p.Notes {
+		env.Log.Info(n)
+	}
+	cfg.Password.give(p.Changes)
+	guard(p.Changes, cfg.Kafka.Principal())
+	d := decide(p.Changes, cfg.Prune)
+	d.tell(env.Log)
+	if len(d.removals) > 0 && !cfg.Yes {
+		if err := askTwice(d.removals, env.Stop); err != nil {
+			return err
+		}
+	}
+	var own error
+	if len(d.todo) == 0 {
+		env.Log.Info("nothing to change")
+	} else {
+		id, err := l.kafka.Cluster(ctx)
+		if err != nil {
+			return err
+		}
+		if cfg.Save == "" {
+			cfg.Save = fmt.Sprintf("kbk-cluster-before-%s.kbk", time.Now().UTC().Format("20060102T150405Z"))
+		}
+		if err := save(cfg.Save, id, d.todo); err != nil {
+			return fmt.Errorf("save what is changed: %w", err)
+		}
+		env.Log.Info("what is changed is saved in " + cfg.Save)
+		own = l.make(ctx, d.todo, cfg.Password.Of, env, out)
+		if own != nil {
+			own = command.WithHint(own, "kbk-cluster rollback "+cfg.Save+" takes back what was changed; the same line again changes the rest")
+		}
+	}
+	if own == nil && len(d.lacking) > 0 {
+		own = command.WithStatus(command.Loss, fmt.Errorf("done, but for %s that cannot be applied, and that are named above", command.Count(int64(len(d.lacking)), "difference")))
+	}
+	return endStatus(p.in.end, "what was read is applied, and is not all", own)
+}
+
+// decided are changes by what becomes of them.
+type decided struct {
+	todo     []change.Change // to be made
+	removals []change.Change // those of todo that delete
+	lacking  []change.Change // cannot be made
+	extra    []change.Change // would delete, and are left
+}
+
+// decide says which changes are made. It has no effects.
+func decide(changes []change.Change, prune bool) (d decided) {
+	for _, c := range changes {
+		remove := c.Action == change.Remove
+		switch {
+		case remove && !prune:
+			d.extra = append(d.extra, c)
+		case c.Lacks != "":
+			d.lacking = append(d.lacking, c)
+		default:
+			d.todo = append(d.todo, c)
+			if remove {
+				d.removals = append(d.removals, c)
+			}
+		}
+	}
+	return d
+}
+
+// tell names what is not done.
+func (d *decided) tell(log *slog.Logger) {
+	for _, c := range d.lacking {
+		log.Warn(fmt.Sprintf("%s: %s", c.Kind, line(c)))
+	}
+	var names []string
+	for _, c := range d.extra {
+		names = append(names, c.Kind+": "+c.Name)
+	}
+	if len(names) > 0 {
+		log.Info(fmt.Sprintf("left, as the snapshot does not have them (--prune deletes them): %s", diff.Some(names)))
+	}
+}
+
+// settling is how long brokers may take until all of them show what was changed.
+const settling = 15 * time.Second
+
+// make makes changes, prints each, and looks whether they are there.
+func (l *live) make(ctx context.Context, todo []change.Change, password func(string) string, env *command.Env, out io.Writer) error {
+	var made []change.Change
+	failed, stopped := 0, 0
+	l.apply(ctx, todo, password, env.Stop, func(c change.Change, err error) {
+		switch {
+		case err == nil:
+			made = append(made, c)
+			fmt.Fprintln(out, line(c))
+		case isStopped(err):
+			stopped++
+		default:
+			failed++
+			env.Log.Warn(fmt.Sprintf("failed: %s: %s: %v", c.Kind, line(c), err))
+		}
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	missing, err := l.settle(ctx, made)
+	if err != nil {
+		return fmt.Errorf("look at what was changed: %w", err)
+	}
+	for _, c := range missing {
+		failed++
+		env.Log.Warn(fmt.Sprintf("failed: %s: %s: the broker has taken it, and does not show it", c.Kind, line(c)))
+	}
+	done := command.Count(int64(len(made)-len(missing)), "change")
+	switch {
+	case stopped > 0:
+		return command.Stopped(fmt.Sprintf("%s of %d made", done, len(todo)))
+	case failed > 0:
+		return fmt.Errorf("%d of %s failed", failed, command.Count(int64(len(todo)), "change"))
+	}
+	env.Log.Info(done + " made")
+	return nil
+}
+
+// settle waits until the cluster shows changes, and returns those that it does not.
+func (l *live) settle(ctx context.Context, made []change.Change) (missing []change.Change, err error) {
+	var kinds []string
+	for _, c := range made {
+		if !slices.Contains(kinds, c.Kind) {
+			kinds = append(kinds, c.Kind)
+		}
+	}
+	if len(kinds) == 0 {
+		return nil, nil
+	}
+	for began := time.Now(); ; {
+		now, err := l.read(ctx, kinds)
+		if err != nil {
+			return nil, err
+		}
+		missing = diff.Missing(made, now.Frames)
+		if len(missing) == 0 || time.Since(began) > settling {
+			return missing, nil
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/cluster/carry"
+	"github.com/kbkio/kbk/pkg/cluster/change"
+	"github.com/kbkio/kbk/pkg/cluster/diff"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka"
+)
+
+// PlanConfig says what is compared, and under which names.
+type PlanConfig struct {
+	Kafka    kafka.Config
+	Kinds    []string
+	Named    bool // Kinds were asked for one by one: that the snapshot lacks one is an error
+	Rules    carry.Rules
+	MaxFrame int64
+}
+
+// A planned is a plan, and what it was made of.
+type planned struct {
+	*diff.Plan
+	in    *input
+	kinds []string
+	have  []format.Encoder // what the target has
+}
+
+// planFor reads a snapshot and the target, and finds what differs.
+func planFor(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader, l *live) (*planned, error) {
+	snap, err := readSnapshot(ctx, in, cfg.MaxFrame)
+	if err != nil {
+		return nil, err
+	}
+	p := &planned{in: snap}
+	if p.kinds, err = snap.choose(cfg, env.Log); err != nil {
+		return nil, err
+	}
+	carried, err := cfg.Rules.Frames(of(snap.frames, p.kinds))
+	if err != nil {
+		return nil, command.WithHint(err, "give one of them another name with --rename, --rename-group or --map-principal")
+	}
+	var absent map[string]string
+	if p.have, absent, err = l.readAll(ctx, p.kinds); err != nil {
+		return nil, err
+	}
+	p.Plan = diff.Find(carried.Frames, p.have, p.kinds)
+	p.Notes = append(carried.Notes, p.Notes...)
+	p.Changes = append(p.Changes, carried.Left...)
+	for i := range p.Changes {
+		if why, ok := absent[p.Changes[i].Kind]; ok && p.Changes[i].Lacks == "" {
+			p.Changes[i].Lacks = "a cluster that has them: " + why
+		}
+	}
+	slices.SortStableFunc(p.Changes, func(a, b change.Change) int {
+		return slices.Index(format.ClusterKinds, a.Kind) - slices.Index(format.ClusterKinds, b.Kind)
+	})
+	return p, nil
+}
+
+// choose returns which of the kinds that are wanted the snapshot has, and names the others.
+func (in *input) choose(cfg PlanConfig, log *slog.Logger) (kinds []string, err error) {
+	what := fmt.Sprintf("the snapshot of %s", time.UnixMilli(in.Time).UTC().Format(time.RFC3339))
+	if in.others > 0 {
+		log.Info(fmt.Sprintf("%s is the newest of %d in the stream", what, in.others+1))
+	}
+	for _, kind := range cfg.Kinds {
+		switch {
+		case slices.Contains(in.Kinds, kind):
+			kinds = append(kinds, kind)
+		case cfg.Named:
+			return nil, command.WithHint(fmt.Errorf("%s has no %s", what, kind), "it was made without them, or had no right to read them")
+		default:
+			log.Warn(fmt.Sprintf("%s has no %s: nothing is done about them", what, kind))
+		}
+	}
+	for _, kind := range in.Kinds {
+		if (kind == format.ClusterSchemas || kind == format.ClusterConnectors) && !slices.Contains(cfg.Kinds, kind) {
+			log.Info(fmt.Sprintf("%s has %s too, which are left", what, kind))
+		}
+	}
+	if len(kinds) == 0 {
+		return nil, fmt.Errorf("%s has nothing of what is wanted: it has %s", what, join(in.Kinds))
+	}
+	return kinds, nil
+}
+
+// of are the frames of kinds.
+func of(frames []format.Encoder, kinds []string) (out []format.Encoder) {
+	for _, f := range frames {
+		if slices.Contains(kinds, diff.KindOf(f)) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// Plan shows what Apply would change. It changes nothing.
+func Plan(ctx context.Context, cfg PlanConfig, asJSON bool, env *command.Env, in io.Reader, out io.Writer) error {
+	l, err := connect(ctx, cfg.Kafka)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	p, err := planFor(ctx, cfg, env, in, l)
+	if err != nil {
+		return err
+	}
+	for _, n := range p.Notes {
+		env.Log.Info(n)
+	}
+	if asJSON {
+		err = printJSON(out, p.Changes)
+	} else {
+		err = printChanges(out, p.Changes)
+	}
+	if err != nil {
+		return err
+	}
+	return endStatus(p.in.end, "the plan is not all", nil)
+}
+
+// endStatus is what a command returns that has done its work on an input that ended with end:
+// own is what it could not do, or nil. What the source lost is said in any case.
+func endStatus(end *format.End, what string, own error) error {
+	switch {
+	case own == nil || end.Interrupted:
+		return command.EndStatus(end, what)
+	case len(end.Losses) > 0:
+		return command.WithStatus(command.StatusOf(own), fmt.Errorf("%w; the source had lost: %s", own, join(end.Losses)))
+	}
+	return own
+}
+
+// Verify compares a cluster with a snapshot, and names each difference.
+func Verify(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader, out io.Writer) error {
+	l, err := connect(ctx, cfg.Kafka)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	p, err := planFor(ctx, cfg, env, in, l)
+	if err != nil {
+		return err
+	}
+	for _, n := range p.Notes {
+		env.Log.Info(n)
+	}
+	if len(p.Changes) > 0 {
+		if err := printChanges(out, p.Changes); err != nil {
+			return err
+		}
+		return endStatus(p.in.end, "", errors.New("not equal: "+command.Count(int64(len(p.Changes)), "difference")))
+	}
+	env.Log.Info(fmt.Sprintf("equal: %s", counted(of(p.have, p.kinds))))
+	return endStatus(p.in.end, "what was read is equal, and is not all", nil)
+}
+
+// counted says how many frames of each kind there are.
+func counted(frames []format.Encoder) string {
+	n := make(map[string]int64)
+	for _, f := range frames {
+		n[diff.KindOf(f)]++
+	}
+	things := map[string]string{
+		format.ClusterACLs: "ACL", format.ClusterQuotas: "quota", format.ClusterUsers: "user", format.ClusterConfigs: "config resource",
+		format.ClusterSchemas: "subject or version", format.ClusterConnectors: "connector",
+	}
+	var parts []string
+	for _, kind := range format.ClusterKinds {
+		if n[kind] > 0 {
+			parts = append(parts, command.Count(n[kind], things[kind]))
+		}
+	}
+	if len(parts) == 0 {
+		return "nothing"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func join(all []string) string { return strings.Join(all, "; ") }

@@ -1,0 +1,82 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/kbkio/kbk/pkg/cluster/diff"
+	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka"
+)
+
+// RollbackConfig says what is taken back.
+type RollbackConfig struct {
+	Kafka    kafka.Config
+	File     string // what Apply has saved
+	Force    bool   // also put back what has changed since
+	Password *Passwords
+	MaxFrame int64
+}
+
+// Rollback takes back what Apply has changed. What has changed since is named, and left.
+func Rollback(ctx context.Context, cfg RollbackConfig, env *command.Env, out io.Writer) error {
+	changes, cluster, err := readSaved(ctx, cfg.File, cfg.MaxFrame)
+	if err != nil {
+		return err
+	}
+	l, err := connect(ctx, cfg.Kafka)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	id, err := l.kafka.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	if cluster != id {
+		return fmt.Errorf("%s is of the cluster %s, and this one is %s", cfg.File, cluster, id)
+	}
+	var kinds []string
+	for _, c := range changes {
+		if !slices.Contains(kinds, c.Kind) {
+			kinds = append(kinds, c.Kind)
+		}
+	}
+	have, _, err := l.readAll(ctx, kinds)
+	if err != nil {
+		return err
+	}
+	u := diff.Undo(changes, have)
+	todo, left := u.Back, 0
+	if cfg.Force {
+		todo = append(todo, u.Changed...)
+	} else {
+		for _, c := range u.Changed {
+			env.Log.Warn(fmt.Sprintf("left, as it has changed since: %s: %s", c.Kind, c.Name))
+			left++
+		}
+	}
+	cfg.Password.give(todo)
+	if !cfg.Force {
+		guard(todo, cfg.Kafka.Principal())
+	}
+	d := decide(todo, true)
+	d.tell(env.Log)
+	if u.Gone > 0 {
+		env.Log.Info(fmt.Sprintf("as before already: %s", command.Count(int64(u.Gone), "change")))
+	}
+	if len(d.todo) == 0 {
+		env.Log.Info("nothing to change")
+	} else if err := l.make(ctx, d.todo, cfg.Password.Of, env, out); err != nil {
+		return command.WithHint(err, "run the same line again: it takes back the rest")
+	}
+	switch left += len(d.lacking); {
+	case len(u.Changed) > 0 && !cfg.Force:
+		return command.WithHint(command.WithStatus(command.Loss, fmt.Errorf("done, but for %s that are named above", command.Count(int64(left), "change"))), "--force puts back what has changed since too")
+	case left > 0:
+		return command.WithStatus(command.Loss, fmt.Errorf("done, but for %s that are named above", command.Count(int64(left), "change")))
+	}
+	return nil
+}
