@@ -89,7 +89,7 @@ func load(ctx context.Context, st *store.Store, opts store.LogOptions, env *comm
 func logFlags() []cli.Flag {
 	return []cli.Flag{
 		sign.SignersFlag(),
-		&cli.BoolFlag{Name: "skip-damaged", Usage: "go on without files of the log that are missing, damaged or not signed, and end with status 4"},
+		&cli.BoolFlag{Name: "skip-damaged", Usage: "continue without files of the log that are missing, damaged or not signed, and end with status 4"},
 	}
 }
 
@@ -193,11 +193,11 @@ What is wrong is listed on standard output, and the exit status is 3.`,
 			newDeepFlag(),
 			sign.SignersFlag(),
 			&cli.IntFlag{Name: "transfers", Value: 8, Usage: "with --deep: download `N` segments at once"},
-			command.SizeFlag("memory", 256<<20, "with --deep: hold `SIZE` of segments in memory"),
+			command.SizeFlag("memory", 256<<20, "with --deep: hold at most `SIZE` of segments in memory"),
 			jsonFlag(),
-			&cli.StringFlag{Name: "report", Usage: "write what was found to `FILE`, too: a page where it ends in .html, JSON where it ends in .json"},
+			&cli.StringFlag{Name: "report", Usage: "write what was found to `FILE`, too: a page if its name ends in .html, JSON if it ends in .json"},
 			&cli.StringFlag{Name: "sign", Usage: "with --report: sign it with the SSH key in `FILE`"},
-			&cli.StringFlag{Name: "sign-passphrase-file", Usage: "the passphrase of that key is in `FILE`", EnvVars: []string{"KBK_SIGN_PASSPHRASE_FILE"}},
+			&cli.StringFlag{Name: "sign-passphrase-file", Usage: "read the passphrase of that key from `FILE`", EnvVars: []string{"KBK_SIGN_PASSPHRASE_FILE"}},
 		}, segment.IdentityFlags()...),
 		Action: func(ctx context.Context, c *cli.Context, env *command.Env) error {
 			cfg := VerifyConfig{Transfers: c.Int("transfers"), Memory: command.SizeOf(c, "memory"), JSON: c.Bool("json"), Report: c.String("report")}
@@ -331,12 +331,12 @@ a look: keys and values that are no text are in base64. With --cluster-snapshot 
 of what the cluster has beside records.`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "cluster-snapshot", Usage: "instead of records write the snapshot `ID` of the cluster, as show lists it, or " + Latest},
-			&cli.StringFlag{Name: "topic-id", Usage: "of a topic that was deleted and created again take the incarnation `ID`, not the newest"},
+			&cli.StringFlag{Name: "topic-id", Usage: "if the topic was deleted and created again, take the incarnation `ID`, not the newest"},
 			&cli.StringFlag{Name: "from", Usage: "begin at `OFFSET`", DefaultText: "beginning"},
 			&cli.StringFlag{Name: "to", Usage: "end before `OFFSET`", DefaultText: "end"},
-			&cli.StringFlag{Name: "since", Usage: "only records with timestamps from `TIME` on"},
-			&cli.StringFlag{Name: "until", Usage: "only records with timestamps to `TIME`, itself included"},
-			&cli.Int64Flag{Name: "limit", Aliases: []string{"n"}, Usage: "no more than `N` records", DefaultText: "no limit"},
+			&cli.StringFlag{Name: "since", Usage: "only records with timestamps at or after `TIME`"},
+			&cli.StringFlag{Name: "until", Usage: "only records with timestamps at or before `TIME`"},
+			&cli.Int64Flag{Name: "limit", Aliases: []string{"n"}, Usage: "at most `N` records", DefaultText: "no limit"},
 			jsonFlag(),
 			command.MaxFrameFlag(),
 		}, append(logFlags(), segment.IdentityFlags()...)...),
@@ -443,7 +443,7 @@ type Signing struct {
 
 func signFlags() []cli.Flag {
 	return append(sign.Flags(), sign.SignersFlag(),
-		&cli.BoolFlag{Name: "sign-unsigned", Usage: "with --sign: sign for what nobody has signed, too; say so once, when you begin to sign"})
+		&cli.BoolFlag{Name: "sign-unsigned", Usage: "with --sign: sign what nobody has signed, too; needed once, when you begin to sign"})
 }
 
 // rewriting is [with] for a command that writes to the log, and signs it if asked to.

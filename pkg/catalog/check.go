@@ -19,7 +19,7 @@ import (
 
 func checkSpec() command.Spec {
 	return command.Spec{
-		Name: "check", Usage: "try whether a remote can hold a backup", Args: "REMOTE", MaxArgs: 1,
+		Name: "check", Usage: "test whether a remote can hold a backup", Args: "REMOTE", MaxArgs: 1,
 		Description: `Writes a small object, reads it, lists it, writes over it, and deletes it, and compares the
 store's clock with that of this machine. Each that works is a line on standard output. What
 fails is an error, and the exit status is 1.`,

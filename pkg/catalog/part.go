@@ -135,7 +135,7 @@ type deepFlag struct{ cli.GenericFlag }
 func newDeepFlag() *deepFlag {
 	return &deepFlag{cli.GenericFlag{
 		Name: "deep", Value: new(deepValue),
-		Usage: "read all that is in the segments; `[=PART]` names a part of them: the N-th of T groups (2/7), or a random sample (5%, 10GiB)",
+		Usage: "read the content of the segments; `[=PART]` names a part of them: the N-th of T groups (2/7), or a random sample (5%, 10GiB)",
 	}}
 }
 

@@ -39,7 +39,7 @@ func pruneSpec() command.Spec {
 	flags = append(flags,
 		&cli.BoolFlag{Name: "keep-points", Usage: "keep all restore points"},
 		&cli.StringFlag{Name: "older-than", Usage: "keep restore points and records that are not older than `TIME`, such as 30d"},
-		&cli.StringSliceFlag{Name: "forget", Usage: "keep nothing of `TOPIC`: a name, a regular expression that begins with ^, or the topic id of an incarnation; repeatable"},
+		&cli.StringSliceFlag{Name: "forget", Usage: "remove `TOPIC` from the backup: a name, a regular expression that begins with ^, or the topic id of an incarnation; repeatable"},
 		&cli.BoolFlag{Name: "yes", Usage: "delete; without it, prune prints what would be deleted"},
 	)
 	return command.Spec{

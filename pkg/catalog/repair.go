@@ -29,8 +29,8 @@ func repairSpec() command.Spec {
 in a segment is read out of it, and listed anew; damaged files are kept below damaged/ in the
 backup. What is lost is a hole, which a whole run fills while Kafka has the records.`,
 		Flags: append(append([]cli.Flag{
-			&cli.BoolFlag{Name: "deep", Usage: "read all segments, too: one that is not what was stored is missing"},
-			&cli.BoolFlag{Name: "unlisted", Usage: "list objects that nothing lists, even where the log is not damaged"},
+			&cli.BoolFlag{Name: "deep", Usage: "read all segments, too; one that is not what was stored counts as missing"},
+			&cli.BoolFlag{Name: "unlisted", Usage: "list objects that nothing lists, even if the log is not damaged"},
 			&cli.BoolFlag{Name: "yes", Usage: "repair; without it, repair prints what it would do"},
 			command.MaxFrameFlag(),
 		}, segment.IdentityFlags()...), signFlags()...),

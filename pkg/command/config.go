@@ -43,7 +43,7 @@ func sectionOf(app string) string {
 }
 
 func configFlag() cli.Flag {
-	return &cli.StringFlag{Name: "config", Usage: "take what is not given here from `FILE`, in YAML", EnvVars: []string{"KBK_CONFIG"}}
+	return &cli.StringFlag{Name: "config", Usage: "read values that are not set here from `FILE`, in YAML", EnvVars: []string{"KBK_CONFIG"}}
 }
 
 // A ConfigFile is what a file of --config says.

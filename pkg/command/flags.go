@@ -81,7 +81,7 @@ func (r *perSecond) String() string {
 
 // MaxRateFlag is --max-rate alone, of bytes.
 func MaxRateFlag(what string) cli.Flag {
-	return &cli.GenericFlag{Name: "max-rate", Value: &perSecond{bytes: true}, DefaultText: "no limit", Usage: "limit to `SIZE/s` what is " + what + ", such as 50MB/s"}
+	return &cli.GenericFlag{Name: "max-rate", Value: &perSecond{bytes: true}, DefaultText: "no limit", Usage: "limit what is " + what + " to `SIZE/s`, such as 50MB/s"}
 }
 
 // MaxRate is the value of a [MaxRateFlag] in bytes a second. 0 is no limit.
@@ -92,7 +92,7 @@ func MaxRate(c *cli.Context) int64 { return c.Generic("max-rate").(*perSecond).n
 func RateFlags(what string) []cli.Flag {
 	return []cli.Flag{
 		MaxRateFlag(what),
-		&cli.GenericFlag{Name: "max-records", Value: &perSecond{}, DefaultText: "no limit", Usage: "limit to `N/s` the records that are " + what},
+		&cli.GenericFlag{Name: "max-records", Value: &perSecond{}, DefaultText: "no limit", Usage: "limit the records that are " + what + " to `N/s`"},
 	}
 }
 

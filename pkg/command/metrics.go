@@ -25,7 +25,7 @@ type PageOpener func(ctx context.Context, env *Env, addr string) (*Page, error)
 func metricsFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "metrics", Usage: "show metrics for Prometheus, /healthz and /readyz at `ADDR`, such as 127.0.0.1:9101, :9101 or unix:/run/kbk.sock"},
-		&cli.DurationFlag{Name: "keep-alive", Usage: "with --metrics: stay for `TIME` after the end, so that the last values can be read"},
+		&cli.DurationFlag{Name: "keep-alive", Usage: "with --metrics: keep the page for `TIME` after the end, so that the last values can be read"},
 	}
 }
 

@@ -54,10 +54,10 @@ jq and everything else that reads lines, and with --from json it reads them back
    kbk-fetch -b localhost:9092 -t users | kbk-filter --mask value.email=redact | kbk-pack | kbk-push s3:bucket/masked
    kbk-pull s3:bucket/nightly | kbk-pack -d | kbk-filter --key '^42$' --to json | jq .payload`,
 		Flags: slices.Concat(pickFlags(), changeFlags(), []cli.Flag{
-			&cli.BoolFlag{Name: "count", Aliases: []string{"c"}, Usage: "print how many records there are, and nothing else"},
-			&cli.StringFlag{Name: "to", Usage: "write `WHAT`: json for a line for each frame, raw for the values, a line each", DefaultText: "a stream"},
+			&cli.BoolFlag{Name: "count", Aliases: []string{"c"}, Usage: "print only how many records there are"},
+			&cli.StringFlag{Name: "to", Usage: "write `WHAT`: json for one line per frame, raw for one value per line", DefaultText: "a stream"},
 			&cli.StringFlag{Name: "from", Usage: "read `WHAT`: json, as --to json writes it", DefaultText: "a stream"},
-			&cli.BoolFlag{Name: "pretty", Usage: "with --to json: for eyes, records only, and JSON in keys and values unfolded"},
+			&cli.BoolFlag{Name: "pretty", Usage: "with --to json: for people to read: records only, JSON in keys and values unfolded"},
 			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "write each record as `TEXT`, in which %t %p %o %T %k %s %h and others stand for its parts, as in kcat"},
 			command.MaxFrameFlag(),
 		}),

@@ -79,8 +79,8 @@ func pickFlags() []cli.Flag {
 		&cli.StringFlag{Name: "not-partition", Usage: "pick records of other partitions than `LIST`"},
 		&cli.StringFlag{Name: "offset", Usage: "pick offsets `A..B`, both included; either may be left out"},
 		&cli.StringFlag{Name: "not-offset", Usage: "pick offsets outside of `A..B`"},
-		&cli.StringFlag{Name: "since", Usage: "pick timestamps from `TIME` on, itself included"},
-		&cli.StringFlag{Name: "until", Usage: "pick timestamps up to `TIME`, itself included"},
+		&cli.StringFlag{Name: "since", Usage: "pick timestamps at or after `TIME`"},
+		&cli.StringFlag{Name: "until", Usage: "pick timestamps at or before `TIME`"},
 		&cli.StringFlag{Name: "key", Usage: "pick keys that match `REGEX`"},
 		&cli.StringFlag{Name: "not-key", Usage: "pick keys that do not match `REGEX`, and null"},
 		&cli.StringFlag{Name: "value", Usage: "pick values that match `REGEX`"},
@@ -90,9 +90,9 @@ func pickFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "tombstones", Usage: "pick records whose value is null"},
 		&cli.BoolFlag{Name: "no-tombstones", Usage: "pick records whose value is not null"},
 		&cli.StringFlag{Name: "sample", Usage: "pick `PERCENT` of the keys, such as 1%; all records of a key or none"},
-		&cli.Uint64Flag{Name: "seed", Usage: "with --sample: pick others for another `N`"},
-		&cli.BoolFlag{Name: "invert", Usage: "pick the records for which not all of these conditions hold, and no others"},
-		&cli.Int64Flag{Name: "head", Usage: "pick no more than `N` records", DefaultText: "all"},
+		&cli.Uint64Flag{Name: "seed", Usage: "with --sample: a different `N` picks different keys"},
+		&cli.BoolFlag{Name: "invert", Usage: "pick exactly the records that do not meet all of these conditions"},
+		&cli.Int64Flag{Name: "head", Usage: "pick at most `N` records", DefaultText: "all"},
 	}
 }
 

@@ -38,13 +38,13 @@ func changeFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "mask", Usage: "hide what is at `PATH=HOW`, such as value.card.number=last4; HOW is redact, last4, hash or null; repeatable"},
 		&cli.BoolFlag{Name: "mask-must-hit", Usage: "fail on a record in which a --mask finds nothing to hide"},
-		&cli.StringFlag{Name: "mask-key", Usage: "with hash: the key is in `FILE`", EnvVars: []string{"KBK_MASK_KEY"}},
+		&cli.StringFlag{Name: "mask-key", Usage: "with hash: read the key from `FILE`", EnvVars: []string{"KBK_MASK_KEY"}},
 		&cli.StringFlag{Name: "jq", Usage: "run the jq `PROGRAM` on every record; each of its results is a record"},
 		&cli.StringFlag{Name: "on-error", Value: "fail", Usage: "`WHAT` to do with a record that --jq or --mask fails on: fail, drop or pass"},
 		&cli.StringFlag{Name: "schema-id-map", Usage: "change schema ids of values, `OLD=NEW,…` or a file of such lines"},
 		&cli.StringFlag{Name: "key-schema-id-map", Usage: "change schema ids of keys, likewise"},
-		&cli.StringFlag{Name: "set-topic", Usage: "make it all records of `TOPIC`"},
-		&cli.IntFlag{Name: "set-partition", Usage: "make it all records of partition `N`", DefaultText: "as it is"},
+		&cli.StringFlag{Name: "set-topic", Usage: "give all records the topic `TOPIC`"},
+		&cli.IntFlag{Name: "set-partition", Usage: "give all records the partition `N`", DefaultText: "as it is"},
 	}
 }
 

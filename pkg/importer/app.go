@@ -82,10 +82,10 @@ func flags() []cli.Flag {
 		&cli.BoolFlag{Name: "internal", Usage: "read topics whose names begin with __ too"},
 		&cli.StringFlag{Name: "from", Usage: "begin at `OFFSET` of each partition"},
 		&cli.StringFlag{Name: "to", Usage: "end before `OFFSET` of each partition"},
-		&cli.StringFlag{Name: "since", Usage: "read records with timestamps from `TIME` on: RFC 3339, milliseconds since the epoch, or a duration before now such as 24h"},
-		&cli.StringFlag{Name: "until", Usage: "read records with timestamps to `TIME`, itself included"},
+		&cli.StringFlag{Name: "since", Usage: "read records with timestamps at or after `TIME`: RFC 3339, milliseconds since the epoch, or a duration before now such as 24h"},
+		&cli.StringFlag{Name: "until", Usage: "read records with timestamps at or before `TIME`"},
 		&cli.IntFlag{Name: "transfers", Value: 4, Usage: "read `N` files at once"},
-		&cli.BoolFlag{Name: "skip-damaged", Usage: "go on behind damaged files, and end with status 4"},
+		&cli.BoolFlag{Name: "skip-damaged", Usage: "continue after damaged files, and end with status 4"},
 		&cli.BoolFlag{Name: "strict", Usage: "end with status 4 if the tool may have changed something"},
 	}
 }

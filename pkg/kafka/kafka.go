@@ -37,9 +37,9 @@ type Config struct {
 // Flags are the command-line flags behind a [Config].
 func Flags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "brokers", Aliases: []string{"b"}, Usage: "`HOST:PORT,…` of one or more brokers of the cluster, or srv+NAME; PROTOCOL:// may be before it", EnvVars: []string{"KBK_BROKERS"}},
-		&cli.StringFlag{Name: "cluster", Usage: "connect to the cluster that the file of --config has under `NAME` in its section clusters"},
-		&cli.StringSliceFlag{Name: "X", Usage: "set a property of the connection, `NAME=VALUE`, as Java's clients or librdkafka name it; repeatable"},
+		&cli.StringFlag{Name: "brokers", Aliases: []string{"b"}, Usage: "`HOST:PORT,…` of one or more brokers of the cluster, or srv+NAME; PROTOCOL:// may precede it", EnvVars: []string{"KBK_BROKERS"}},
+		&cli.StringFlag{Name: "cluster", Usage: "connect to the cluster `NAME` in the section clusters of the file of --config"},
+		&cli.StringSliceFlag{Name: "X", Usage: "set a property of the connection, `NAME=VALUE`, by its name in Java's clients or librdkafka; repeatable"},
 		&cli.StringFlag{Name: "command-config", Usage: "read such properties from `FILE`, as Kafka's own tools do", EnvVars: []string{"KBK_COMMAND_CONFIG"}},
 	}
 }

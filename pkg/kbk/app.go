@@ -70,7 +70,7 @@ func targetFlag(usage string) cli.Flag { return &cli.StringFlag{Name: "to", Usag
 
 func restoreFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "at", Usage: "restore what belongs to the last restore point at `TIME` or before", DefaultText: "all that is there"},
+		&cli.StringFlag{Name: "at", Usage: "restore up to the last restore point at or before `TIME`", DefaultText: "all that is there"},
 		&cli.StringSliceFlag{Name: "topic", Aliases: []string{"t"}, Usage: "restore only `TOPIC`: a name, or a regular expression that begins with ^; repeatable", DefaultText: "all"},
 	}
 }

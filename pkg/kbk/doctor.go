@@ -21,7 +21,7 @@ import (
 
 func doctorSpec() command.Spec {
 	return command.Spec{
-		Name: "doctor", Usage: "try what profiles need, and say what to do", Args: "[PROFILE]", MaxArgs: 1,
+		Name: "doctor", Usage: "test what profiles need, and say what to do", Args: "[PROFILE]", MaxArgs: 1,
 		Description: `Looks at the commands, keys, clusters, rights, clocks and the store that a profile needs, or
 all profiles. Each line begins with "ok", or says what is wrong and what to do. To try the
 store it writes a small object there and deletes it again; nothing else is changed.`,

@@ -28,7 +28,7 @@ import (
 
 func drillSpec() command.Spec {
 	return command.Spec{
-		Name: "drill", Usage: "restore a backup for a try, and compare every record", Args: "PROFILE", MaxArgs: 1,
+		Name: "drill", Usage: "restore a backup as a test, and compare every record", Args: "PROFILE", MaxArgs: 1,
 		Description: `Restores the backup, reads what was restored, compares every record with the backup, prints
 what came of it, and deletes it again. Without --to that is in a broker that kbk itself starts
 for the time, on this machine.`,

@@ -40,7 +40,7 @@ The groups may also be those in the backup; kbk-produce passes them on:
 				Flags: append(append(kafka.Flags(), groupFlags()...),
 					&cli.StringSliceFlag{Name: "topic", Aliases: []string{"t"}, Usage: "only offsets of `TOPIC`: a name, or a regular expression that begins with ^; repeatable", DefaultText: "all topics"},
 					&cli.BoolFlag{Name: "next", Usage: "also read which record each group is going to read next"},
-					&cli.BoolFlag{Name: "json", Usage: "write JSON, one group a line"},
+					&cli.BoolFlag{Name: "json", Usage: "write JSON, one group per line"},
 				),
 				Action: snapshot,
 			},
@@ -53,7 +53,7 @@ The groups may also be those in the backup; kbk-produce passes them on:
 				Action: printCursor,
 			},
 			{
-				Name: "map", Usage: "look for the records in the target, where there is no map of kbk-produce",
+				Name: "map", Usage: "make a map from the records in the target, if there is none from kbk-produce",
 				Flags: append(append(kafka.Flags(), groupFlags()...),
 					&cli.StringFlag{Name: "by", Usage: "find them `HOW`: by the headers of kbk-produce --offset-headers, or by their content"},
 					recordsFlag(), renameFlag(), command.MaxFrameFlag(),
@@ -64,10 +64,10 @@ The groups may also be those in the backup; kbk-produce passes them on:
 				Name: "translate", Usage: "find where the offsets are in the target",
 				Flags: append(append(kafka.Flags(), groupFlags()...),
 					&cli.StringFlag{Name: "by", Value: byMap, Usage: "find them `HOW`: by a map, by timestamp, or by identity, after an exact restore"},
-					&cli.StringSliceFlag{Name: "map", Usage: "read what kbk-produce or kbk-offsets map has written from `FILE`; repeatable"},
-					&cli.BoolFlag{Name: "may-skip", Usage: "by timestamp: do without the backup's records, and accept that records are skipped whose times are not in order"},
+					&cli.StringSliceFlag{Name: "map", Usage: "read the map of kbk-produce or kbk-offsets map from `FILE`; repeatable"},
+					&cli.BoolFlag{Name: "may-skip", Usage: "with --by timestamp: do without the backup's records; records whose times are not in order may be skipped"},
 					recordsFlag(), renameFlag(),
-					&cli.StringSliceFlag{Name: "rename-group", Usage: "rename group OLD to NEW in the target, as `OLD=NEW`, likewise; repeatable"},
+					&cli.StringSliceFlag{Name: "rename-group", Usage: "rename group OLD to NEW in the target, as `OLD=NEW` or ^REGEXP=NEW; repeatable"},
 					command.MaxFrameFlag(),
 				),
 				Action: translate,
@@ -75,7 +75,7 @@ The groups may also be those in the backup; kbk-produce passes them on:
 			{
 				Name: "plan", Usage: "show what apply would commit",
 				Flags: append(kafka.Flags(),
-					&cli.BoolFlag{Name: "json", Usage: "write JSON, one offset a line"},
+					&cli.BoolFlag{Name: "json", Usage: "write JSON, one offset per line"},
 					command.MaxFrameFlag(),
 				),
 				Action: plan,
@@ -90,7 +90,7 @@ The groups may also be those in the backup; kbk-produce passes them on:
 				Action: apply,
 			},
 			{
-				Name: "rollback", Usage: "put back what apply has overwritten",
+				Name: "rollback", Usage: "put back the offsets that apply has overwritten",
 				Flags:  append(kafka.Flags(), skipFlag(), command.MaxFrameFlag()),
 				Action: rollback,
 			},
@@ -122,7 +122,7 @@ func recordsFlag() cli.Flag {
 }
 
 func renameFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "rename", Usage: "topic OLD is NEW in the target, as `OLD=NEW`, or ^REGEXP=NEW with $1 for its first group; where a map does not say; repeatable"}
+	return &cli.StringSliceFlag{Name: "rename", Usage: "topic OLD is called NEW in the target: `OLD=NEW`, or ^REGEXP=NEW with $1 for its first group; only needed where no map says so; repeatable"}
 }
 
 func skipFlag() cli.Flag {

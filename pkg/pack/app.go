@@ -45,10 +45,10 @@ With -r they are encrypted with age, and with -d -i opened again.
    kbk-pull /var/backups/nightly | kbk-pack -d | kbk-produce -b localhost:9092 > map.kbk`,
 		Flags: slices.Concat([]cli.Flag{
 			&cli.BoolFlag{Name: "unpack", Aliases: []string{"d"}, Usage: "unpack segments"},
-			&cli.BoolFlag{Name: "batches", Usage: "with -d: write batches as they are stored, for kbk-produce and others that know them"},
+			&cli.BoolFlag{Name: "batches", Usage: "with -d: write batches as they are stored, for kbk-produce and other commands that read them"},
 			command.SizeFlag("segment-size", 128<<20, "close a segment at `SIZE` of uncompressed bytes; a compressed batch counts eight times its size"),
 			&cli.DurationFlag{Name: "segment-age", Usage: "close a segment when it has been open for `TIME`, such as 10m", DefaultText: "never"},
-			command.SizeFlag("memory", 256<<20, "take `SIZE` of memory; when half of it holds open segments, the largest are closed"),
+			command.SizeFlag("memory", 256<<20, "use at most `SIZE` of memory; when half of it holds open segments, the largest are closed"),
 			&cli.StringFlag{Name: "codec", Value: "zstd", Usage: "compress with `CODEC`: " + segment.CodecNames(), EnvVars: []string{"KBK_CODEC"}},
 			&cli.BoolFlag{Name: "recompress", Usage: "decompress batches, and compress their records with the codec: smaller, and slower"},
 			&cli.IntFlag{Name: "level", Value: 1, Usage: "compress at level `N` of the codec: 1 (fastest) to 19 for zstd, to 9 for lz4 and gzip"},

@@ -15,7 +15,7 @@ import (
 func Flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "sign", Usage: "sign what is written to the log with the SSH key in `FILE`"},
-		&cli.StringFlag{Name: "sign-passphrase-file", Usage: "the passphrase of that key is in `FILE`", EnvVars: []string{"KBK_SIGN_PASSPHRASE_FILE"}},
+		&cli.StringFlag{Name: "sign-passphrase-file", Usage: "read the passphrase of that key from `FILE`", EnvVars: []string{"KBK_SIGN_PASSPHRASE_FILE"}},
 	}
 }
 
