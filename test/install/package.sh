@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs bin/kbk.deb as a user does, runs what it installs, and removes it; and runs the
-# commands of bin/kbk-image.tar in a root of their own. It takes Debian, and root.
+# Installs bin/kbk.deb as a user does, runs what it installs, and removes it; does the same with
+# bin/kbk.rpm in a root of its own; and runs the commands of bin/kbk-image.tar in another one. It
+# takes Debian with its package rpm, and root.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -8,24 +9,47 @@ root=$(mktemp -d)
 trap 'dpkg -r kbk >/dev/null 2>&1; rm -rf "$root"' EXIT
 fail() { echo "package.sh: $*" >&2; exit 1; }
 
+commands=(kbk kbk-catalog kbk-cluster kbk-fetch kbk-filter kbk-import kbk-offsets kbk-pack kbk-produce kbk-pull kbk-push)
+
+# installed ROOT ZSH looks at what a package has put below a root, and makes a backup and a restore
+# with it, on the embedded broker. zsh looks for completions in the folder ZSH.
+installed() {
+    for c in "${commands[@]}"; do
+        env -i "$1/usr/bin/$c" --version | grep -q "^$c version .* (commit ........" || fail "$1/usr/bin/$c --version: $("$1/usr/bin/$c" --version)"
+        [ -e "$1/usr/share/man/man1/$c.1" ] || fail "there is no page of $c"
+        grep -q "$c" "$1/usr/share/bash-completion/completions/$c" || fail "bash completes no $c"
+        grep -q "$c" "$1/usr/share/fish/vendor_completions.d/$c.fish" || fail "fish completes no $c"
+    done
+    grep -q '#compdef kbk' "$1/usr/share/zsh/$2/_kbk" || fail "zsh completes nothing"
+    KBK_BIN=$1/usr/bin go run ./examples/demo >"$root/demo.log" 2>&1 || { cat "$root/demo.log" >&2; fail "the demo fails with the installed commands"; }
+}
+
+# removed ROOT looks that nothing is left but folders that other packages have, too.
+removed() {
+    left=$(find "$1/usr/bin" "$1/usr/share" -name '*kbk*')
+    [ -z "$left" ] || fail "the package is removed, and these stay: $left"
+}
+
 dpkg -i bin/kbk.deb >/dev/null
 size=$(dpkg-query -W -f '${Installed-Size}' kbk) # KiB
 [ "$size" -le 117187 ] || fail "the package takes $size KiB installed, over 120 MB"
-commands=(kbk kbk-catalog kbk-cluster kbk-fetch kbk-filter kbk-import kbk-offsets kbk-pack kbk-produce kbk-pull kbk-push)
-for c in "${commands[@]}"; do
-    env -i "/usr/bin/$c" --version | grep -q "^$c version .* (commit ........" || fail "/usr/bin/$c --version: $("/usr/bin/$c" --version)"
-    [ -e "/usr/share/man/man1/$c.1" ] || fail "there is no page of $c"
-    grep -q "$c" "/usr/share/bash-completion/completions/$c" || fail "bash completes no $c"
-    grep -q "$c" "/usr/share/fish/vendor_completions.d/$c.fish" || fail "fish completes no $c"
-done
-grep -q '#compdef kbk' /usr/share/zsh/vendor-completions/_kbk || fail "zsh completes nothing"
-
-# A backup and a restore by the installed commands, on the embedded broker.
-KBK_BIN=/usr/bin go run ./examples/demo >"$root/demo.log" 2>&1 || { cat "$root/demo.log" >&2; fail "the demo fails with the installed commands"; }
-
+installed "" vendor-completions
 dpkg -r kbk >/dev/null
-[ ! -e /usr/bin/kbk-fetch ] || fail "kbk-fetch stays when the package is removed"
+removed ""
 echo "The deb is installed, runs and is removed again."
+
+# Debian's rpm says each time that alien should be used instead.
+mkdir "$root/rpm"
+rpm() { command rpm --root "$root/rpm" "$@" 2>"$root/rpm.log" || { cat "$root/rpm.log" >&2; fail "rpm $* fails"; }; }
+rpm -i --nodeps bin/kbk.rpm # there is nothing to depend on, and no /bin/sh in this root
+[ -z "$(rpm -q --requires kbk)$(rpm -q --scripts kbk)" ] || fail "the rpm depends on other packages, or has scripts"
+size=$(rpm -q --queryformat '%{SIZE}' kbk)
+[ "$size" -le 120000000 ] || fail "the rpm takes $size bytes installed, over 120 MB"
+rpm -V kbk
+installed "$root/rpm" site-functions
+rpm -e kbk
+removed "$root/rpm"
+echo "The rpm is installed, runs and is removed again."
 
 mkdir "$root/image" "$root/fs"
 tar -xf bin/kbk-image.tar -C "$root/image"
