@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -71,10 +70,7 @@ func newKeeper(cl *kgo.Client, log *slog.Logger, timeout time.Duration) *keeper 
 }
 
 func (k *keeper) witness() *witness {
-	return &witness{now: time.Now(), run: k.me.Run, host: k.me.Host, pid: k.me.PID, alive: func(pid int) bool {
-		err := syscall.Kill(pid, 0)
-		return err == nil || errors.Is(err, syscall.EPERM)
-	}}
+	return &witness{now: time.Now(), run: k.me.Run, host: k.me.Host, pid: k.me.PID, alive: alive}
 }
 
 func (k *keeper) retry(ctx context.Context, do func() error) error {
