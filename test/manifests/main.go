@@ -1,5 +1,6 @@
-// Command manifests decodes the manifests on standard input into the types of Kubernetes' API,
-// and fails on a field that is not known or that has another type: make manifests.
+// Command manifests has the manifests on standard input decoded, completed and validated by the
+// code that Kubernetes' API server has for it, and fails where that would refuse one: make
+// manifests.
 //
 // It is a module of its own, so that kbk does not depend on Kubernetes.
 package main
@@ -11,7 +12,15 @@ import (
 	"io"
 	"os"
 
-	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/apis/batch"
+	_ "k8s.io/kubernetes/pkg/apis/batch/install"
+	"k8s.io/kubernetes/pkg/apis/batch/validation"
+	_ "k8s.io/kubernetes/pkg/apis/core/install"
+	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	"sigs.k8s.io/yaml"
 )
 
@@ -27,34 +36,54 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	strict := json.NewSerializerWithOptions(json.DefaultMetaFactory, legacyscheme.Scheme, legacyscheme.Scheme, json.SerializerOptions{Yaml: true, Strict: true})
+	decoder := legacyscheme.Codecs.DecoderToVersion(strict, runtime.InternalGroupVersioner) // it fills in defaults
 	known := 0
 	for _, doc := range bytes.Split(raw, []byte("\n---\n")) {
-		var head struct {
-			Kind     string
-			Metadata struct{ Name, GenerateName string }
-		}
-		if err := yaml.Unmarshal(doc, &head); err != nil {
+		var some any
+		if err := yaml.Unmarshal(doc, &some); err != nil {
 			return err
 		}
-		var manifest any
-		switch head.Kind {
-		case "":
-			continue // only comments
-		case "CronJob":
-			manifest = &batchv1.CronJob{}
-		case "Job":
-			manifest = &batchv1.Job{}
-		default:
-			return fmt.Errorf("%s is not among the kinds that this program knows", head.Kind)
+		if some == nil { // only comments
+			continue
 		}
-		if err := yaml.UnmarshalStrict(doc, manifest); err != nil {
-			return fmt.Errorf("%s %s%s: %w", head.Kind, head.Metadata.Name, head.Metadata.GenerateName, err)
+		manifest, kind, err := decoder.Decode(doc, nil, nil)
+		if err != nil {
+			return err
+		}
+		name, err := validate(manifest)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", kind.Kind, name, err)
 		}
 		known++
-		fmt.Printf("ok: %s %s%s\n", head.Kind, head.Metadata.Name, head.Metadata.GenerateName)
+		fmt.Printf("ok: %s %s\n", kind.Kind, name)
 	}
 	if known == 0 {
 		return errors.New("no manifest on standard input")
 	}
 	return nil
+}
+
+// validate validates a manifest as it is when the server has given it a name and a namespace.
+func validate(manifest runtime.Object) (name string, err error) {
+	job, ok := manifest.(*batch.CronJob)
+	if single, isJob := manifest.(*batch.Job); isJob {
+		// The server gives a job a selector, and labels to match. The job of a cron job, which is
+		// validated by the same rules, has neither yet.
+		job, ok = new(batch.CronJob), true
+		job.ObjectMeta = single.ObjectMeta
+		job.Spec.Schedule, job.Spec.ConcurrencyPolicy = "@daily", batch.AllowConcurrent
+		job.Spec.JobTemplate.Spec = single.Spec
+	}
+	if !ok {
+		return "", fmt.Errorf("this program does not know %T", manifest)
+	}
+	if name = job.Name; name == "" && job.GenerateName != "" {
+		name = job.GenerateName
+		job.Name = name + "abcde"
+	}
+	if job.Namespace == "" {
+		job.Namespace = metav1.NamespaceDefault
+	}
+	return name, validation.ValidateCronJobCreate(job, corevalidation.PodValidationOptions{}).ToAggregate()
 }
