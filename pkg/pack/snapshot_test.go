@@ -43,7 +43,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 	for name, cfg := range ways(t) {
 		t.Run(name, func(t *testing.T) {
 			in := stream(t, func(w *format.Writer) {
-				aCluster("first", 20_000)(w)
+				aCluster("first", 10_000)(w) // more than a chunk
 				orders(100)(w)
 				_ = w.Write(&format.Group{ID: "billing"})
 				aCluster("second", 0)(w)
@@ -63,7 +63,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 					}
 				}
 			}
-			if want := []string{"first 20000 1 1 [acls users]", "second 0 1 1 [acls users]"}; !slices.Equal(ids, want) {
+			if want := []string{"first 10000 1 1 [acls users]", "second 0 1 1 [acls users]"}; !slices.Equal(ids, want) {
 				t.Errorf("snapshots %q, want %q", ids, want)
 			}
 			if got, want := ofCluster(t, unpacked(t, cfg, segments)), ofCluster(t, in); !slices.EqualFunc(got, want, bytes.Equal) {
@@ -116,6 +116,9 @@ func TestSnapshotRefused(t *testing.T) {
 // as if it were whole.
 func TestSnapshotDamage(t *testing.T) {
 	for name, cfg := range ways(t) {
+		if !strings.HasPrefix(name, "zstd") { // it is for each codec the same code
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			segments := packed(t, cfg, stream(t, aCluster("first", 3)))
 			want := ofCluster(t, unpacked(t, cfg, segments))
