@@ -277,6 +277,7 @@ func runOrPrint(ctx context.Context, c *cli.Context, env *command.Env, p *profil
 
 func runSteps(ctx context.Context, env *command.Env, name string, steps []pipeline.Step) error {
 	r := &pipeline.Runner{Find: pipeline.Find, Stop: env.Stop}
+	var apart error // of a step before, that was apart
 	for i, step := range steps {
 		if i > 0 && stopped(env) {
 			return command.Stopped(leftOut(steps[i:]))
@@ -285,14 +286,31 @@ func runSteps(ctx context.Context, env *command.Env, name string, steps []pipeli
 		if err == nil {
 			err = explain(step.What+" of "+name, got)
 		}
-		if err != nil {
+		if err != nil && step.Apart && command.StatusOf(err) != command.Interrupted {
+			apart = err
+			continue
+		}
+		if err = withApart(err, apart); err != nil {
 			if rest := leftOut(steps[i+1:]); rest != "" && command.StatusOf(err) != command.Interrupted {
 				err = fmt.Errorf("%w; %s", err, rest)
 			}
 			return err
 		}
 	}
-	return nil
+	return apart
+}
+
+// withApart is the error of a step behind one that was apart: what failed in either of them.
+func withApart(err, apart error) error {
+	switch {
+	case apart == nil, err != nil && command.StatusOf(err) == command.Interrupted:
+		return err
+	case err == nil:
+		return apart
+	case worse(apart, err):
+		err, apart = apart, err
+	}
+	return fmt.Errorf("%w; %v", err, apart)
 }
 
 func stopped(env *command.Env) bool {

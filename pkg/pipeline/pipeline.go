@@ -25,11 +25,12 @@ type Stage struct {
 	Args []string
 }
 
-// A Step is a pipe. Of several steps each is run when the one before has ended with 0.
+// A Step is a pipe. Of several steps each is run when those before it have ended with 0.
 type Step struct {
 	What   string // what it does, in messages: "the backup"
 	Stages []Stage
 	Out    string // the file to which the output goes; empty: where the caller's goes
+	Apart  bool   // the next step is run even if this one fails, and those behind it are not
 }
 
 // Nowhere is the Out of a [Step] whose output nobody wants.

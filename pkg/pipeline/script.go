@@ -26,8 +26,17 @@ func Script(steps []Step, name func(string) string) string {
 		if step.Out != "" {
 			pipes[i] += " > " + Quote(step.Out)
 		}
+		if i > 0 && steps[i-1].Apart {
+			pipes[i] += " &&\n(exit $apart)"
+		}
+		switch {
+		case step.Apart && i < len(steps)-1:
+			pipes[i] += "; apart=$?\n"
+		case i < len(steps)-1:
+			pipes[i] += " &&\n"
+		}
 	}
-	return strings.Join(pipes, " &&\n") + "\n"
+	return strings.Join(pipes, "") + "\n"
 }
 
 // plain are the characters that mean nothing to a shell.

@@ -67,7 +67,14 @@ func (b Builder) Backup(p *Profile, weekday time.Weekday) []pipeline.Step {
 	stages = append(stages,
 		b.pack(p),
 		b.stage("kbk-push", sign, signers, []string{p.Store}))
-	steps := []pipeline.Step{{What: "the backup", Stages: stages, Out: pipeline.Nowhere}}
+	var steps []pipeline.Step
+	if p.Snapshots { // before the records: it then belongs to their restore point
+		steps = append(steps, pipeline.Step{What: "the snapshot of the cluster", Out: pipeline.Nowhere, Apart: true, Stages: []pipeline.Stage{
+			b.stage("kbk-cluster snapshot", cluster(p.Cluster), p.Snapshot),
+			b.pack(p),
+			b.stage("kbk-push", sign, signers, []string{p.Store})}})
+	}
+	steps = append(steps, pipeline.Step{What: "the backup", Stages: stages, Out: pipeline.Nowhere})
 	if len(p.Retention) > 0 {
 		steps = append(steps, pipeline.Step{What: "the retention", Stages: []pipeline.Stage{
 			b.stage("kbk-catalog prune", []string{"--yes"}, p.Retention, sign, signers, []string{p.Store})}})

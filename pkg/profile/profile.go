@@ -34,6 +34,9 @@ type Profile struct {
 	Filters bool     // the records go through kbk-filter
 	Filter  []string // with these flags, beside those of the section
 
+	Snapshots bool     // what the cluster has beside records is backed up, too
+	Snapshot  []string // with these flags of kbk-cluster snapshot
+
 	Recipients     []string
 	RecipientFiles []string
 	Identities     []string
@@ -200,6 +203,7 @@ func (p *Profile) decode(n *yaml.Node) error {
 		"groups":               some(&p.Groups),
 		"exclude-groups":       some(&p.ExcludeGroups),
 		"filter":               p.decodeFilter,
+		"cluster-snapshot":     p.decodeSnapshot,
 		"recipients":           some(&p.Recipients),
 		"recipients-files":     some(&p.RecipientFiles),
 		"identities":           some(&p.Identities),
@@ -218,6 +222,15 @@ func (p *Profile) decode(n *yaml.Node) error {
 func (p *Profile) decodeFilter(n *yaml.Node) error {
 	p.Filters = true
 	return flags(&p.Filter)(n)
+}
+
+// decodeSnapshot reads true, false, or flags of kbk-cluster snapshot.
+func (p *Profile) decodeSnapshot(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		return yes(&p.Snapshots)(n)
+	}
+	p.Snapshots = true
+	return flags(&p.Snapshot)(n)
 }
 
 func (p *Profile) decodeTargets(n *yaml.Node) error {

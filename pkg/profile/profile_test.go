@@ -73,6 +73,23 @@ kbk-catalog verify --deep=6/7 -i key.txt --allowed-signers who s3:b/n`,
 			`kbk-catalog cursor --filtered /b | kbk-fetch -t users --groups '^' --from - | kbk-filter | kbk-pack | kbk-push /b > /dev/null`,
 		},
 		{
+			"the cluster, too", clusters, "{cluster: dr, store: /b, topics: [a], recipients: [age1], sign: id, cluster-snapshot: true, verify: log}",
+			`kbk-cluster snapshot --cluster dr | kbk-pack -r age1 | kbk-push --sign id /b > /dev/null; apart=$?
+kbk-catalog cursor /b | kbk-fetch --cluster dr -t a --groups '^' --from - --batches | kbk-pack -r age1 | kbk-push --sign id /b > /dev/null &&
+(exit $apart) &&
+kbk-catalog verify /b`,
+		},
+		{
+			"the cluster, with its schemas", "", "{store: /b, topics: [a], cluster-snapshot: {schema-registry: 'http://r:8081', only: 'acls,schemas'}}",
+			`kbk-cluster snapshot --schema-registry=http://r:8081 --only=acls,schemas | kbk-pack | kbk-push /b > /dev/null; apart=$?
+kbk-catalog cursor /b | kbk-fetch -t a --groups '^' --from - --batches | kbk-pack | kbk-push /b > /dev/null &&
+(exit $apart)`,
+		},
+		{
+			"not the cluster", "", "{store: /b, topics: [a], cluster-snapshot: false}",
+			`kbk-catalog cursor /b | kbk-fetch -t a --groups '^' --from - --batches | kbk-pack | kbk-push /b > /dev/null`,
+		},
+		{
 			"records are wanted", "fetch: {batches: false}\n", "{store: /b, topics: [a]}",
 			`kbk-catalog cursor /b | kbk-fetch -t a --groups '^' --from - | kbk-pack | kbk-push /b > /dev/null`,
 		},
