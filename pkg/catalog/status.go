@@ -51,6 +51,11 @@ type Status struct {
 	Damage        []string       `json:"damage,omitempty"`    // of the log
 	NoBackup      bool           `json:"no_backup,omitempty"` // there is no log, and no segment
 	Unmatched     []string       `json:"unmatched,omitempty"` // what of the selection is nowhere
+	// ClusterSnapshot is when the newest snapshot of what the cluster has beside records was
+	// begun, in milliseconds since the epoch.
+	ClusterSnapshot *int64 `json:"cluster_snapshot,omitempty"`
+
+	selected bool // topics were asked for
 }
 
 // A StatusTopic is one incarnation of a topic. Times are in milliseconds since the epoch.
@@ -255,6 +260,10 @@ func statusOf(ctx context.Context, st *store.Store, cfg StatusConfig, env *comma
 		return r, nil
 	}
 	r.ID = log.State.Backup()
+	r.selected = len(cfg.Topics.Topics) > 0
+	if all := log.ClusterSnapshots(); len(all) > 0 {
+		r.ClusterSnapshot = &all[len(all)-1].Time
+	}
 	r.addTopics(log.State, points, m)
 	if cfg.Kafka != nil {
 		r.Cluster = holdAgainst(ctx, *cfg.Kafka, log.State, r.Topics, m, len(cfg.Topics.Topics) > 0)
@@ -533,6 +542,9 @@ func (r *Status) print(out io.Writer) error {
 		last, ended := t.lastRun()
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(t.name()), whole, point, age, t.Cluster.behind(), record, last, ended,
 			count(t.Lost), count(t.Holes), count(t.Filtered))
+	}
+	if r.ClusterSnapshot != nil && !r.onlyCluster() {
+		fmt.Fprintf(table, "\nnewest snapshot of the cluster: %s, %s old\n", when(*r.ClusterSnapshot), ago(r.clusterAge()))
 	}
 	for _, list := range [][]Finding{r.Problems, r.Notes} {
 		for i, f := range list {

@@ -110,6 +110,11 @@ func (j *judge) backup() {
 		return
 	case len(r.Topics) == 0 && len(r.Damage) > 0: // it may be what is damaged
 		return
+	case r.onlyCluster():
+		if age := r.clusterAge(); age > r.maxAge() {
+			j.say(isStale, "cluster_snapshot_too_old", "", "newest snapshot of the cluster is %s old, --max-age %s", ago(age), r.MaxAge)
+		}
+		return
 	case len(r.Topics) == 0:
 		j.say(isMissing, "no_topics", "", "the backup has none of the topics that were asked for")
 		return
@@ -130,6 +135,16 @@ func (j *judge) backup() {
 		j.say(isStale, "no_point", "", "there is no restore point")
 		j.allStale = true
 	}
+}
+
+// onlyCluster tells whether the backup has snapshots of the cluster, and nothing else was asked for.
+func (r *Status) onlyCluster() bool {
+	return len(r.Topics) == 0 && !r.selected && r.ClusterSnapshot != nil
+}
+
+// clusterAge is how old the newest snapshot of the cluster is.
+func (r *Status) clusterAge() time.Duration {
+	return max(0, r.Checked.Sub(time.UnixMilli(*r.ClusterSnapshot)))
 }
 
 // askKafka is what to say where nothing new was stored, and perhaps there was nothing.
@@ -316,7 +331,9 @@ func (j *judge) cluster() {
 func (j *judge) summary() string {
 	r := j.r
 	var parts []string
-	if r.Verdict == isGood {
+	if r.Verdict == isGood && r.onlyCluster() {
+		parts = append(parts, "newest snapshot of the cluster is "+ago(r.clusterAge())+" old")
+	} else if r.Verdict == isGood {
 		if age, _ := r.newest(newestOfAll); r.byWorkers() {
 			age, _ = r.newest(newestCommit)
 			parts = append(parts, "workers stored something "+ago(age)+" ago")

@@ -50,6 +50,11 @@ func TestJudge(t *testing.T) {
 	}{
 		{"nothing", func(*Status) {}, "good: newest restore point is 6 h old", "", true},
 		{"just not too old", topic(func(t *StatusTopic) { *t = healthy("orders", 26) }), "good: newest restore point is 6 h old", "", true},
+		{"only snapshots of the cluster", func(r *Status) { r.Topics, r.ClusterSnapshot = nil, hoursAgo(3) }, "good: newest snapshot of the cluster is 3 h old", "", false},
+		{"only snapshots of the cluster, too old", func(r *Status) { r.Topics, r.ClusterSnapshot = nil, hoursAgo(50) },
+			"stale: newest snapshot of the cluster is 50 h old, --max-age 26h", "stale/cluster_snapshot_too_old", false},
+		{"a topic is asked for, and there are only snapshots of the cluster", func(r *Status) { r.Topics, r.ClusterSnapshot, r.selected = nil, hoursAgo(3), true },
+			"missing: the backup has none of the topics that were asked for", "missing/no_topics", false},
 		{"all too old", func(r *Status) { r.Topics = []StatusTopic{healthy("orders", 31), healthy("payments", 40)} },
 			"stale: newest restore point is 31 h old, --max-age 26h", "stale/point_too_old", true},
 		{"some too old", func(r *Status) { r.Topics = append(r.Topics, healthy("a", 27), healthy("b", 99)) },
