@@ -22,8 +22,9 @@ const (
 
 	requestLimit = 2 * time.Minute // a large registry takes its time for all of its schemas
 	bodyLimit    = 1 << 30
-	tries        = 5
-	firstWait    = 250 * time.Millisecond // before the second try; twice as long before each one after it
+	tries        = 8
+	firstWait    = 250 * time.Millisecond // before the second try; twice as long before each one after it,
+	longestWait  = 5 * time.Second        // up to this
 )
 
 // A Server is where requests go, and who sends them.
@@ -135,7 +136,7 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 		}
 		select {
 		case <-time.After(wait):
-			wait *= 2
+			wait = min(2*wait, longestWait)
 		case <-ctx.Done():
 			return fmt.Errorf("%w; before that: %w", ctx.Err(), err)
 		}

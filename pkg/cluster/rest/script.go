@@ -31,6 +31,9 @@ func (s *Script) Comment(text string) {
 	}, text) + "\n")
 }
 
+// Line writes a command as it is.
+func (s *Script) Line(text string) { s.print(text + "\n") }
+
 // Curl writes one request. It fails, and with it a script with set -e, as the request does.
 func (s *Script) Curl(method, path string, query url.Values, body any) {
 	if len(query) > 0 {
