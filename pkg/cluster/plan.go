@@ -126,7 +126,7 @@ func Plan(ctx context.Context, cfg PlanConfig, asJSON bool, env *command.Env, in
 	if err != nil {
 		return err
 	}
-	return endStatus(p.in.end, "the plan is not all", nil)
+	return endStatus(p.in.end, "the plan is incomplete", nil)
 }
 
 // endStatus is what a command returns that has done its work on an input that ended with end:

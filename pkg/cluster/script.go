@@ -47,7 +47,7 @@ func Script(ctx context.Context, cfg PlanConfig, prune bool, env *command.Env, i
 	if len(d.lacking) > 0 {
 		own = command.WithStatus(command.Loss, fmt.Errorf("the script is written, but for %s that no command can make", command.Count(int64(len(d.lacking)), "difference")))
 	}
-	return endStatus(p.in.end, "the script is not all", own)
+	return endStatus(p.in.end, "the script is incomplete", own)
 }
 
 func comments(w io.Writer, what string, changes []change.Change) {

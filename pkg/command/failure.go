@@ -106,7 +106,7 @@ func said(err error) string {
 	if !failed {
 		return err.Error()
 	}
-	what, then := fmt.Sprintf("the input is not whole: %s, which wrote it, failed: %s", f.By, f.Why), "; "
+	what, then := fmt.Sprintf("the input is incomplete: %s, which wrote it, failed: %s", f.By, f.Why), "; "
 	if piped.Load() {
 		what, then = f.By+" failed, and this is not finished", ": "
 	}

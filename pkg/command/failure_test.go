@@ -73,7 +73,7 @@ func TestSpeaks(t *testing.T) {
 
 func TestSaid(t *testing.T) {
 	upstream := Input(&format.PositionError{Err: &format.FailError{By: "kbk-fetch", Why: "no broker"}})
-	file := "the input is not whole: kbk-fetch, which wrote it, failed: no broker; nothing was committed"
+	file := "the input is incomplete: kbk-fetch, which wrote it, failed: no broker; nothing was committed"
 	if got := said(WithKept(upstream, "nothing was committed")); got != file {
 		t.Errorf("%q, not %q", got, file)
 	}

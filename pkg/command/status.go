@@ -140,13 +140,13 @@ func HintOf(err error) string {
 	case errors.Is(err, format.ErrTruncated):
 		return "the command upstream failed or was killed, or the file is cut short; nothing past this point was kept"
 	case errors.Is(err, format.ErrNotStream):
-		return "a kbk stream was expected: of a stored segment, decrypt and decompress it first"
+		return "a kbk stream was expected; if this is a stored segment, decrypt and decompress it first"
 	case errors.Is(err, format.ErrVersion):
 		return "the stream was written by a newer kbk: use that version here too"
 	case errors.Is(err, format.ErrTrailing):
 		return "streams cannot be joined with cat: run the command once for each"
 	case errors.Is(err, format.ErrTooLarge):
-		return "raise --max-frame if the input is to be trusted"
+		return "raise --max-frame if you trust the input"
 	}
 	return ""
 }

@@ -115,7 +115,7 @@ func judge(p *partition, a *partAnswer, wasAlone bool, now time.Time) verdict {
 	case !wasAlone || p.empty < confirmEmpty:
 		return verdict{do: alone}
 	}
-	return verdict{do: inspect, why: errors.New("the broker answers without records")}
+	return verdict{do: inspect, why: errors.New("the broker's answer has no records")}
 }
 
 // nothingNew decides what it means that a broker has nothing to say of a partition: its
@@ -131,7 +131,7 @@ func nothingNew(p *partition) verdict {
 }
 
 func remoteError(pos, local int64) error {
-	return fmt.Errorf("the broker answers without the records of offsets %d to %d, which are in remote storage", pos, local-1)
+	return fmt.Errorf("the broker's answer lacks the records of offsets %d to %d, which are in remote storage", pos, local-1)
 }
 
 func judgeError(err error) verdict {
@@ -171,7 +171,7 @@ func diagnose(p *partition, f facts) verdict {
 	case p.empty < confirmEmpty || f.end < wanted:
 		return verdict{do: again}
 	case f.local < 0:
-		return verdict{do: again, why: errors.New("the broker answers without records, and does not say whether they are in remote storage or were compacted away")}
+		return verdict{do: again, why: errors.New("the broker's answer has no records, and does not say whether they are in remote storage or were compacted away")}
 	case f.local > p.pos:
 		return verdict{do: again, why: remoteError(p.pos, f.local)}
 	}

@@ -128,10 +128,10 @@ const truncation = "the log was truncated (an unclean leader election?): "
 
 // truncated is a log that is the same up to an offset.
 func truncated(at position, from int64) resumption {
-	return resumption{from, true, fmt.Sprintf(truncation+"offsets %d to %d that were read before are not in Kafka any more; what is there now is read from offset %d on, as another branch", from, at.next-1, from)}
+	return resumption{from, true, fmt.Sprintf(truncation+"offsets %d to %d that were read before are no longer in Kafka; what is there now is read from offset %d on, as another branch", from, at.next-1, from)}
 }
 
 // rewritten is a log that may be another from its start.
 func rewritten(at position, start int64) resumption {
-	return resumption{start, true, fmt.Sprintf(truncation+"which of the offsets below %d that were read before are still in Kafka cannot be told; all that is there is read again from offset %d on, as another branch", at.next, start)}
+	return resumption{start, true, fmt.Sprintf(truncation+"it is not known which of the offsets below %d that were read before are still in Kafka; everything there is read again from offset %d on, as another branch", at.next, start)}
 }

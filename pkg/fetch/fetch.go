@@ -300,11 +300,11 @@ func (c *Config) validateGroup() error {
 	case !c.Follow:
 		return command.WithHint(command.Usagef("--group is only for --follow"), "for a part of a one-shot run there is --shard I/N")
 	case c.Receipts == "":
-		return command.WithHint(command.Usagef("--group has to know what is stored"), "make a FIFO, give it as --receipts, and let kbk-push write to it: kbk-push --receipts FIFO REMOTE")
+		return command.WithHint(command.Usagef("--group needs to know what is stored"), "make a FIFO, give it as --receipts, and let kbk-push write to it: kbk-push --receipts FIFO REMOTE")
 	case c.SessionTimeout < time.Second:
 		return command.Usagef("--session-timeout %s is below 1s", c.SessionTimeout)
 	case !c.Shard.IsAll() || c.Partitions != nil || len(c.Groups) > 0:
-		return command.Usagef("--group deals out whole topics: leave out --shard, --partitions and --groups")
+		return command.Usagef("--group distributes whole topics: leave out --shard, --partitions and --groups")
 	}
 	return nil
 }
@@ -613,7 +613,7 @@ func settleReceipts(out io.Writer, storing *errgroup.Group, timeout time.Duratio
 	case err := <-done:
 		return err
 	case <-time.After(timeout):
-		return fmt.Errorf("no last receipt within %s: what was read may be stored, and is not committed", timeout)
+		return fmt.Errorf("the last receipt did not come within %s: what was read may be stored, but is not committed", timeout)
 	}
 }
 

@@ -127,7 +127,7 @@ func TestLeaderLost(t *testing.T) {
 		f := w.follow(func(c *Config) { c.Timeout, c.PointEvery = 600*time.Millisecond, 100*time.Millisecond })
 		f.until(0, "point")
 		gone.Store(true)
-		f.logs("t/0: no leader for 600ms: going on without it until it has one")
+		f.logs("t/0: no leader for 600ms: continuing without it until it has one")
 		f.mu.Lock()
 		at := len(f.frames)
 		f.mu.Unlock()
@@ -170,7 +170,7 @@ func TestBranchWhileFollowing(t *testing.T) {
 			at := f.until(0, "branch t/0 4")
 			f.until(at, "rec t/0 4")
 			f.until(at, "rec t/0 9")
-			f.logs("offsets 4 to 9 that were read before are not in Kafka any more")
+			f.logs("offsets 4 to 9 that were read before are no longer in Kafka")
 			frames := f.end()
 			if !f.ended.Lost || len(f.ended.Losses) != 1 || !strings.Contains(f.ended.Losses[0], "t/0: the log was truncated") {
 				t.Errorf("end %+v", f.ended)
@@ -293,7 +293,7 @@ func TestRemote(t *testing.T) {
 			r := w.fetch(func(c *Config) { c.Timeout = 2 * time.Second }, nil)
 			if c.says == "" {
 				w.want(r, "t/0", nil, 0, 5)
-				if !strings.Contains(r.log, "t/0: offsets 0 to 4 hold no records any more") {
+				if !strings.Contains(r.log, "t/0: offsets 0 to 4 no longer hold records") {
 					t.Errorf("said %s", r.log)
 				}
 			} else if r.err == nil || r.end != nil || !strings.Contains(r.err.Error(), c.says) {

@@ -198,7 +198,7 @@ func (m *member) release(read map[topicPartition]int64, lost bool) {
 	for key, next := range read {
 		for h := m.held[key]; !lost && h != nil && h.committed < next; h = m.held[key] {
 			if !time.Now().Before(deadline) {
-				m.log.Warn(fmt.Sprintf("%s/%d: given up at offset %d before all that was read is known to be stored: it will be read again from %d", key.topic, key.num, next, h.committed))
+				m.log.Warn(fmt.Sprintf("%s/%d: given up at offset %d before it was known that everything read is stored: it will be read again from %d", key.topic, key.num, next, h.committed))
 				break
 			}
 			m.changed.Wait()
@@ -367,7 +367,7 @@ func (s *source) retake() {
 	}
 	again := make(map[string][]int32)
 	for _, u := range s.unplaced {
-		s.log.Warn(fmt.Sprintf("%s: its offsets cannot be read, and will be asked for again: %v", u.partition, u.why))
+		s.log.Warn(fmt.Sprintf("%s: its offsets cannot be read; asking for them again: %v", u.partition, u.why))
 		again[u.topic] = append(again[u.topic], u.num)
 	}
 	s.unplaced = nil

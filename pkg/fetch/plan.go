@@ -248,12 +248,12 @@ func (p *planner) again(ctx context.Context, plan *plan) error {
 // giveUp leaves out what is unplaced.
 func (p *planner) giveUp(plan *plan) error {
 	for _, u := range plan.unplaced {
-		what := fmt.Sprintf("%s is left out: its offsets could not be had for %s: %v", u.partition, p.cfg.Timeout, u.why)
+		what := fmt.Sprintf("%s is left out: its offsets could not be read for %s: %v", u.partition, p.cfg.Timeout, u.why)
 		if p.cfg.FailOnLoss {
 			return lossError(what)
 		}
 		if p.cfg.Follow { // it may yet have a leader
-			p.log.Warn(fmt.Sprintf("%s: going on without it until its offsets can be had: %v", u.partition, u.why))
+			p.log.Warn(fmt.Sprintf("%s: continuing without it until its offsets can be read: %v", u.partition, u.why))
 			continue
 		}
 		p.lost.add(what)
@@ -300,9 +300,9 @@ func (p *planner) configs(ctx context.Context, names []string) (map[string]map[s
 		slices.Sort(names)
 		why := err.Error()
 		if errors.Is(err, kerr.TopicAuthorizationFailed) {
-			why = "the user has no right to DESCRIBE_CONFIGS there; --no-configs leaves them out without a word"
+			why = "the user has no right to DESCRIBE_CONFIGS there; --no-configs leaves them out without a message"
 		}
-		p.log.Warn(fmt.Sprintf("topic configs are not in the stream, of %s: %s", strings.Join(names, ", "), why))
+		p.log.Warn(fmt.Sprintf("the topic configs of %s are not in the stream: %s", strings.Join(names, ", "), why))
 	}
 	return configs, nil
 }

@@ -213,7 +213,7 @@ func TestConfigs(t *testing.T) {
 	})
 	r := w.fetch(func(c *Config) { c.Topics = []string{"^"} }, nil)
 	w.want(r, "t/0", upTo(1), 0, 1)
-	if !strings.Contains(r.log, "topic configs are not in the stream, of t: ") || !strings.Contains(r.log, "DESCRIBE_CONFIGS") {
+	if !strings.Contains(r.log, "the topic configs of t are not in the stream: ") || !strings.Contains(r.log, "DESCRIBE_CONFIGS") {
 		t.Errorf("said %s", r.log)
 	}
 	if !maps.Equal(r.topics["u"].Configs, map[string]string{"cleanup.policy": "compact"}) || r.topics["t"].Configs != nil {

@@ -137,7 +137,7 @@ func TestRightTakenAway(t *testing.T) {
 			}
 			continue
 		}
-		want := []string{"u/0: the user has no right to READ it any more: what comes from offset 5 on was not read", "u/1: the user has no right to READ it any more: what comes from offset 6 on was not read"}
+		want := []string{"u/0: the user no longer has the right to READ it: what comes from offset 5 on was not read", "u/1: the user no longer has the right to READ it: what comes from offset 6 on was not read"}
 		if r.end == nil || !r.end.Lost || len(r.end.Losses) != 2 {
 			t.Fatalf("%v, end %+v\n%s", r.err, r.end, r.log)
 		}

@@ -42,7 +42,7 @@ func scan(b []byte, from place, end, highWatermark int64) (span, error) {
 		}
 		switch before := from.aligned || s.size > 0; {
 		case t.Last < s.next, before && t.First < s.next:
-			return s, fmt.Errorf("corrupt record batch at offset %d: it ends at %d, and one from offset %d on was due", t.First, t.Last, s.next)
+			return s, fmt.Errorf("corrupt record batch at offset %d: it ends at offset %d, and the next one should begin at offset %d", t.First, t.Last, s.next)
 		case highWatermark >= 0 && t.First > max(s.next, highWatermark):
 			return s, fmt.Errorf("corrupt record batch at offset %d: the partition ends before that, at %d", t.First, highWatermark)
 		case highWatermark >= 0 && t.Last >= highWatermark:

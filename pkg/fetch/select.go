@@ -63,7 +63,7 @@ func choose(ctx context.Context, adm *kadm.Client, cfg Config, lost *losses) (ka
 	return meta, selected, err
 }
 
-const invisible = "kbk-fetch --list says what there is; a topic that the user has no right to DESCRIBE is not there for it"
+const invisible = "kbk-fetch --list says what there is; it does not see topics that the user has no right to DESCRIBE"
 
 // expected tells whether a topic would be read, were it there, because an expression
 // matches it.
@@ -119,7 +119,7 @@ func outOfSight(all kadm.TopicDetails, cfg Config) []string {
 		return nil
 	}
 	slices.Sort(names)
-	return []string{"topics that the cursor names are not there: they were deleted, or the user has no right to DESCRIBE them any more: " + strings.Join(names, ", ")}
+	return []string{"topics that the cursor names are not there: they were deleted, or the user no longer has the right to DESCRIBE them: " + strings.Join(names, ", ")}
 }
 
 // unmatched says which selectors select nothing of the topics.

@@ -386,7 +386,7 @@ func (s *source) obey(p *partition, v verdict, a *partAnswer) error {
 		p.aligned = true
 		return s.advance(p, &job{p: p, from: p.pos, next: v.next, batches: a.batches, aborted: a.aborted, mark: *p.newMark(v.next, p.lastEpoch())})
 	case skip:
-		s.log.Info(fmt.Sprintf("%s: offsets %d to %d hold no records any more: they were compacted away", p, p.pos, v.next-1))
+		s.log.Info(fmt.Sprintf("%s: offsets %d to %d no longer hold records: they were compacted away", p, p.pos, v.next-1))
 		return s.advance(p, &job{p: p, next: v.next})
 	case lose:
 		return s.lose(p, v.next)
@@ -594,7 +594,7 @@ func (s *source) giveUp(p *partition) error {
 	}
 	if s.cfg.Follow && !s.cfg.FailOnLoss {
 		p.absent = true
-		s.log.Warn(fmt.Sprintf("%s: no leader for %s: going on without it until it has one", p, s.cfg.Timeout))
+		s.log.Warn(fmt.Sprintf("%s: no leader for %s: continuing without it until it has one", p, s.cfg.Timeout))
 		return nil
 	}
 	p.left = leaderless
@@ -630,7 +630,7 @@ func (s *source) refuse(p *partition, why error) error {
 // was read it is said once, and is empty from then on.
 func refused(p *partition, parts []*partition) string {
 	if len(p.seen) > 0 {
-		return fmt.Sprintf("%s: the user has no right to READ it any more: what comes from offset %d on was not read", p, p.pos)
+		return fmt.Sprintf("%s: the user no longer has the right to READ it: what comes from offset %d on was not read", p, p.pos)
 	}
 	for _, other := range parts {
 		if other != p && other.topic == p.topic && other.id == p.id && other.left == unreadable && len(other.seen) == 0 {
@@ -697,12 +697,12 @@ func (s *source) setLeader(p *partition, leader, epoch int32) {
 
 // drop gives up partitions whose topic was deleted.
 func (s *source) drop(topic string, parts []*partition, again bool) error {
-	text := "was deleted: what there was of it is read as far as it could be"
+	text := "was deleted: it was read as far as possible"
 	switch {
 	case again && s.cfg.Follow:
 		text = "was deleted and created again: reading the new one from its beginning"
 	case again:
-		text = "was deleted and created again: what there was of it is read as far as it could be"
+		text = "was deleted and created again: the old one was read as far as possible"
 	}
 	s.log.Warn(fmt.Sprintf("topic %s %s", topic, text), "was", kafka.FormatTopicID(parts[0].id))
 	for _, p := range parts {
@@ -752,11 +752,11 @@ func (s *source) noteAbsent() {
 		return
 	}
 	for _, u := range s.unplaced {
-		s.lost.add(fmt.Sprintf("%s is left out: its offsets could not be had: %v", u.partition, u.why))
+		s.lost.add(fmt.Sprintf("%s is left out: its offsets could not be read: %v", u.partition, u.why))
 	}
 	for _, p := range s.active {
 		if p.absent {
-			s.lost.add(fmt.Sprintf("%s: no leader any more: what comes from offset %d on was not read", p, p.pos))
+			s.lost.add(fmt.Sprintf("%s: it has lost its leader: what comes from offset %d on was not read", p, p.pos))
 		}
 	}
 }

@@ -164,7 +164,7 @@ func Read(ctx context.Context, adm *kadm.Client, r Request) (*Snapshot, error) {
 	// It goes without saying where nobody has asked for them by name.
 	asked := slices.DeleteFunc(s.own, func(id string) bool { return !slices.Contains(r.Include, id) })
 	if len(asked) > 0 {
-		s.LeftOut = append(s.LeftOut, "groups in which kbk keeps what it does are kbk's own, and are left out: "+strings.Join(asked, ", "))
+		s.LeftOut = append(s.LeftOut, "groups in which kbk keeps its own notes are left out: "+strings.Join(asked, ", "))
 	}
 	return s, nil
 }
@@ -236,7 +236,7 @@ func Fetch(ctx context.Context, adm *kadm.Client, ids []string) (kadm.FetchOffse
 func unmatched(patterns, ids []string) (out []string) {
 	for _, p := range patterns {
 		if matches, err := pattern.Compile([]string{p}); err == nil && !slices.ContainsFunc(ids, matches) {
-			out = append(out, fmt.Sprintf("no consumer group matches %q; one that the user has no right to DESCRIBE is not there for it", p))
+			out = append(out, fmt.Sprintf("no consumer group matches %q; groups that the user has no right to DESCRIBE are not visible", p))
 		}
 	}
 	return out

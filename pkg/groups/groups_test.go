@@ -68,7 +68,7 @@ func TestRead(t *testing.T) {
 		"all":      {Request{Topics: topics}, []string{"app-1", "mixed", "other"}, []string{"^"}, []string{"left out: sharing"}},
 		"some":     {Request{Include: []string{"^app", "other"}, Exclude: []string{"^o"}, Topics: topics}, []string{"app-1"}, []string{"^app", "other"}, nil},
 		"nothing":  {Request{Include: []string{"other", "missing", "^no"}, Topics: topics}, []string{"other"}, []string{"other", "missing", "^no"}, []string{`"missing"`, `"^no"`}},
-		"kbk's":    {Request{Include: []string{Produce, "nightly"}, Topics: topics}, []string{}, []string{Produce, "nightly"}, []string{"kbk's own, and are left out: kbk-produce, nightly"}},
+		"kbk's":    {Request{Include: []string{Produce, "nightly"}, Topics: topics}, []string{}, []string{Produce, "nightly"}, []string{"its own notes are left out: kbk-produce, nightly"}},
 		"no topic": {Request{}, []string{}, []string{"^"}, []string{"sharing"}},
 	} {
 		s, err := Read(t.Context(), adm, c.Request)

@@ -111,7 +111,7 @@ func (m *importing) start(ctx context.Context, f *foreign.File) *reading {
 		}
 		add := func(e encoded) error {
 			if e.offset <= last {
-				return foreign.Damaged(f.Path, "offset %d comes behind %d", e.offset, last)
+				return foreign.Damaged(f.Path, "offset %d comes after offset %d", e.offset, last)
 			}
 			last = e.offset
 			e.end = len(p.frames)

@@ -156,7 +156,7 @@ func readKeys(files []string) (keys [][]byte, err error) {
 			raw = []byte(strings.TrimRight(string(raw), "\r\n"))
 		}
 		if len(raw) != 32 {
-			return nil, command.Usagef("--key-file %s: %d bytes, and not the 32 of a key", name, len(raw))
+			return nil, command.Usagef("--key-file %s: it has %d bytes, and a key has 32 bytes", name, len(raw))
 		}
 		keys = append(keys, raw)
 	}

@@ -294,7 +294,7 @@ func (m *importing) takeMixed(f *foreign.File, r *format.Record) error {
 	}
 	if p.begun && r.Offset < p.next {
 		if p.last == f && r.Offset <= p.lastOffset || p.inHole(r.Offset) || r.Offset < p.first {
-			return foreign.Damaged(f.Path, "offset %d of %s/%d comes behind %d: name the files in the order of their offsets", r.Offset, r.Topic, r.Partition, p.lastOffset)
+			return foreign.Damaged(f.Path, "offset %d of %s/%d comes after offset %d: name the files in the order of their offsets", r.Offset, r.Topic, r.Partition, p.lastOffset)
 		}
 		m.told.doubled++
 		p.last, p.lastOffset = f, r.Offset

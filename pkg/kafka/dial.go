@@ -177,11 +177,11 @@ func handshakeError(broker string, err error) error {
 	case errors.As(err, &name):
 		out.err = fmt.Errorf("TLS: the broker's certificate is for %s, and not for %s", strings.Join(certNames(name.Certificate), ", "), name.Host)
 	case errors.As(err, &authority):
-		out.err = fmt.Errorf("TLS: the broker's certificate, issued by %s, is signed by no authority that is trusted", authority.Cert.Issuer)
+		out.err = fmt.Errorf("TLS: the broker's certificate, issued by %s, is not signed by a trusted authority", authority.Cert.Issuer)
 		out.hint = "give the cluster's own authority as ssl.ca.location or ssl.truststore.location"
 	case errors.As(err, &alert):
 		out.err = fmt.Errorf("TLS: the broker refuses: %s", strings.TrimPrefix(alert.Error(), "tls: "))
-		out.hint = "does it want a certificate of yours (ssl.certificate.location, ssl.keystore.location), and trust that one?"
+		out.hint = "does the broker want a client certificate (ssl.certificate.location, ssl.keystore.location), and does it trust yours?"
 	case errors.Is(err, context.DeadlineExceeded):
 		out.err = fmt.Errorf("TLS: no answer within %s", dialTimeout)
 		out.kind = away(os.ErrDeadlineExceeded)
@@ -267,7 +267,7 @@ func explain(err error, brokers []string, last *atomic.Value) error {
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
 		return fmt.Errorf("connect to %s: the broker does not have this sasl.mechanism enabled", tried)
 	case errors.Is(err, kerr.IllegalSaslState):
-		return command.WithHint(fmt.Errorf("connect to %s: the broker wants no SASL there", tried), "is security.protocol right for this listener?")
+		return command.WithHint(fmt.Errorf("connect to %s: the broker does not accept SASL there", tried), "is security.protocol right for this listener?")
 	case errors.As(err, &first), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return command.WithHint(fmt.Errorf("connect to %s: the broker closes the connection", tried),
 			"does this listener want TLS or SASL? Then security.protocol is SSL, SASL_PLAINTEXT or SASL_SSL")

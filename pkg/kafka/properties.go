@@ -78,7 +78,7 @@ func (s settings) put(key, value, from string, shared bool) error {
 	case !isName(key): // it may be a password, with the name in front
 		return command.Usagef("%s: what is before the = is not the name of a property", from)
 	case narrows && value != "":
-		return command.WithHint(command.Usagef("%s: %s is not supported: %s", from, key, why), "without it, kbk trusts more than was meant; leave it out if that is all right")
+		return command.WithHint(command.Usagef("%s: %s is not supported: %s", from, key, why), "without it, kbk would trust more than intended; leave it out if that is acceptable")
 	case narrows:
 		return nil
 	case slices.Contains(honoured, name):
@@ -87,7 +87,7 @@ func (s settings) put(key, value, from string, shared bool) error {
 	case others[key] && shared:
 		return nil
 	case others[key]:
-		return command.Usagef("%s: %s means nothing to kbk", from, key)
+		return command.Usagef("%s: kbk does not use %s", from, key)
 	}
 	known := slices.Concat(honoured, slices.Collect(maps.Keys(aliases)))
 	if shared {

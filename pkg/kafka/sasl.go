@@ -93,7 +93,7 @@ func (s settings) userAndPassword(in *login) (user, pass string, err error) {
 		pass = in.options["password"]
 	}
 	if user == "" || pass == "" {
-		err = s.failf("sasl.mechanism", "it takes sasl.username and sasl.password, or sasl.jaas.config")
+		err = s.failf("sasl.mechanism", "it needs sasl.username and sasl.password, or sasl.jaas.config")
 	}
 	return user, pass, err
 }
@@ -121,7 +121,7 @@ func (s settings) oauth(in *login) (sasl.Mechanism, error) {
 	endpoint, err := url.Parse(s.get(endpointKey))
 	switch {
 	case s.get(endpointKey) == "":
-		return nil, s.failf("sasl.mechanism", "OAUTHBEARER takes %s, which may be a file:// too, or %s", endpointKey, tokenKey)
+		return nil, s.failf("sasl.mechanism", "OAUTHBEARER needs %s, which may also be a file://, or %s", endpointKey, tokenKey)
 	case err != nil:
 		return nil, s.failf(endpointKey, "it is not a URL")
 	case endpoint.Scheme == "file":
@@ -153,7 +153,7 @@ func (s settings) oauth(in *login) (sasl.Mechanism, error) {
 		cfg.Scopes = strings.Fields(scope)
 	}
 	if cfg.ClientID == "" || cfg.ClientSecret == "" {
-		return nil, s.failf(endpointKey, "it takes sasl.oauthbearer.client.credentials.client.id and …client.secret")
+		return nil, s.failf(endpointKey, "it needs sasl.oauthbearer.client.credentials.client.id and …client.secret")
 	}
 	ask, err := s.tokenClient()
 	if err != nil {
@@ -242,7 +242,7 @@ func (s settings) kerberos(in *login) (sasl.Mechanism, error) {
 	}
 	service := option("sasl.kerberos.service.name", "serviceName")
 	if service == "" {
-		return nil, s.failf("sasl.mechanism", "GSSAPI takes sasl.kerberos.service.name, the first part of the brokers' principals")
+		return nil, s.failf("sasl.mechanism", "GSSAPI needs sasl.kerberos.service.name, the first part of the brokers' principals")
 	}
 	file := os.Getenv("KRB5_CONFIG")
 	if file == "" {
@@ -260,7 +260,7 @@ func (s settings) kerberos(in *login) (sasl.Mechanism, error) {
 		}
 		principal, realm, ok := strings.Cut(option("sasl.kerberos.principal", "principal"), "@")
 		if principal == "" {
-			return nil, s.failf("sasl.kerberos.keytab", "it takes sasl.kerberos.principal")
+			return nil, s.failf("sasl.kerberos.keytab", "it needs sasl.kerberos.principal")
 		}
 		if !ok {
 			realm = cfg.LibDefaults.DefaultRealm
@@ -289,7 +289,7 @@ func (s settings) options(connect dialFunc, last *atomic.Value) ([]kgo.Opt, erro
 		return nil, s.failf(protocolKey, "%q is not PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL", s.get(protocolKey))
 	}
 	if useless := s.useless(); len(useless) > 0 && s.get(protocolKey) == "" {
-		return nil, s.failf(useless[0], "it is of no use without security.protocol: SSL, SASL_PLAINTEXT or SASL_SSL")
+		return nil, s.failf(useless[0], "it has no effect without security.protocol: SSL, SASL_PLAINTEXT or SASL_SSL")
 	}
 	d := &dialer{connect: connect}
 	if use.tls {

@@ -82,7 +82,7 @@ func (s settings) warnings() []string {
 // narrowing are properties of other clients that let these trust less. Nobody is to think
 // that they are in force.
 var narrowing = map[string]string{
-	"ssl.crl.location":         "certificates are not held against revocation lists",
+	"ssl.crl.location":         "certificates are not checked against revocation lists",
 	"ssl.curves.list":          "the curves of TLS cannot be chosen",
 	"ssl.sigalgs.list":         "the signature algorithms of TLS cannot be chosen",
 	"ssl.engine.factory.class": "what a Java class checks is not checked",
@@ -111,7 +111,7 @@ func (s settings) narrow(cfg *tls.Config) error {
 			cfg.MaxVersion = max(cfg.MaxVersion, v)
 		}
 		if cfg.MaxVersion == 0 {
-			return s.failf(versionsKey, "kbk has TLSv1.2 and TLSv1.3 alone")
+			return s.failf(versionsKey, "kbk supports only TLSv1.2 and TLSv1.3")
 		}
 	}
 	list := s.get(suitesKey)
@@ -138,7 +138,7 @@ func (s settings) narrow(cfg *tls.Config) error {
 		cfg.MaxVersion = tls.VersionTLS12
 	}
 	if cfg.MaxVersion != 0 && cfg.MinVersion > cfg.MaxVersion {
-		return s.failf(suitesKey, "none of them is of a version that is enabled")
+		return s.failf(suitesKey, "none of them belongs to an enabled version")
 	}
 	allowed := cfg.CipherSuites
 	cfg.VerifyConnection = func(state tls.ConnectionState) error { // crypto/tls chooses freely among those of TLS 1.3
@@ -157,7 +157,7 @@ func cipherSuites(list string) (out []*tls.CipherSuite, err error) {
 	for _, name := range strings.Split(list, ",") {
 		name = strings.TrimSpace(name)
 		if !strings.HasPrefix(name, "TLS_") {
-			return nil, fmt.Errorf("%q is not a name as Java has it, such as TLS_AES_256_GCM_SHA384", name)
+			return nil, fmt.Errorf("%q is not one of Java's names, such as TLS_AES_256_GCM_SHA384", name)
 		}
 		if i := slices.IndexFunc(all, func(c *tls.CipherSuite) bool { return c.Name == name }); i >= 0 {
 			out = append(out, all[i])

@@ -183,7 +183,7 @@ func plainKey(data []byte, password string) ([]byte, error) {
 		switch {
 		case block.Type == "ENCRYPTED PRIVATE KEY":
 		case block.Headers["DEK-Info"] != "":
-			return nil, errors.New("the key is encrypted in the old way of OpenSSL: convert it with openssl pkcs8 -topk8")
+			return nil, errors.New("the key is encrypted in OpenSSL's old format: convert it with openssl pkcs8 -topk8")
 		default:
 			continue
 		}

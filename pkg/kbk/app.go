@@ -343,7 +343,7 @@ func explain(what string, got pipeline.Outcome) error {
 	case command.OK:
 		return nil
 	case command.Interrupted:
-		return command.Stopped(what + " was stopped; the same command goes on from there")
+		return command.Stopped(what + " was stopped; the same command continues from there")
 	case command.Loss:
 		return command.WithStatus(command.Loss, fmt.Errorf("%s is done, but with loss: the messages of %s name it", what, got.Cause))
 	}

@@ -112,7 +112,7 @@ func (f *clusterFacts) ask(ctx context.Context) error {
 	guesses := make(map[string]int)
 	versions.Each(func(v kadm.BrokerApiVersions) {
 		if v.Err != nil {
-			f.findings = append(f.findings, wrong(fmt.Errorf("broker %d does not answer: %w", v.NodeID, v.Err), "start it, or see that this machine reaches it"))
+			f.findings = append(f.findings, wrong(fmt.Errorf("broker %d does not answer: %w", v.NodeID, v.Err), "start it, or make sure that this machine can reach it"))
 			return
 		}
 		guesses[v.VersionGuess()]++
@@ -191,7 +191,7 @@ func clockOf(ctx context.Context, cl *kgo.Client) finding {
 		at = leadersTime(resp)
 	}
 	if at.IsZero() {
-		return ok("its clock was not compared: that takes a cluster with KRaft, and the right to DESCRIBE it")
+		return ok("its clock was not compared: that needs a cluster with KRaft, and the right to DESCRIBE it")
 	}
 	return skew(at, before, after)
 }
@@ -215,7 +215,7 @@ func skew(at, before, after time.Time) finding {
 	if apart := timespec.Apart(at, before, after); apart > timespec.MaxApart {
 		return finding{fmt.Sprintf("its clock and that of this machine are %s apart", apart.Round(time.Second)), "let both follow the same time servers (NTP)"}
 	}
-	return ok("its clock is that of this machine, within %s", timespec.MaxApart)
+	return ok("its clock and this machine's differ by less than %s", timespec.MaxApart)
 }
 
 // selected are the topics that a profile backs up.
@@ -262,10 +262,10 @@ func rightsToRead(p *profile.Profile, f *clusterFacts) []finding {
 		all = append(all, finding{"the user has no right to READ " + some(unread), "grant READ on these topics, or exclude them"})
 	}
 	if len(unconfigured) > 0 {
-		all = append(all, finding{"the user has no right to read the configs of " + some(unconfigured), "grant DESCRIBE_CONFIGS on these topics, or say no-configs: true in the section fetch"})
+		all = append(all, finding{"the user has no right to read the configs of " + some(unconfigured), "grant DESCRIBE_CONFIGS on these topics, or set no-configs: true in the section fetch"})
 	}
 	if len(chosen) == 0 {
-		all = append(all, finding{"no topic is selected that the user may DESCRIBE", "see to the names under topics, and grant DESCRIBE and READ on the topics"})
+		all = append(all, finding{"no topic is selected that the user may DESCRIBE", "check the names under topics, and grant DESCRIBE and READ on the topics"})
 	}
 	if len(all) == 0 {
 		all = append(all, ok("%s can be read, with their configs", command.Count(int64(len(chosen)), "topic")))
@@ -335,7 +335,7 @@ func rightsToWrite(t profile.Target, mirrors bool, f *clusterFacts, created erro
 		all = append(all, finding{"the user has no right to ALTER the cluster, which fills gaps between offsets", "grant it, or restore with new offsets"})
 	}
 	if len(all) == 0 {
-		all = append(all, ok("topics can be created, and configs be noted"))
+		all = append(all, ok("topics can be created, and configs can be noted"))
 	}
 	return all
 }

@@ -66,7 +66,7 @@ func digest(in io.Reader, prefix string, maxFrame int, out io.Writer) error {
 		return command.Input(err)
 	}
 	if h.Content != "records" {
-		return command.WithHint(command.Usagef("standard input holds %s, and records are wanted", h.Content), "unpack with kbk-pack -d, and leave out --batches")
+		return command.WithHint(command.Usagef("standard input holds %s, and records are expected", h.Content), "unpack with kbk-pack -d, and leave out --batches")
 	}
 	sums := make(map[partition]*sum)
 	var end *format.End

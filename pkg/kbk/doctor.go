@@ -83,7 +83,7 @@ func wrong(err error, do string) finding {
 		do = command.HintOf(err)
 	}
 	if do == "" {
-		do = "see to it, then run kbk doctor again"
+		do = "fix it, then run kbk doctor again"
 	}
 	return finding{err.Error(), do}
 }

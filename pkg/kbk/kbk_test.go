@@ -133,7 +133,7 @@ func TestExplain(t *testing.T) {
 		{pipeline.Outcome{Status: 1, Cause: "kbk-pack", Exit: 137}, 1, "the backup of nightly failed: kbk-pack was killed, which the kernel does when memory runs out"},
 		{pipeline.Outcome{Status: 1, Cause: "kbk-pack", Exit: 139}, 1, "the backup of nightly failed: kbk-pack was ended by signal 11"},
 		{pipeline.Outcome{Status: 4, Cause: "kbk-push", Exit: 4}, 4, "the backup of nightly is done, but with loss: the messages of kbk-push name it"},
-		{pipeline.Outcome{Status: 130}, 130, "interrupted: the backup of nightly was stopped; the same command goes on from there"},
+		{pipeline.Outcome{Status: 130}, 130, "interrupted: the backup of nightly was stopped; the same command continues from there"},
 	} {
 		err := explain("the backup of nightly", test.got)
 		text := ""
@@ -309,9 +309,9 @@ func TestRightsToRead(t *testing.T) {
 		{"old brokers do not tell", "ok 2 topics can be read, with their configs", []string{"orders:0,2", "untold"}, nil},
 		{"internal topics are left out", "ok 2 topics can be read, with their configs", []string{"^"}, []string{"audit", "users"}},
 		{"READ is missing", "wrong the user has no right to READ audit; grant READ on these topics, or exclude them", []string{"^"}, []string{"users"}},
-		{"DESCRIBE_CONFIGS is missing", "wrong the user has no right to read the configs of users; grant DESCRIBE_CONFIGS on these topics, or say no-configs: true in the section fetch", []string{"users"}, nil},
+		{"DESCRIBE_CONFIGS is missing", "wrong the user has no right to read the configs of users; grant DESCRIBE_CONFIGS on these topics, or set no-configs: true in the section fetch", []string{"users"}, nil},
 		{"a topic is not there", "wrong topic order is not there, or the user has no right to DESCRIBE it; create it, grant DESCRIBE and READ on it, or take it out of the profile\n" +
-			"wrong no topic is selected that the user may DESCRIBE; see to the names under topics, and grant DESCRIBE and READ on the topics", []string{"order:1"}, nil},
+			"wrong no topic is selected that the user may DESCRIBE; check the names under topics, and grant DESCRIBE and READ on the topics", []string{"order:1"}, nil},
 	} {
 		got := lines(rightsToRead(&profile.Profile{Topics: test.topics, ExcludeTopics: test.exclude}, &clusterFacts{topics: topics}))
 		if got != test.want {
@@ -334,15 +334,15 @@ func TestRightsToWrite(t *testing.T) {
 		created error
 		want    string
 	}{
-		{"all is well", profile.Target{}, true, clusterFacts{group: all, cluster: may(kmsg.ACLOperationAlter)}, nil, "ok topics can be created, and configs be noted"},
-		{"new offsets need no ALTER", profile.Target{}, false, clusterFacts{group: all, cluster: may()}, nil, "ok topics can be created, and configs be noted"},
+		{"all is well", profile.Target{}, true, clusterFacts{group: all, cluster: may(kmsg.ACLOperationAlter)}, nil, "ok topics can be created, and configs can be noted"},
+		{"new offsets need no ALTER", profile.Target{}, false, clusterFacts{group: all, cluster: may()}, nil, "ok topics can be created, and configs can be noted"},
 		{"exact offsets do", profile.Target{Offsets: "exact"}, false, clusterFacts{group: all, cluster: may()}, nil, "wrong the user has no right to ALTER the cluster, which fills gaps between offsets; grant it, or restore with new offsets"},
 		{"CREATE is missing", profile.Target{}, false, clusterFacts{group: all}, errors.New("topic a cannot be created: no"), "wrong topic a cannot be created: no; grant CREATE on the cluster, or on the topics' names"},
 		{"the group cannot be described", profile.Target{}, false, clusterFacts{group: map[string]groupFact{"kbk-produce": {err: errors.New("no")}}}, nil, "wrong group kbk-produce: no; grant DESCRIBE, READ and DELETE on the group kbk-produce"},
 		{"the group is hidden", profile.Target{}, false, clusterFacts{group: map[string]groupFact{"kbk-produce": {err: fmt.Errorf("shard: %w", kerr.GroupAuthorizationFailed)}}}, nil,
 			"wrong the user has no right to DESCRIBE the group kbk-produce, in which kbk-produce keeps notes; grant DESCRIBE, READ and DELETE on it"},
 		{"nothing is allowed on the cluster", profile.Target{Offsets: "exact"}, false, clusterFacts{group: all, cluster: clusterOperations(0)}, nil, "wrong the user has no right to ALTER the cluster, which fills gaps between offsets; grant it, or restore with new offsets"},
-		{"the broker does not tell", profile.Target{Offsets: "exact"}, false, clusterFacts{group: all, cluster: clusterOperations(math.MinInt32)}, nil, "ok topics can be created, and configs be noted"},
+		{"the broker does not tell", profile.Target{Offsets: "exact"}, false, clusterFacts{group: all, cluster: clusterOperations(math.MinInt32)}, nil, "ok topics can be created, and configs can be noted"},
 		{"DELETE is missing", profile.Target{}, false, clusterFacts{group: map[string]groupFact{"kbk-produce": {may: may(kmsg.ACLOperationRead)}}}, nil,
 			"wrong the user has no right to READ and DELETE the group kbk-produce, in which kbk-produce keeps notes; grant both"},
 	} {
@@ -362,8 +362,8 @@ func TestFindings(t *testing.T) {
 		{sameVersion("/bin/kbk-fetch", "kbk-fetch version v0.2.0\n", "v0.2.0"), "ok /bin/kbk-fetch"},
 		{sameVersion("/bin/kbk-fetch", "kbk-fetch version v0.1.0\n", "v0.2.0"), "wrong /bin/kbk-fetch is of version v0.1.0, and kbk of v0.2.0; install all commands from one release"},
 		{sameVersion("/bin/kbk-fetch", "", "v0.2.0"), "wrong /bin/kbk-fetch is of version , and kbk of v0.2.0; install all commands from one release"},
-		{skew(at, at, at.Add(time.Second)), "ok its clock is that of this machine, within 5s"},
-		{skew(at, at.Add(4*time.Second), at.Add(10*time.Second)), "ok its clock is that of this machine, within 5s"},
+		{skew(at, at, at.Add(time.Second)), "ok its clock and this machine's differ by less than 5s"},
+		{skew(at, at.Add(4*time.Second), at.Add(10*time.Second)), "ok its clock and this machine's differ by less than 5s"},
 		{skew(at, at.Add(6*time.Second), at.Add(10*time.Second)), "wrong its clock and that of this machine are 6s apart; let both follow the same time servers (NTP)"},
 		{skew(at, at.Add(-time.Hour), at.Add(-time.Minute)), "wrong its clock and that of this machine are 1m0s apart; let both follow the same time servers (NTP)"},
 		{brokerVersions(map[string]int{"v4.3": 3}), "ok reached 3 brokers of Kafka v4.3"},

@@ -46,7 +46,7 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 		return err
 	}
 	if end.Interrupted { // more may be restored yet
-		return command.Stopped("nothing is committed, as not all was restored")
+		return command.Stopped("nothing is committed, because not everything was restored")
 	}
 	planned = slices.DeleteFunc(planned, func(g *format.Group) bool { return cfg.Skip(g.ID) })
 	cl, err := kafka.NewClient(ctx, cfg.Kafka)
@@ -79,7 +79,7 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 	}
 	env.Log.Info(states.unseen(planned))
 	if n := standing(planned, committed); n > 0 {
-		env.Log.Warn(fmt.Sprintf("committed as planned already: %s; if an apply has done that before, its undo file has what was there before it, and %s has not", command.Count(n, "offset"), cfg.Undo))
+		env.Log.Warn(fmt.Sprintf("already committed as planned: %s; if an earlier apply did that, its undo file has what was there before, and %s does not", command.Count(n, "offset"), cfg.Undo))
 	}
 	if err := keep(cfg.Undo, undoOf(planned, states.known(), committed, ids)); err != nil {
 		return fmt.Errorf("keep what is overwritten: %w", err)
@@ -98,7 +98,7 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 
 // undoHint names the file that takes back what was committed.
 func undoHint(err error, file string) error {
-	return command.WithHint(err, "what was there before is in "+file+": kbk-offsets rollback puts it back. Running the same line again takes another --undo; this file stays the one to roll back with")
+	return command.WithHint(err, "what was there before is in "+file+": kbk-offsets rollback puts it back. To run the same line again, give another --undo; this file stays the one to roll back with")
 }
 
 // writeApplied writes the plan as it was committed: an end is a number now.
@@ -225,7 +225,7 @@ func refuseRewind(log *slog.Logger, back []rewind, wanted bool) error {
 	if wanted {
 		return nil
 	}
-	return command.WithHint(fmt.Errorf("nothing is committed: %s would become lower than what the groups have committed, and records be read again", command.Count(int64(len(back)), "offset")),
+	return command.WithHint(fmt.Errorf("nothing is committed: %s would become lower than what the groups have committed, and records would be read again", command.Count(int64(len(back)), "offset")),
 		"--rewind takes them back; --skip leaves a group out")
 }
 
@@ -433,7 +433,7 @@ func Rollback(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Read
 	if len(reborn) > 0 {
 		own = command.WithStatus(command.Loss, fmt.Errorf("done, but not in %s, which were deleted and created again", some(reborn)))
 	}
-	return endStatus(end, "what was read is put back, and is not all", own)
+	return endStatus(end, "what was read is put back, but it is not everything", own)
 }
 
 // leaveOutReborn takes out what groups had committed in topics that have been deleted and

@@ -245,7 +245,7 @@ func TestHalf(t *testing.T) {
 	w.said.Reset()
 	_, err = w.apply(plan(), filepath.Join(dir, "second"))
 	ok(t, err)
-	w.tells("committed as planned already: 1 offset; if an apply has done that before, its undo file has what was there before it, and " + filepath.Join(dir, "second") + " has not")
+	w.tells("already committed as planned: 1 offset; if an earlier apply did that, its undo file has what was there before, and " + filepath.Join(dir, "second") + " does not")
 	ok(t, w.rollback(first))
 	if got := w.committed(); got != "a t/0 1note, b t/0 1note" {
 		t.Errorf("rolled back: %s", got)

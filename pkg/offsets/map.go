@@ -82,7 +82,7 @@ func Map(ctx context.Context, cfg MapConfig, env *command.Env, in io.Reader, out
 	}
 	env.Log.Info(fmt.Sprintf("found %s of records in the target", command.Count(m.runs, "run")),
 		slog.String("by", cfg.By), slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	return command.EndStatus(&m.end, "what the map is made of was stopped before its end, and is not all")
+	return command.EndStatus(&m.end, "the input was stopped before its end, so the map is incomplete")
 }
 
 // tellNext notes, of each offset, which record of the backup comes next, for

@@ -52,7 +52,7 @@ func Plan(ctx context.Context, target *kafka.Config, maxFrame int64, asJSON bool
 	if err := printRows(rows(groups, now), asJSON, out); err != nil {
 		return err
 	}
-	return endStatus(end, "the plan is not all", lossOf(count(groups)))
+	return endStatus(end, "the plan is incomplete", lossOf(count(groups)))
 }
 
 // present is what there is in the target.

@@ -47,7 +47,7 @@ func Script(ctx context.Context, maxFrame int64, brokers string, in io.Reader, o
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return endStatus(end, "the script is not all", lossOf(count(groups)))
+	return endStatus(end, "the script is incomplete", lossOf(count(groups)))
 }
 
 // quote quotes a word for a shell.

@@ -127,7 +127,7 @@ func addNext(ctx context.Context, cl *kgo.Client, next bool, all []format.Group,
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(wanted), place.compare) {
 		if err := cmp.Or(unread[p], unknown[p]); err != nil && next {
-			what := fmt.Sprintf("%s: what its groups read next cannot be told: %v", p, err)
+			what := fmt.Sprintf("%s: it is not known what its groups read next: %v", p, err)
 			log.Warn(what)
 			end.Lose(what)
 		} else if err != nil { // of a cluster that is going under, the offsets are what matters

@@ -104,7 +104,7 @@ func TestSnapshotLeaderless(t *testing.T) {
 			text, _ := json.Marshal(parts[1])
 			t.Errorf("next %v: of the other one it says %s", next, text)
 		}
-		if end.Lost != next || next && !strings.Contains(end.Losses[0], "t/0: what its groups read next cannot be told") {
+		if end.Lost != next || next && !strings.Contains(end.Losses[0], "t/0: it is not known what its groups read next") {
 			t.Errorf("next %v: end %+v", next, end)
 		}
 	}
@@ -198,7 +198,7 @@ func TestSnapshotUnread(t *testing.T) {
 		return resp, nil, true
 	})
 	out, err := w.snapshot(func(c *SnapshotConfig) { c.Next = true })
-	fails(t, err, command.Loss, "t/1: what its groups read next cannot be told: read t/1 from offset 1: TOPIC_AUTHORIZATION_FAILED")
+	fails(t, err, command.Loss, "t/1: it is not known what its groups read next: read t/1 from offset 1: TOPIC_AUTHORIZATION_FAILED")
 	all, _ := read(t, out)
 	if a := all[0].Offsets["t"]; a[0].Record == nil || a[1].Record != nil || a[1].End == nil || *a[1].End != 3 {
 		t.Errorf("%+v", all[0])

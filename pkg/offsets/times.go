@@ -33,7 +33,7 @@ type times map[place]map[int64]*timed
 // whichever order their times are.
 func (t *translation) findTimes(ctx context.Context) (times, error) {
 	if t.records.n == 0 && !t.cfg.MaySkip {
-		return nil, command.WithHint(command.Usagef("--by timestamp needs the backup's records: where times are not in order, the next record's alone may skip others"),
+		return nil, command.WithHint(command.Usagef("--by timestamp needs the backup's records: if times are not in order, the time of the next record alone may skip others"),
 			"give them with --records FILE, or accept it with --may-skip")
 	}
 	all, err := t.oldest()

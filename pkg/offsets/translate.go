@@ -87,7 +87,7 @@ func Translate(ctx context.Context, cfg TranslateConfig, env *command.Env, in io
 	}
 	env.Log.Info(fmt.Sprintf("translated %s of %s", command.Count(n, "offset"), command.Count(int64(len(done)), "group")),
 		slog.String("by", cfg.By), slog.Duration("in", time.Since(began).Round(time.Millisecond)))
-	return endStatus(&t.end, "what is translated by was stopped before its end, and is not all", loss(env.Log, done))
+	return endStatus(&t.end, "the input was stopped before its end, so the translation is incomplete", loss(env.Log, done))
 }
 
 // begin writes the header of the output once the input was read, with the error read or none. If

@@ -128,7 +128,7 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 	}
 	env.Log.Info(fmt.Sprintf("%s of %s are committed as planned; %s compared, %s at the end, %s not compared",
 		command.Count(offsets, "offset"), command.Count(int64(len(planned)), "group"), command.Count(compared, "next record"), humanize.Comma(ends), humanize.Comma(unknown)))
-	return endStatus(end, "what was planned is committed, and is not all", lossOf(count(planned)))
+	return endStatus(end, "what was planned is committed, but the plan is incomplete", lossOf(count(planned)))
 }
 
 type comparability int

@@ -94,7 +94,7 @@ func TestVerify(t *testing.T) {
 	end := format.End{}
 	end.Lose("t/1: expired")
 	fails(t, w.verify(planned(t, end, a())), command.Loss, "t/1: expired")
-	fails(t, w.verify(planned(t, format.End{Interrupted: true}, a())), command.Interrupted, "is not all")
+	fails(t, w.verify(planned(t, format.End{Interrupted: true}, a())), command.Interrupted, "is incomplete")
 	unplaced := a()
 	unplaced.Unplaced = []format.Unplaced{{Topic: "old", Offset: 7, Why: "because"}}
 	fails(t, w.verify(planned(t, format.End{}, unplaced)), command.Loss, "without a place in the target for 1 offset")
@@ -143,7 +143,7 @@ b old 3 7 - - - because
 	if len(rows) != 4 || *rows[0].LagAfter != 3 || *rows[0].LagBefore != 7 || rows[0].Committed != nil || *rows[1].Committed != 1 || *rows[2].Offset != 5 || *rows[2].LagAfter != 0 || !rows[3].Unplaced {
 		t.Errorf("%+v", rows)
 	}
-	fails(t, Plan(t.Context(), nil, 0, false, planned(t, format.End{Interrupted: true}, group("a", "t", numbers{0: 2})), &out), command.Interrupted, "the plan is not all")
+	fails(t, Plan(t.Context(), nil, 0, false, planned(t, format.End{Interrupted: true}, group("a", "t", numbers{0: 2})), &out), command.Interrupted, "the plan is incomplete")
 	if err := Plan(t.Context(), nil, 0, false, strings.NewReader("no stream"), &out); command.StatusOf(err) != command.Corrupt {
 		t.Errorf("%v", err)
 	}
@@ -212,7 +212,7 @@ rm "$PLAN"
 	if !strings.Contains(out.String(), `: "${BROKERS:?set it`) {
 		t.Errorf("got\n%s", &out)
 	}
-	fails(t, Script(t.Context(), 0, "", planned(t, format.End{Interrupted: true}), &out), command.Interrupted, "the script is not all")
+	fails(t, Script(t.Context(), 0, "", planned(t, format.End{Interrupted: true}), &out), command.Interrupted, "the script is incomplete")
 	if err := Script(t.Context(), 0, "", strings.NewReader(""), &out); command.StatusOf(err) != command.Corrupt {
 		t.Errorf("%v", err)
 	}

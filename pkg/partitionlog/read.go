@@ -164,9 +164,9 @@ func (g *Logs) notRemote(ctx context.Context, p Partition, offset int64) error {
 	case err != nil:
 		return err
 	case local < 0:
-		return errors.New("the broker answers without records, and does not say whether they are in remote storage")
+		return errors.New("the broker's answer has no records, and does not say whether they are in remote storage")
 	case local > offset:
-		return errors.New("the broker answers without records, which are in remote storage")
+		return errors.New("the broker's answer lacks the records, which are in remote storage")
 	}
 	return nil
 }

@@ -556,7 +556,7 @@ func (l *Log) check(now time.Time) {
 	s := l.w.senders[l.leader]
 	switch {
 	case s != nil && s.throttled.After(now):
-		reason = fmt.Errorf("a quota: broker %d lets this client wait", l.leader)
+		reason = fmt.Errorf("a quota: broker %d makes this client wait", l.leader)
 	case reason == nil && l.leader >= 0:
 		reason = fmt.Errorf("no answer from broker %d", l.leader)
 	case reason == nil:

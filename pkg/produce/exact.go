@@ -84,7 +84,7 @@ func (p *producer) openExact(ctx context.Context, l *lane, record int64) error {
 		first = record
 	}
 	if record-first > p.cfg.MaxGap {
-		p.env.Log.Warn(fmt.Sprintf("topic %s, partition %d: the log starts at its first record, offset %d, and not at %d where the source's did: there are more than --max-gap between",
+		p.env.Log.Warn(fmt.Sprintf("topic %s, partition %d: the log starts at its first record, offset %d, and not at %d where the source's did: the gap is larger than --max-gap",
 			l.target.name, l.num, record, first))
 		first = record
 	}
@@ -141,7 +141,7 @@ func (p *producer) align(ctx context.Context, l *lane, offset, last int64) error
 		return nil
 	case gap > p.cfg.MaxGap:
 		return command.WithHint(fmt.Errorf("topic %s, partition %d: %s between the records below %d and that of offset %d, more than --max-gap", l.target.name, l.num, command.Count(gap, "offset"), at, offset),
-			fmt.Sprintf("--max-gap %d would have them filled with markers", gap))
+			fmt.Sprintf("--max-gap %d fills them with markers", gap))
 	case !*p.mayMark:
 		return refusedMarkers(kerr.ClusterAuthorizationFailed)
 	default:
@@ -321,7 +321,7 @@ func (p *producer) mind(ctx context.Context, l *lane, at *place, to int64) error
 	return nil
 }
 
-var errNoMarkers = errors.New("the broker says that they are written, and the log does not grow")
+var errNoMarkers = errors.New("the broker says that they are written, but the log does not grow")
 
 // settled is how long an end must not have moved after an answer that did not come.
 const settled = 500 * time.Millisecond
@@ -345,7 +345,7 @@ func (p *producer) settledEnd(ctx context.Context, at partitionlog.Partition) (i
 func refusedMarkers(err error) error {
 	err = fmt.Errorf("write transaction markers: %w", err)
 	if errors.Is(err, kerr.ClusterAuthorizationFailed) {
-		return command.WithHint(err, "--offsets exact fills gaps between records with markers, which takes the right to ALTER the cluster")
+		return command.WithHint(err, "--offsets exact fills gaps between records with markers, which needs the right to ALTER the cluster")
 	}
 	return err
 }

@@ -132,7 +132,7 @@ func (k *keeper) hold(ctx context.Context, topics []topicPlan, states map[string
 		return nil
 	}
 	if err := k.join(ctx, topics, states); err != nil {
-		return command.WithHint(err, "a restore suspends retention and compaction, and needs the right to READ and DELETE group "+holdGroup+"; or leave them with --keep-configs")
+		return command.WithHint(err, "a restore suspends retention and compaction, and needs the right to READ and DELETE group "+holdGroup+"; or use --keep-configs")
 	}
 	change := make(map[string]map[string]string)
 	for _, tp := range topics {
@@ -146,7 +146,7 @@ func (k *keeper) hold(ctx context.Context, topics []topicPlan, states map[string
 	var errs []error
 	for name, err := range k.alter(ctx, change, nil) {
 		errs = append(errs, command.WithHint(fmt.Errorf("topic %s: suspend %s: %w", name, strings.Join(slices.Sorted(maps.Keys(change[name])), ", "), err),
-			"a restore needs the right to alter the topic's configs; or leave them with --keep-configs, and records may not stay as they are"))
+			"a restore needs the right to alter the topic's configs; or use --keep-configs; records may then be deleted or changed"))
 	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)
@@ -174,7 +174,7 @@ func (k *keeper) join(ctx context.Context, topics []topicPlan, states map[string
 			state := states[tp.name]
 			had, ours := k.noteOf(metas, tp.name, state.id)
 			if metas[tp.name] != "" && !ours {
-				k.log.Warn(fmt.Sprintf("topic %s: what an earlier run has noted in group %s is of another topic or cluster, and is not acted on", tp.name, holdGroup))
+				k.log.Warn(fmt.Sprintf("topic %s: an earlier run's note in group %s is about another topic or cluster, and is ignored", tp.name, holdGroup))
 			}
 			h := k.topics[tp.name]
 			if h != nil && had.has(k.me.Run) {
@@ -731,7 +731,7 @@ func (k *keeper) forget(ctx context.Context, names []string) {
 		}
 	}
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) && !errors.Is(err, kerr.UnknownTopicOrPartition) {
-		k.log.Warn(fmt.Sprintf("group %s: what was kept there is not needed any more, and could not be deleted: %v", holdGroup, err))
+		k.log.Warn(fmt.Sprintf("group %s: its notes are no longer needed, but could not be deleted: %v", holdGroup, err))
 	}
 }
 

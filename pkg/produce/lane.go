@@ -465,7 +465,7 @@ func (p *producer) acknowledged(l *lane, g *gathering, records, size, base, appe
 		p.unsure = true
 		p.fail(explain(l, g, err))
 	} else if l.due >= 0 && base != l.due {
-		p.fail(fmt.Errorf("topic %s, partition %d: a batch went to offset %d, where %d was next: somebody else writes to it", l.target.name, l.num, base, l.due))
+		p.fail(fmt.Errorf("topic %s, partition %d: a batch was written at offset %d and not at %d, which was next: somebody else writes to it", l.target.name, l.num, base, l.due))
 	} else if err := p.arrived(l, g, records, size, base, appendTime); err != nil {
 		p.fail(err)
 	}
@@ -515,11 +515,11 @@ func explain(l *lane, g *gathering, err error) error {
 	err = fmt.Errorf("%s: %w", what, err)
 	switch {
 	case errors.Is(err, partitionlog.ErrSequence):
-		return command.WithHint(err, "requests of a run that was killed have come late; nothing is doubled or lost: run the same line again")
+		return command.WithHint(err, "requests of a killed run have come late; nothing is duplicated or lost: run the same line again")
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return command.WithHint(err, fmt.Sprintf("raise max.message.bytes of topic %s", l.target.name))
 	case g != nil && g.whole && (errors.Is(err, kerr.UnknownServerError) || errors.Is(err, kerr.InvalidRecord) || errors.Is(err, kerr.CorruptMessage)):
-		return command.WithHint(err, "the broker refuses a batch as it came: what is compressed in it may not be what it says; a stream without --batches would tell")
+		return command.WithHint(err, "the broker refuses a batch as it came: its compressed records may not match its header; a stream without --batches would show it")
 	}
 	return err
 }

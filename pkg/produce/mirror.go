@@ -379,7 +379,7 @@ func (m *mirror) end(ctx context.Context, end *format.End) error {
 		return context.Cause(ctx)
 	}
 	if m.failed != nil {
-		end.Lose(fmt.Sprintf("the last restore point was not carried over whole: %v", m.failed))
+		end.Lose(fmt.Sprintf("the last restore point was not carried over completely: %v", m.failed))
 	}
 	return nil
 }
@@ -423,7 +423,7 @@ func (m *mirror) carryOver(ctx context.Context, mo *moment) {
 	}
 	if m.failed = err; err != nil {
 		if ctx.Err() == nil {
-			m.p.env.Log.Warn(fmt.Sprintf("at the restore point of %s, and to be tried again at the next: %v", mo.time.UTC().Format(time.RFC3339), err))
+			m.p.env.Log.Warn(fmt.Sprintf("at the restore point of %s; it will be tried again at the next one: %v", mo.time.UTC().Format(time.RFC3339), err))
 		}
 		return
 	}

@@ -59,7 +59,7 @@ func (m *mirror) inUse(states groups.States, id string) bool {
 	case states.Shared(id):
 		m.tell(id, fmt.Sprintf("group %s is a share group in the target, which has no committed offsets: it is left alone", id))
 	case states.Active(id):
-		m.tell(id, fmt.Sprintf("group %s has active members in the target: it is left alone as long as it has", id))
+		m.tell(id, fmt.Sprintf("group %s has active members in the target: it is left alone while they are active", id))
 	default:
 		delete(m.told, id)
 		return false

@@ -546,7 +546,7 @@ func TestTooLarge(t *testing.T) {
 	}
 	frames := append(frameList{topic("t", 1, "max.message.bytes=5000000")}, records("t", 0, 0, 100)...)
 	in := stream(t, &format.End{}, append(slices.Clone(frames), format.Record{Topic: "t", Offset: 100, Timestamp: time.Now().UnixMilli(), Value: bytes.Repeat([]byte("x"), 100_000)})...)
-	r.produce(in, func(c *Config) { c.DryRun = true }).want(t, 0, "topic t takes batches of 20000 bytes, and t took up to 5000000")
+	r.produce(in, func(c *Config) { c.DryRun = true }).want(t, 0, "topic t takes batches of up to 20000 bytes, and t took up to 5000000 bytes")
 	r.produce(in, nil).want(t, 0, "produced 101 records") // compressed it fits
 	large := stream(t, &format.End{}, append(slices.Clone(frames), format.Record{Topic: "t", Offset: 100, Timestamp: time.Now().UnixMilli(), Value: noise})...)
 	change := func(c *Config) {
@@ -636,7 +636,7 @@ func TestExactModes(t *testing.T) {
 func TestEnds(t *testing.T) {
 	r := newRig(t)
 	frames := append(frameList{topic("t", 1)}, records("t", 0, 0, 9)...)
-	r.produce(stream(t, &format.End{Interrupted: true}, frames...), nil).want(t, command.Interrupted, "the topics hold what it had read, which is not all")
+	r.produce(stream(t, &format.End{Interrupted: true}, frames...), nil).want(t, command.Interrupted, "the topics have what was read, which is not everything")
 	end := new(format.End)
 	end.Lose("t/0: 5 offsets had expired")
 	o := r.produce(stream(t, end, frames...), nil)

@@ -195,14 +195,14 @@ func (tp *topicPlan) compareLimits(had, has string) {
 	a, err1 := strconv.ParseInt(had, 10, 64)
 	b, err2 := strconv.ParseInt(has, 10, 64)
 	if err1 == nil && err2 == nil && a > b {
-		tp.notes = append(tp.notes, fmt.Sprintf("takes batches of %d bytes, and %s took up to %d: a record that is larger stops the run", b, tp.wish.source, a))
+		tp.notes = append(tp.notes, fmt.Sprintf("takes batches of up to %d bytes, and %s took up to %d bytes: a larger record stops the run", b, tp.wish.source, a))
 	}
 }
 
 // planHold decides which configs are suspended.
 func (tp *topicPlan) planHold(cfg *Config, settings map[string]setting) {
 	if settings["message.timestamp.type"].value == "LogAppendTime" && !cfg.KeepConfigs {
-		tp.notes = append(tp.notes, "has LogAppendTime: records that are restored keep their times, as CreateTime; those that come later get the broker's")
+		tp.notes = append(tp.notes, "has LogAppendTime: restored records keep their times, as CreateTime; later records get the broker's time")
 	}
 	tp.hold = make(map[string]string)
 	if cfg.KeepConfigs {

@@ -66,7 +66,7 @@ func TestPlan(t *testing.T) {
 			[]string{"would set configs of topic b during the run: cleanup.policy=delete, message.timestamp.type=CreateTime, retention.bytes=-1", "topic b has LogAppendTime: "}},
 		{"not held", Config{KeepConfigs: true}, one(wish{}), map[string]topicState{"b": present(1, "cleanup.policy=compact", "message.timestamp.type=LogAppendTime")}, nil, 0, nil},
 		{"smaller batches", Config{}, one(wish{about: about(1, "max.message.bytes=5000000")}), map[string]topicState{"b": present(1, "max.message.bytes=1000000")}, nil, 0,
-			[]string{"topic b takes batches of 1000000 bytes, and a took up to 5000000: a record that is larger stops the run"}},
+			[]string{"topic b takes batches of up to 1000000 bytes, and a took up to 5000000 bytes: a larger record stops the run"}},
 		{"records are there", Config{}, one(wish{}), map[string]topicState{"b": full(present(2), 11, 1)}, nil, 0, []string{"topic b has 10 offsets in 1 partition already"}},
 		{"purge", Config{IfNotEmpty: purge}, one(wish{}), map[string]topicState{"b": full(present(2), 11, 21)}, []string{"--if-not-empty purge would delete 30 offsets of topic b for good"}, 2, nil},
 		{"purge is meant", Config{IfNotEmpty: purge, Yes: true}, one(wish{}), map[string]topicState{"b": full(present(2), 11, 21)}, nil, 0, []string{"would delete 30 offsets of topic b"}},

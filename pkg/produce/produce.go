@@ -44,7 +44,7 @@ func Release(ctx context.Context, cfg Config, env *command.Env) error {
 	}
 	n, err := k.release(ctx)
 	if err == nil && n == 0 {
-		env.Log.Info("no run that was killed has suspended configs")
+		env.Log.Info("no killed run has left configs suspended")
 	}
 	return err
 }
@@ -96,7 +96,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 		if count.Committed.Load() == 0 {
 			return "no record went into the topics"
 		}
-		return command.Count(count.Committed.Load(), "record") + " went into the topics and stay there; the same line again goes on behind them"
+		return command.Count(count.Committed.Load(), "record") + " went into the topics and stay there; the same line continues after them"
 	})
 	display.Doing("")
 	return p.run(ctx, cancel, r)
@@ -187,7 +187,7 @@ func (p *producer) proveBounds(l *lane, at partitionlog.Bounds, end *format.End)
 	p.mu.Unlock()
 	if at.End < due {
 		return command.WithHint(fmt.Errorf("topic %s, partition %d: the log ends at offset %d, and this run has written up to %d: records that the broker had acknowledged are gone", l.target.name, l.num, at.End, due),
-			"a log is cut off by an unclean leader election; the same line again writes them anew")
+			"a log is cut off by an unclean leader election; run the same line again to write them again")
 	}
 	first := l.bounds.Start
 	if l.exact != nil {
@@ -304,7 +304,7 @@ func (p *producer) close(ctx context.Context, end *format.End, began time.Time) 
 		if err := p.report(time.Now()); err != nil {
 			return err
 		}
-		return command.EndStatus(end, "more would be produced, which is not here")
+		return command.EndStatus(end, "more would be produced, but the input has no more")
 	}
 	var appended int64
 	for _, t := range p.targets.topics {
@@ -318,5 +318,5 @@ func (p *producer) close(ctx context.Context, end *format.End, began time.Time) 
 		said += fmt.Sprintf(", where %s were already", command.Count(p.there, "record"))
 	}
 	p.env.Log.Info(said, slog.Duration("in", since(began)))
-	return command.EndStatus(end, "the topics hold what it had read, which is not all")
+	return command.EndStatus(end, "the topics have what was read, which is not everything")
 }

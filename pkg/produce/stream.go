@@ -496,7 +496,7 @@ func (l *lane) finishExisting() {
 
 func notEmpty(l *lane, offset int64, why string) error {
 	return command.WithHint(fmt.Errorf("topic %s is not empty: partition %d, offset %d: %s", l.target.name, l.num, offset, why),
-		"write to another topic with --rename, or behind what is there with --if-not-empty append")
+		"write to another topic with --rename, or after what is there with --if-not-empty append")
 }
 
 // finish waits until all is written that the stream had, and wants the target to hold

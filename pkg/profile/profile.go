@@ -114,7 +114,7 @@ type entry func(*yaml.Node) error
 func one(to *string) entry {
 	return func(n *yaml.Node) error {
 		if n.Kind != yaml.ScalarNode {
-			return fmt.Errorf("line %d: one value is wanted", n.Line)
+			return fmt.Errorf("line %d: one value is expected", n.Line)
 		}
 		*to = n.Value
 		return nil
@@ -131,7 +131,7 @@ func some(to *[]string) entry {
 func yes(to *bool) entry {
 	return func(n *yaml.Node) error {
 		if n.Decode(to) != nil {
-			return fmt.Errorf("line %d: true or false is wanted", n.Line)
+			return fmt.Errorf("line %d: true or false is expected", n.Line)
 		}
 		return nil
 	}
@@ -167,7 +167,7 @@ func each(n *yaml.Node, do func(name string, value *yaml.Node) error) error {
 		n = n.Alias
 	}
 	if n.Kind != yaml.MappingNode {
-		return fmt.Errorf("line %d: names with values are wanted", n.Line)
+		return fmt.Errorf("line %d: names with values are expected", n.Line)
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if err := do(n.Content[i].Value, n.Content[i+1]); err != nil {

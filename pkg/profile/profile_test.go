@@ -218,9 +218,9 @@ func TestMistakes(t *testing.T) {
 		"profiles: {n: {topics: [a]}}":                                                   "profiles: n: it has no store",
 		"profiles: {n: {store: /b}}":                                                     "profiles: n: it has no topics",
 		"profiles: {n: {store: /b, topic: [a]}}":                                         `"topic" is not known; did you mean "topics"?`,
-		"profiles: {n: {store: [a], topics: [a]}}":                                       "store: line 1: one value is wanted",
+		"profiles: {n: {store: [a], topics: [a]}}":                                       "store: line 1: one value is expected",
 		"profiles: {n: {store: /b, topics: {a: b}}}":                                     "topics: line 1: neither a value nor a list of values",
-		"profiles: {n: x}":                                                               "profiles: n: line 1: names with values are wanted",
+		"profiles: {n: x}":                                                               "profiles: n: line 1: names with values are expected",
 		"profiles: x":                                                                    "profiles: line 1",
 		"profiles: {n/m: {store: /b, topics: [a]}}":                                      "a profile's name has letters",
 		"profiles: {n: {store: /b, topics: [a], cluster: tset}}":                         "cluster: the section clusters has no",
@@ -233,7 +233,7 @@ func TestMistakes(t *testing.T) {
 		"profiles: {n: {store: ':s3,secret_access_key=hunter2:b', topics: [a]}}":         "store: the connection string has secret_access_key",
 		"profiles: {n: {store: 'nas,pass=hunter2:b', topics: [a]}}":                      "store: the connection string has pass",
 		"profiles: {n: {store: /b, topics: [a]}}\nclusters: [x]":                         "line 2",
-		"profiles: {n: {store: /b, topics: [a], retention: [keep-daily]}}":               "retention: line 1: names with values are wanted",
+		"profiles: {n: {store: /b, topics: [a], retention: [keep-daily]}}":               "retention: line 1: names with values are expected",
 		"profiles: {n: {store: /b, topics: [a], retention: {keep-daily: {hunter2: 1}}}}": "retention: line 1: neither a value nor a list of values",
 	} {
 		_, err := load(t, text+"\n")

@@ -183,7 +183,7 @@ func snappy(room, src []byte) ([]byte, error) {
 		return nil, err
 	}
 	if n > maxSnappy*len(src) {
-		return nil, fmt.Errorf("%d bytes of snappy claim to be %d", len(src), n)
+		return nil, fmt.Errorf("%d bytes of snappy claim to hold %d bytes", len(src), n)
 	}
 	return s2.Decode(room[:0:cap(room)], src)
 }

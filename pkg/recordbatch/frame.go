@@ -52,7 +52,7 @@ func Open(f *format.Batch) (Batch, error) {
 	case t.Control():
 		err = fmt.Errorf("the record batch at offset %d is a control batch", t.First)
 	case t.First != f.First || t.Last != f.Last || int64(t.Records) != f.Records || t.MaxTimestamp != f.MaxTimestamp:
-		err = fmt.Errorf("the record batch holds %d records of offsets %d to %d, up to time %d, and its frame says %d, %d to %d, %d",
+		err = fmt.Errorf("the record batch holds %d records of offsets %d to %d, up to time %d ms, and its frame says %d records of offsets %d to %d, up to time %d ms",
 			t.Records, t.First, t.Last, t.MaxTimestamp, f.Records, f.First, f.Last, f.MaxTimestamp)
 	}
 	if err != nil {

@@ -95,7 +95,7 @@ func CutChecked(b []byte) (t Batch, rest []byte, err error) {
 		return t, nil, fmt.Errorf("offset %d: message format %d is not supported, only 2 (Kafka 0.11 and later)", t.First, magic)
 	}
 	if length < headerSize-lengthBase || t.First < 0 {
-		return t, nil, fmt.Errorf("corrupt record batch at offset %d: length %d", t.First, length)
+		return t, nil, fmt.Errorf("corrupt record batch at offset %d: length of %d bytes", t.First, length)
 	}
 	if len(b)-lengthBase < length {
 		return t, nil, ErrPartial

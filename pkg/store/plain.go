@@ -130,9 +130,9 @@ func checkRemote(remote string) error {
 func mistaken(remote string, exists func(string) bool, known func(string) (remote, backend bool)) (why, hint string) {
 	if m := asURL.FindStringSubmatch(remote); m != nil {
 		if m[1] == "file" {
-			return "a URL is no remote", "for a local folder write its path"
+			return "a URL is not a remote", "for a local folder write its path"
 		}
-		return "a URL is no remote", instead(strings.ToLower(m[1]), m[2], known)
+		return "a URL is not a remote", instead(strings.ToLower(m[1]), m[2], known)
 	}
 	first, rest, deeper := strings.Cut(remote, "/")
 	if !deeper || first == "" || strings.ContainsAny(first, ":.") || first == "local" || exists(first) {

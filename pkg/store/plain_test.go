@@ -61,13 +61,13 @@ func TestMistaken(t *testing.T) {
 		"data/b":                              "",
 		"s3/bucket/nightly":                   `there is no local folder "s3" here, and it is what rclone calls a kind of store: write REMOTE:bucket/nightly with a remote that rclone config lists, or :s3,env_auth:bucket/nightly for the credentials in the environment; for a new local folder ./s3/bucket/nightly`,
 		"nas/nightly":                         `there is no local folder "nas" here, and it is the name of a remote: write nas:nightly; for a new local folder ./nas/nightly`,
-		"s3://bucket/nightly":                 "a URL is no remote: write REMOTE:bucket/nightly with a remote that rclone config lists, or :s3,env_auth:bucket/nightly for the credentials in the environment",
-		"S3://bucket":                         "a URL is no remote: write REMOTE:bucket with a remote that rclone config lists, or :s3,env_auth:bucket for the credentials in the environment",
-		"gs://bucket":                         "a URL is no remote: write REMOTE:bucket with a remote that rclone config lists, or :gcs,env_auth:bucket for the credentials in the environment",
-		"nas://x/y":                           "a URL is no remote: write nas:x/y",
-		"https://example.com/b":               "a URL is no remote: write REMOTE:PATH, with a remote that rclone config lists",
-		"file:///srv/b":                       "a URL is no remote: for a local folder write its path",
-		strings.Repeat("x", 10) + "://user:pw@h/b": "a URL is no remote: write REMOTE:PATH, with a remote that rclone config lists",
+		"s3://bucket/nightly":                 "a URL is not a remote: write REMOTE:bucket/nightly with a remote that rclone config lists, or :s3,env_auth:bucket/nightly for the credentials in the environment",
+		"S3://bucket":                         "a URL is not a remote: write REMOTE:bucket with a remote that rclone config lists, or :s3,env_auth:bucket for the credentials in the environment",
+		"gs://bucket":                         "a URL is not a remote: write REMOTE:bucket with a remote that rclone config lists, or :gcs,env_auth:bucket for the credentials in the environment",
+		"nas://x/y":                           "a URL is not a remote: write nas:x/y",
+		"https://example.com/b":               "a URL is not a remote: write REMOTE:PATH, with a remote that rclone config lists",
+		"file:///srv/b":                       "a URL is not a remote: for a local folder write its path",
+		strings.Repeat("x", 10) + "://user:pw@h/b": "a URL is not a remote: write REMOTE:PATH, with a remote that rclone config lists",
 	} {
 		why, hint := mistaken(remote, exists, known)
 		got := why

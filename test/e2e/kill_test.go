@@ -317,11 +317,11 @@ func TestInterruptBackup(t *testing.T) {
 		t.Error(err)
 	}
 
-	// A restore that is interrupted says that it is not all.
+	// A restore that is interrupted says that it is not everything.
 	p = start(t, restoreLine(topic, dir, "interrupt-half")...)
 	p.untilProduced("interrupt-half", 100)
 	p.interrupted()
-	if !strings.Contains(p.said(last), "which is not all") {
+	if !strings.Contains(p.said(last), "which is not everything") {
 		t.Errorf("it says:\n%s", p)
 	}
 	n, err := begins(t.Context(), topic, "interrupt-half", bigTotal)

@@ -153,7 +153,7 @@ func TestKerberos(t *testing.T) {
 		"unknown principal": {args: append(gssapi, "sasl.kerberos.keytab="+k.path("alice.keytab"), "sasl.kerberos.principal=bob@"+realm), want: `^connect to 127.0.0.[123]:\d+: GSSAPI: .*`},
 		"wrong keytab":      {args: append(gssapi, "sasl.kerberos.keytab="+k.path("stranger.keytab"), "sasl.kerberos.principal=alice@"+realm), want: `^connect to 127.0.0.[123]:\d+: GSSAPI: `},
 		"wrong service":     {args: []string{"security.protocol=SASL_PLAINTEXT", "sasl.kerberos.service.name=other", "sasl.kerberos.keytab=" + k.path("alice.keytab"), "sasl.kerberos.principal=alice"}, want: `^connect to 127.0.0.[123]:\d+: GSSAPI: `},
-		"no service":        {args: []string{"security.protocol=SASL_PLAINTEXT"}, status: 2, want: `GSSAPI takes sasl.kerberos.service.name`},
+		"no service":        {args: []string{"security.protocol=SASL_PLAINTEXT"}, status: 2, want: `GSSAPI needs sasl.kerberos.service.name`},
 		"no keytab":         {args: append(gssapi, "sasl.kerberos.keytab=/nowhere", "sasl.kerberos.principal=alice"), status: 2, want: `-X sasl.kerberos.keytab: keytab /nowhere: `},
 	} {
 		c.broker = all

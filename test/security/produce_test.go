@@ -79,8 +79,8 @@ func TestRestoreRights(t *testing.T) {
 	allow(kadm.NewACLs().Groups("kbk-produce"), kadm.OpRead, kadm.OpDelete)
 	restore("a restore needs the right to alter the topic's configs")
 	allow(kadm.NewACLs().Topics("rights"), kadm.OpAlterConfigs)
-	restore("which takes the right to ALTER the cluster")
-	restore("which takes the right to ALTER the cluster", "--dry-run")
+	restore("which needs the right to ALTER the cluster")
+	restore("which needs the right to ALTER the cluster", "--dry-run")
 	allow(kadm.NewACLs().Clusters(), kadm.OpAlter)
 	restore(fmt.Sprintf("produced %d record to 1 topic, where %d records were already", 1, 2))
 }

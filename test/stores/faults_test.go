@@ -389,7 +389,7 @@ func TestRefusals(t *testing.T) {
 	for _, c := range []struct{ remote, want string }{
 		{at(wrong, "bucket/nightly"), "the secret key does not fit the access key"},
 		{at(secret, "no-such-bucket/nightly"), "no backup"},
-		{"s3://bucket/nightly", "a URL is no remote"},
+		{"s3://bucket/nightly", "a URL is not a remote"},
 	} {
 		r := try(t, "kbk-catalog", nil, "show", c.remote)
 		if r.status == 0 || !strings.Contains(r.stderr, c.want) || !failure.MatchString(r.stderr) || strings.Contains(r.stderr, "RequestID") || strings.Contains(r.stderr, secret) {

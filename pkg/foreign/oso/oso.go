@@ -293,12 +293,12 @@ func plain(codec byte, body []byte) ([]byte, error) {
 		}
 		size := int64(binary.LittleEndian.Uint32(body))
 		if size > maxBody || size > 255*int64(len(body)) { // a byte of LZ4 stands for 255 at most
-			return nil, fmt.Errorf("%d bytes of lz4 claim to be %d", len(body)-4, size)
+			return nil, fmt.Errorf("%d bytes of lz4 claim to hold %d bytes", len(body)-4, size)
 		}
 		out := make([]byte, size)
 		n, err := lz4.UncompressBlock(body[4:], out)
 		if err == nil && int64(n) != size {
-			err = fmt.Errorf("%d bytes, and not the %d that it claims", n, size)
+			err = fmt.Errorf("%d bytes, and not the %d bytes that it claims", n, size)
 		}
 		return out, err
 	}
