@@ -585,7 +585,7 @@ func (r *run) finish() error {
 		return nil
 	}
 	close(r.ended)
-	return settleReceipts(r.out, &r.storing, r.cfg.Timeout)
+	return awaitReceipts(r.out, &r.storing, r.cfg.Timeout)
 }
 
 // outcome says what came of it.
@@ -599,9 +599,9 @@ func (r *run) outcome() error {
 	return command.EndStatusThrough(r.out, &r.end, "the stream was ended properly, and what was read is whole")
 }
 
-// settleReceipts ends the output, so that the stages downstream come to their ends, and
+// awaitReceipts ends the output, so that the stages downstream come to their ends, and
 // waits for the last receipt.
-func settleReceipts(out io.Writer, storing *errgroup.Group, timeout time.Duration) error {
+func awaitReceipts(out io.Writer, storing *errgroup.Group, timeout time.Duration) error {
 	if c, ok := out.(io.Closer); ok {
 		if err := c.Close(); err != nil {
 			return err

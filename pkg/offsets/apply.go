@@ -63,7 +63,7 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 		return err
 	}
 	placed, _ := count(planned)
-	_, ids, err := settle(ctx, cl, planned)
+	_, ids, err := resolveInTarget(ctx, cl, planned)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func FuzzInput(f *testing.F) {
 		if err := in.eachMap(func(m *format.Map) { rule.add(m); maps-- }); err != nil {
 			t.Fatal(err)
 		}
-		rule.settle()
+		rule.finish()
 		if err := in.eachRecord(func(place, format.NextRecord) { records-- }); err != nil {
 			t.Fatal(err)
 		}

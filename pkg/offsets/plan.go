@@ -62,7 +62,7 @@ type present struct {
 }
 
 func lookAt(ctx context.Context, cl *kgo.Client, groups []*format.Group) (*present, error) {
-	bounds, _, err := settle(ctx, cl, groups)
+	bounds, _, err := resolveInTarget(ctx, cl, groups)
 	if err != nil {
 		return nil, err
 	}
@@ -75,10 +75,10 @@ func lookAt(ctx context.Context, cl *kgo.Client, groups []*format.Group) (*prese
 	return &present{bounds, committed}, err
 }
 
-// settle turns offsets that are the end of a partition into numbers, and takes those out
+// resolveInTarget turns offsets that are the end of a partition into numbers, and takes those out
 // that are not in the target. It returns where the partitions begin and end, and the ids
 // of the topics.
-func settle(ctx context.Context, cl *kgo.Client, groups []*format.Group) (bounds map[place][2]int64, ids map[string]string, err error) {
+func resolveInTarget(ctx context.Context, cl *kgo.Client, groups []*format.Group) (bounds map[place][2]int64, ids map[string]string, err error) {
 	topics := make(map[string]bool)
 	for _, g := range groups {
 		for topic := range g.Offsets {

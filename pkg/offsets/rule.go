@@ -28,7 +28,7 @@ func (p place) String() string { return fmt.Sprintf("%s/%d", p.topic, p.num) }
 // does not grow with the records restored, and takes runs in any order.
 type rule struct {
 	asked  map[place]*asked   // by source partition
-	topics map[string][]place // the partitions of each topic, in order; once settled
+	topics map[string][]place // the partitions of each topic, in order; once finished
 }
 
 // asked are the offsets of one source partition.
@@ -108,9 +108,9 @@ func (r *rule) add(m *format.Map) {
 	}
 }
 
-// settle ends the runs: what was found for an offset holds for those before it
+// finish ends the runs: what was found for an offset holds for those before it
 // (first, next), or behind it (last), too.
-func (r *rule) settle() {
+func (r *rule) finish() {
 	r.topics = make(map[string][]place)
 	for p := range r.asked {
 		r.topics[p.topic] = append(r.topics[p.topic], p)

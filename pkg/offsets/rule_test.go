@@ -61,7 +61,7 @@ func TestRule(t *testing.T) {
 		for _, m := range runs {
 			r.add(m)
 		}
-		r.settle()
+		r.finish()
 		for _, g := range groups {
 			placed := make(map[int32]bool)
 			for p := range g {
@@ -135,7 +135,7 @@ func TestRuleCases(t *testing.T) {
 		for _, m := range runs {
 			r.add(m)
 		}
-		r.settle()
+		r.finish()
 		got := r.targets("t", map[int32]int64{0: c.at}, map[int32]bool{0: true})
 		if f := got[place{"u", 0}]; len(got) != 1 || f.offset != c.want || f.again != 0 || f.next[0] != c.next {
 			t.Errorf("%s: offset %d is at %+v, not at %d", c.name, c.at, got, c.want)

@@ -134,7 +134,7 @@ func (t *translation) find(ctx context.Context) error {
 		if err := t.eachMap(t.rule.add); err != nil {
 			return err
 		}
-		t.rule.settle()
+		t.rule.finish()
 	case byTimestamp:
 		var err error
 		t.times, err = t.findTimes(ctx)

@@ -53,7 +53,7 @@ func Verify(ctx context.Context, cfg VerifyConfig, env *command.Env, in io.Reade
 		return err
 	}
 	defer cl.Close()
-	if _, _, err := settle(ctx, cl, planned); err != nil {
+	if _, _, err := resolveInTarget(ctx, cl, planned); err != nil {
 		return err
 	}
 	committed, err := fetchOffsets(ctx, kadm.NewClient(cl), idsOf(planned), planned)

@@ -450,7 +450,7 @@ func (l *Log) pop() {
 		l.queue = l.queue[1:]
 		l.next, l.tried = max(l.next-1, 0), max(l.tried-1, 0)
 		l.proven, l.retries, l.moved = true, 0, time.Now()
-		l.settle()
+		l.endWait()
 	}
 }
 
@@ -571,7 +571,7 @@ func (l *Log) check(now time.Time) {
 		return
 	}
 	if stuck < quietWait {
-		l.settle()
+		l.endWait()
 		return
 	}
 	if l.wait == nil {
@@ -580,8 +580,8 @@ func (l *Log) check(now time.Time) {
 	l.wait.Because(reason)
 }
 
-// settle takes back that the log is waited for.
-func (l *Log) settle() {
+// endWait ends the message that the log is waited for, if there is one.
+func (l *Log) endWait() {
 	if l.wait != nil {
 		l.wait.End()
 		l.wait = nil
@@ -594,7 +594,7 @@ func (l *Log) fail(err error) {
 		return
 	}
 	l.failed = err
-	l.settle()
+	l.endWait()
 	queue := l.queue
 	l.queue, l.next = nil, 0
 	for i := range queue {

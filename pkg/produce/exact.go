@@ -274,7 +274,7 @@ func (p *producer) mind(ctx context.Context, l *lane, at *place, to int64) error
 	wait := p.logs.Wait(l.at)
 	defer wait.End()
 	if at.untouched { // markers of a run that was killed may be on their way, where it had come to the same gap
-		end, err := p.settledEnd(ctx, l.at)
+		end, err := p.unmovedEnd(ctx, l.at)
 		if err != nil {
 			return err
 		}
@@ -298,7 +298,7 @@ func (p *producer) mind(ctx context.Context, l *lane, at *place, to int64) error
 		if err != nil { // they may still come
 			wait.Because(fmt.Errorf("write transaction markers: %w", err))
 			known = time.Now()
-			look = p.settledEnd
+			look = p.unmovedEnd
 		}
 		end, lookErr := look(ctx, l.at)
 		switch {
@@ -323,11 +323,11 @@ func (p *producer) mind(ctx context.Context, l *lane, at *place, to int64) error
 
 var errNoMarkers = errors.New("the broker says that they are written, but the log does not grow")
 
-// settled is how long an end must not have moved after an answer that did not come.
-const settled = 500 * time.Millisecond
+// unmovedFor is how long an end must not have moved after an answer that did not come.
+const unmovedFor = 500 * time.Millisecond
 
-// settledEnd is the real end of a partition's log when it no longer moves.
-func (p *producer) settledEnd(ctx context.Context, at partitionlog.Partition) (int64, error) {
+// unmovedEnd is the real end of a partition's log when it no longer moves.
+func (p *producer) unmovedEnd(ctx context.Context, at partitionlog.Partition) (int64, error) {
 	for last := int64(-1); ; {
 		end, err := p.logs.End(ctx, at)
 		if err != nil || end == last {
@@ -335,7 +335,7 @@ func (p *producer) settledEnd(ctx context.Context, at partitionlog.Partition) (i
 		}
 		last = end
 		select {
-		case <-time.After(settled):
+		case <-time.After(unmovedFor):
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)
 		}

@@ -22,15 +22,15 @@ import (
 	"github.com/kbkio/kbk/pkg/kafka"
 )
 
-// How long what is put back may take after the run was stopped, and how long brokers
-// to take a config over.
+// How long it may take to put configs back after the run was stopped, how long brokers may take
+// to show a config, and how long after that their logs may take to follow it.
 const (
 	putBackTimeout = 30 * time.Second
 	configTimeout  = 30 * time.Second
-	configSettle   = 100 * time.Millisecond
+	configDelay    = 100 * time.Millisecond
 )
 
-// A keeper holds configs of topics off, keeps the notes that say so, and puts back.
+// A keeper suspends configs of topics, keeps the notes that say so, and puts the configs back.
 type keeper struct {
 	cl      *kgo.Client
 	adm     *kadm.Client
@@ -321,7 +321,7 @@ func (k *keeper) awaitHeld(ctx context.Context, change map[string]map[string]str
 	// A broker tells of a config a moment before its logs go by it
 	// (BrokerMetadataPublisher publishes the one and then the other).
 	select {
-	case <-time.After(configSettle):
+	case <-time.After(configDelay):
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -163,7 +163,7 @@ func TestLateMarkers(t *testing.T) {
 						if req.ReplicaID != -2 {
 							break
 						}
-						if when == "while it waits" && !sent && !looked.IsZero() && time.Since(looked) > settled*4/5 {
+						if when == "while it waits" && !sent && !looked.IsZero() && time.Since(looked) > unmovedFor*4/5 {
 							sent = true
 							r.fake.SleepControl(send)
 						}

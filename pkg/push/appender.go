@@ -15,7 +15,7 @@ import (
 
 // An appender writes the entries of one run. It belongs to the committer.
 //
-// The first entry says what the run saw of the log when it began, and settles which backup
+// The first entry says what the run saw of the log when it began, and decides which backup
 // it is: where the log has no id yet, the run gives it one. Several runs may do so at
 // once, and a store cannot tell who was first. So whoever has given an id looks once more
 // behind its first entry: of any two the one that was later finds the other's id, and writes

@@ -403,7 +403,7 @@ func (s *soak) report() {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		all := settled(s.usages[name])
+		all := withoutBeginning(s.usages[name])
 		fmt.Fprintf(&b, "| %s |", name)
 		for _, v := range []func(usage) float64{rss, threads, fds} {
 			fmt.Fprintf(&b, " %.1f | %.1f |", average(all, v), slope(all, v))

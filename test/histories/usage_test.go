@@ -54,9 +54,9 @@ func slope(all []usage, value func(usage) float64) float64 {
 	return 0
 }
 
-// settled leaves out the beginning, in which memory, threads and connections come to what a
+// withoutBeginning leaves out the beginning, in which memory, threads and connections come to what a
 // process needs.
-func settled(all []usage) []usage { return all[len(all)/4:] }
+func withoutBeginning(all []usage) []usage { return all[len(all)/4:] }
 
 func average(all []usage, value func(usage) float64) (sum float64) {
 	for _, u := range all {
@@ -72,7 +72,7 @@ func fds(u usage) float64     { return u.fds }
 // flat wants nothing to grow by more than a part of what it is while it was looked at: a
 // leak of one goroutine or file a minute, or of a hundred bytes a record, is more.
 func flat(name string, all []usage) error {
-	all = settled(all)
+	all = withoutBeginning(all)
 	if len(all) < 2 {
 		return fmt.Errorf("%s: not looked at often enough", name)
 	}

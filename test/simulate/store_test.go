@@ -53,8 +53,8 @@ func newStorage(renames bool) *storage {
 	return &storage{objects: make(map[string]*stored), unlisted: make(map[string]int), renames: renames}
 }
 
-// settle lets all that was written be listed.
-func (s *storage) settle() {
+// becomeConsistent lets all that was written be listed.
+func (s *storage) becomeConsistent() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.unlisted)
@@ -62,7 +62,7 @@ func (s *storage) settle() {
 
 // listWhole has listings miss nothing until what it returns is called.
 func (s *storage) listWhole() (end func()) {
-	s.settle()
+	s.becomeConsistent()
 	set := func(prompt bool) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -155,7 +155,7 @@ func (w *world) cursor(v *vault) (c *cursor.Cursor) {
 		}
 		err := read()
 		if err != nil && v.late { // as one would try again
-			v.settle()
+			v.becomeConsistent()
 			out.Reset()
 			err = read()
 		}
@@ -462,7 +462,7 @@ func (v *vault) pruned(keep int) {
 
 // pull reads a vault and unpacks it.
 func (w *world) pull(v *vault, cfg pull.Config) (packed, records []byte, err error) {
-	v.settle()
+	v.becomeConsistent()
 	cfg.Remote, _ = v.attach(faults{}, nil)
 	cfg.Transfers, cfg.Memory, cfg.Signers = 1+w.rng.IntN(4), 64<<20, v.signers()
 	var out, unpacked bytes.Buffer
@@ -561,7 +561,7 @@ func (w *world) compare(what string, v *vault, s *stream, seen map[part]bool) {
 type problem struct{ Kind, What, Why string }
 
 func (w *world) verified(v *vault) (found []problem, err error) {
-	v.settle()
+	v.becomeConsistent()
 	at, _ := v.attach(faults{}, nil)
 	var out bytes.Buffer
 	w.bubble(func() {
@@ -599,7 +599,7 @@ func (w *world) verify(name string, v *vault) {
 
 // listed are the restore points as kbk-catalog show lists them.
 func (w *world) listed(v *vault) (points []catalog.ReportPoint) {
-	v.settle()
+	v.becomeConsistent()
 	at, _ := v.attach(faults{}, nil)
 	var out bytes.Buffer
 	var err error
