@@ -107,7 +107,7 @@ func tryList(ctx context.Context, st *store.Store, path string, want bool) error
 		listed = listed || p == path
 		return nil
 	})
-	const hint = "kbk needs a store whose listings are up to date: of what they do not show, a run knows nothing"
+	const hint = "kbk needs a store whose listings are up to date: a run does not know of objects that they do not show"
 	switch {
 	case err != nil:
 		return command.WithHint(err, "the user needs the right to list there")
@@ -139,5 +139,5 @@ func clocks(at time.Time, known bool, before, after time.Time) (line string, err
 	if apart := timespec.Apart(at, before.Truncate(time.Second), after); apart > timespec.MaxApart {
 		return "", command.WithHint(fmt.Errorf("the store's clock and that of this machine are %s apart", apart.Round(time.Second)), "let both follow the same time servers (NTP)")
 	}
-	return fmt.Sprintf("the store's clock is that of this machine, within %s", timespec.MaxApart), nil
+	return fmt.Sprintf("the store's clock and this machine's differ by less than %s", timespec.MaxApart), nil
 }

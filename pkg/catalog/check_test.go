@@ -63,9 +63,9 @@ func TestClocks(t *testing.T) {
 		want  string
 	}{
 		"not known":     {time.Time{}, false, "the store's clock was not compared: the store does not tell its time"},
-		"the same":      {before.Add(time.Second), true, "the store's clock is that of this machine, within 5s"},
-		"whole seconds": {before.Truncate(time.Second).Add(-5 * time.Second), true, "the store's clock is that of this machine, within 5s"},
-		"a bit ahead":   {after.Add(5 * time.Second), true, "the store's clock is that of this machine, within 5s"},
+		"the same":      {before.Add(time.Second), true, "the store's clock and this machine's differ by less than 5s"},
+		"whole seconds": {before.Truncate(time.Second).Add(-5 * time.Second), true, "the store's clock and this machine's differ by less than 5s"},
+		"a bit ahead":   {after.Add(5 * time.Second), true, "the store's clock and this machine's differ by less than 5s"},
 		"ahead":         {after.Add(6 * time.Second), true, "the store's clock and that of this machine are 6s apart"},
 		"behind":        {before.Add(-time.Hour), true, "the store's clock and that of this machine are 59m59s apart"},
 	} {

@@ -191,7 +191,7 @@ func describeSnapshot(opener *segment.Opener, name string, data []byte) (s commi
 		return s, err
 	}
 	if s, err = commitlog.ClusterSnapshotOf(m, run); err == nil && s.Path != name {
-		err = fmt.Errorf("by what is in it, it should be %s", s.Path)
+		err = fmt.Errorf("by its content, it should be %s", s.Path)
 	}
 	return s, err
 }

@@ -218,7 +218,7 @@ func describe(opener *segment.Opener, name string, data []byte) (seg commitlog.S
 		return seg, err
 	}
 	if seg, err = commitlog.SegmentOf(m, commitlog.WriterOf(name)); err == nil && seg.Path != name {
-		err = fmt.Errorf("by what is in it, it should be %s", seg.Path)
+		err = fmt.Errorf("by its content, it should be %s", seg.Path)
 	}
 	return seg, err
 }

@@ -227,7 +227,7 @@ func (j *judge) live(t *StatusTopic) bool {
 	}
 	switch l.State {
 	case "deleted":
-		j.say(note, "deleted", t.name(), "it is not in the cluster any more")
+		j.say(note, "deleted", t.name(), "it is no longer in the cluster")
 		return false
 	case "recreated":
 		t.Whole = false
@@ -238,11 +238,11 @@ func (j *judge) live(t *StatusTopic) bool {
 		}
 		return false
 	case "unknown":
-		j.say(isUnknown, "offsets_unknown", t.name(), "not held against the cluster: %s", l.Error)
+		j.say(isUnknown, "offsets_unknown", t.name(), "not compared with the cluster: %s", l.Error)
 		return true
 	}
 	if l.Error != "" {
-		j.say(isUnknown, "offsets_unknown", t.name(), "not all of it was held against the cluster: %s", l.Error)
+		j.say(isUnknown, "offsets_unknown", t.name(), "not all of it was compared with the cluster: %s", l.Error)
 	}
 	if l.Expired > 0 {
 		j.say(hasLoss, "expired", t.name(), "%s were deleted in Kafka since the last run, and are not in the backup", command.Count(l.Expired, "offset"))
@@ -312,7 +312,7 @@ func (j *judge) cluster() {
 		return
 	}
 	if c.Error != "" {
-		j.say(isUnknown, "cluster_unknown", "", "not held against the cluster: %s", c.Error)
+		j.say(isUnknown, "cluster_unknown", "", "not compared with the cluster: %s", c.Error)
 	}
 	for _, t := range c.NotInBackup {
 		switch {

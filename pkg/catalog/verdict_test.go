@@ -142,14 +142,14 @@ func TestJudge(t *testing.T) {
 		{"deleted, long ago", func(r *Status) {
 			r.Topics[0] = healthy("orders", 5000)
 			r.Topics[0].Cluster = &StatusLive{State: "deleted"}
-		}, "good: newest restore point is 6 h old; Kafka has no more; orders: it is not in the cluster any more", "note/deleted", true},
+		}, "good: newest restore point is 6 h old; Kafka has no more; orders: it is no longer in the cluster", "note/deleted", true},
 		{"all deleted", func(r *Status) {
 			r.Topics = []StatusTopic{healthy("orders", 5000)}
 			r.Topics[0].Cluster = &StatusLive{State: "deleted"}
-		}, "stale: newest restore point is 208 d old, --max-age 26h; orders: it is not in the cluster any more", "stale/point_too_old note/deleted", true},
-		{"not known", live(StatusLive{State: "unknown", Error: "refused"}), "unknown: orders: not held against the cluster: refused", "unknown/offsets_unknown", true},
-		{"partly known", live(StatusLive{State: "same", Error: "orders/1: no leader"}), "unknown: orders: not all of it was held against the cluster: orders/1: no leader", "unknown/offsets_unknown", true},
-		{"no cluster", func(r *Status) { r.Cluster = &StatusCluster{Error: "no broker"} }, "unknown: not held against the cluster: no broker", "unknown/cluster_unknown", true},
+		}, "stale: newest restore point is 208 d old, --max-age 26h; orders: it is no longer in the cluster", "stale/point_too_old note/deleted", true},
+		{"not known", live(StatusLive{State: "unknown", Error: "refused"}), "unknown: orders: not compared with the cluster: refused", "unknown/offsets_unknown", true},
+		{"partly known", live(StatusLive{State: "same", Error: "orders/1: no leader"}), "unknown: orders: not all of it was compared with the cluster: orders/1: no leader", "unknown/offsets_unknown", true},
+		{"no cluster", func(r *Status) { r.Cluster = &StatusCluster{Error: "no broker"} }, "unknown: not compared with the cluster: no broker", "unknown/cluster_unknown", true},
 		{"not in the backup", func(r *Status) {
 			r.Cluster = &StatusCluster{NotInBackup: []StatusMissing{{Name: "a", Offsets: 3}, {Name: "b", Offsets: 1}, {Name: "c"}, {Name: "d", Error: "refused"}}}
 		}, "missing: a: it is not in the backup; Kafka has 3 offsets of it (and 2 more like this); c: it is not in the backup, and empty",
@@ -157,7 +157,7 @@ func TestJudge(t *testing.T) {
 		{"several things", func(r *Status) {
 			r.Topics[0].Lost, r.Topics[1].Holes = 2, 1
 			r.Cluster = &StatusCluster{Error: "no broker"}
-		}, "damaged: payments: 1 offset not backed up; orders: 2 offsets are lost: they could not be read; not held against the cluster: no broker",
+		}, "damaged: payments: 1 offset not backed up; orders: 2 offsets are lost: they could not be read; not compared with the cluster: no broker",
 			"damaged/hole loss/lost unknown/cluster_unknown", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

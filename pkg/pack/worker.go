@@ -105,7 +105,7 @@ func (w *worker) times(c *chunk, b recordbatch.Batch) error {
 	}
 	if !known {
 		w.out.tooLarge.Do(func() {
-			w.out.log.Warn(fmt.Sprintf("%s/%d: the batch of offsets %d to %d comes to more than %s uncompressed: it is packed without a look at its records, and its segment counts as one of any time before; others like it are not named",
+			w.out.log.Warn(fmt.Sprintf("%s/%d: the batch of offsets %d to %d comes to more than %s uncompressed: it is packed without checking its records, and its segment may hold any earlier time; others like it are not named",
 				w.frame.Topic, w.frame.Partition, w.frame.First, w.frame.Last, humanize.IBytes(uint64(w.decoder.MaxSize))))
 		})
 	}

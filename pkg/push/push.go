@@ -287,7 +287,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	}
 	display.Doing("")
 	display.Kept(func() string {
-		return p.left() + "; what was on its way is not, and the same line again reads it anew"
+		return p.left() + "; what was on its way is not, and the same line reads it again"
 	})
 	frames := make(chan frame)
 	var end *format.End
@@ -355,7 +355,7 @@ func (p *pusher) explain(err error) error {
 		return command.WithHint(err, left+"; fix the cause, then run the same line again to continue")
 	}
 	if p.count.Snapshot().Commits > 0 {
-		left += ", and the same line goes on from there"
+		left += ", and the same line continues from there"
 	}
 	return command.WithKept(err, left)
 }

@@ -227,7 +227,7 @@ func TestRemotes(t *testing.T) {
 				}
 			}
 			checked := string(run(t, "kbk-catalog", nil, "check", r.right).stdout)
-			if compared := strings.Contains(checked, "the store's clock is that of this machine"); compared != r.clock || strings.Count(checked, "\n") != 3 {
+			if compared := strings.Contains(checked, "the store's clock and this machine's differ by less than"); compared != r.clock || strings.Count(checked, "\n") != 3 {
 				t.Errorf("check, where the clock is told: %v:\n%s", r.clock, checked)
 			}
 			if got := try(t, "kbk-pull", nil, r.right); got.status != 1 || !strings.Contains(got.stderr, "error: no backup in ") {
