@@ -1,37 +1,18 @@
 package command
 
 import (
-	"bytes"
 	"encoding/json"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command/commandtest"
 	"github.com/kbkio/kbk/pkg/statusline"
 )
-
-// A recorder is a terminal that keeps what is written.
-type recorder struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (r *recorder) Write(b []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.b.Write(b)
-}
-
-func (r *recorder) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.b.String()
-}
 
 // until waits for a condition.
 func until(t *testing.T, what string, is func() bool) {
@@ -45,7 +26,7 @@ func until(t *testing.T, what string, is func() bool) {
 
 // TestDisplay draws a run on a terminal that is resized.
 func TestDisplay(t *testing.T) {
-	var screenful, log recorder
+	var screenful, log commandtest.Messages
 	var width atomic.Int64
 	var ours atomic.Bool
 	width.Store(80)
@@ -101,7 +82,7 @@ func TestDisplay(t *testing.T) {
 
 // TestHeartbeat has a run that nobody watches.
 func TestHeartbeat(t *testing.T) {
-	var log recorder
+	var log commandtest.Messages
 	env := &Env{Name: "kbk-test", Log: logger("kbk-test", &log, slog.LevelInfo, false), heartbeat: 10 * time.Millisecond}
 	c := &env.Counters
 	c.Records.Store(1400)
@@ -121,7 +102,7 @@ func TestHeartbeat(t *testing.T) {
 		t.Errorf("%q", first)
 	}
 
-	var lines recorder
+	var lines commandtest.Messages
 	asJSON.Store(true)
 	defer asJSON.Store(false)
 	env.Log = logger("kbk-test", &lines, slog.LevelInfo, true)

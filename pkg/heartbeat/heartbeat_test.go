@@ -1,7 +1,6 @@
 package heartbeat
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,30 +17,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/command/commandtest"
 )
 
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func start(t *testing.T, to string) (*Heartbeat, *command.Env, *log, error) {
+func start(t *testing.T, to string) (*Heartbeat, *command.Env, *commandtest.Messages, error) {
 	t.Helper()
 	flags := flag.NewFlagSet("", flag.ContinueOnError)
 	flags.String("heartbeat", to, "")
-	said := new(log)
+	said := new(commandtest.Messages)
 	env := &command.Env{Name: "kbk-test", Log: slog.New(slog.NewTextHandler(said, nil))}
 	h, err := Start(t.Context(), cli.NewContext(nil, flags, nil), env)
 	return h, env, said, err

@@ -49,19 +49,12 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 		return command.Stopped("nothing is committed, because not everything was restored")
 	}
 	planned = slices.DeleteFunc(planned, func(g *format.Group) bool { return cfg.Skip(g.ID) })
-	cl, err := kafka.NewClient(ctx, cfg.Kafka)
+	cl, states, err := connectToCommit(ctx, cfg.Kafka, planned)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	states, err := statesOf(ctx, adm)
-	if err != nil {
-		return err
-	}
-	if err := states.refuse(planned); err != nil {
-		return err
-	}
 	placed, _ := count(planned)
 	_, ids, err := resolveInTarget(ctx, cl, planned)
 	if err != nil {
@@ -94,6 +87,24 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 		return undoHint(fmt.Errorf("all is committed, but not written: %w", err), cfg.Undo)
 	}
 	return endStatus(end, "", lossOf(count(planned)))
+}
+
+// connectToCommit connects to a cluster in which offsets of groups are going to be committed. It
+// refuses groups for which that cannot be done.
+func connectToCommit(ctx context.Context, cfg kafka.Config, groups []*format.Group) (*kgo.Client, states, error) {
+	cl, err := kafka.NewClient(ctx, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	states, err := statesOf(ctx, kadm.NewClient(cl))
+	if err == nil {
+		err = states.refuse(groups)
+	}
+	if err != nil {
+		cl.Close()
+		return nil, nil, err
+	}
+	return cl, states, nil
 }
 
 // undoHint names the file that takes back what was committed.
@@ -375,19 +386,12 @@ func Rollback(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Read
 			return command.WithHint(command.Usagef("the offsets of group %s are a plan, and not what was there before", g.ID), "give the file that apply wrote to --undo")
 		}
 	}
-	cl, err := kafka.NewClient(ctx, cfg.Kafka)
+	cl, states, err := connectToCommit(ctx, cfg.Kafka, was)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	states, err := statesOf(ctx, adm)
-	if err != nil {
-		return err
-	}
-	if err := states.refuse(was); err != nil {
-		return err
-	}
 	reborn, err := leaveOutReborn(ctx, cl, was)
 	if err != nil {
 		return err

@@ -12,7 +12,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -26,16 +25,8 @@ import (
 // TestSnapshotLeaderless looks which records groups read next, of which one is in a
 // partition that has no leader.
 func TestSnapshotLeaderless(t *testing.T) {
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "t"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fake.Close()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
+	w := newWorld(t, "t")
+	fake, cl := w.c, w.cl
 	var committed kadm.Offsets
 	for p := range int32(2) {
 		for range 3 {
@@ -235,16 +226,8 @@ func TestSnapshotShare(t *testing.T) {
 // TestRemoteIsNotTheEnd gets no record from a broker that has them in remote storage, and
 // then from one that has none any more.
 func TestRemoteIsNotTheEnd(t *testing.T) {
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fake.Close()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
+	w := newWorld(t, "t")
+	fake, cl := w.c, w.cl
 	for range 3 {
 		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Value: []byte("v")}).FirstErr(); err != nil {
 			t.Fatal(err)

@@ -505,7 +505,10 @@ func TestSegmentLies(t *testing.T) {
 	}
 }
 
-func TestDropBelow(t *testing.T) {
+// unpackedTen packs ten records, changes what the stream says of the segment, appends more frames,
+// and unpacks the stream.
+func unpackedTen(t *testing.T, change func(*format.Segment), more ...format.Encoder) []byte {
+	t.Helper()
 	in := packed(t, testConfig(), stream(t, func(w *format.Writer) {
 		for o := range int64(10) {
 			ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: o}))
@@ -517,13 +520,21 @@ func TestDropBelow(t *testing.T) {
 	for _, f := range frames(t, in) {
 		s, data, err := format.DecodeSegment(f.Raw)
 		ok(t, err)
-		s.DropBelow = 7
+		change(s)
 		ok(t, w.WriteSegment(s, data))
+	}
+	for _, f := range more {
+		ok(t, w.Write(f))
 	}
 	ok(t, w.Close(&format.End{}))
 	ok(t, Unpack(t.Context(), testConfig(), testEnv(), &b, &out))
+	return out.Bytes()
+}
+
+func TestDropBelow(t *testing.T) {
+	out := unpackedTen(t, func(s *format.Segment) { s.DropBelow = 7 })
 	var got []int64
-	for _, f := range frames(t, out.Bytes()) {
+	for _, f := range frames(t, out) {
 		if f.Kind == format.KindRec {
 			got = append(got, f.Offset)
 		}
@@ -825,25 +836,10 @@ func TestFiltersOfSegments(t *testing.T) {
 
 // TestDropFrom unpacks a segment of which the end was cut off in Kafka.
 func TestDropFrom(t *testing.T) {
-	in := packed(t, testConfig(), stream(t, func(w *format.Writer) {
-		for o := range int64(10) {
-			ok(t, w.WriteRecord(&format.Record{Topic: "t", Offset: o}))
-		}
-	}))
-	var b, out bytes.Buffer
-	w := format.NewWriter(&b)
-	ok(t, w.WriteHeader(&format.Header{Content: format.ContentSegments}))
-	for _, f := range frames(t, in) {
-		s, data, err := format.DecodeSegment(f.Raw)
-		ok(t, err)
-		s.DropFrom = 7
-		ok(t, w.WriteSegment(s, data))
-	}
-	ok(t, w.Write(&format.Mark{Topic: "t", Next: 7, MarkInfo: format.MarkInfo{Begins: true, Branch: true}}))
-	ok(t, w.Close(&format.End{}))
-	ok(t, Unpack(t.Context(), testConfig(), testEnv(), &b, &out))
+	out := unpackedTen(t, func(s *format.Segment) { s.DropFrom = 7 },
+		&format.Mark{Topic: "t", Next: 7, MarkInfo: format.MarkInfo{Begins: true, Branch: true}})
 	var got []int64
-	for _, f := range frames(t, out.Bytes()) {
+	for _, f := range frames(t, out) {
 		switch f.Kind {
 		case format.KindRec:
 			got = append(got, f.Offset)

@@ -1,7 +1,6 @@
 package partitionlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/command/commandtest"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
 
@@ -30,24 +30,7 @@ type world struct {
 	logs   *Logs
 	writer *Writer
 	cancel context.CancelFunc
-	said   lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	said   commandtest.Messages
 }
 
 func newWorld(t *testing.T, partitions int32, timeout time.Duration) *world {

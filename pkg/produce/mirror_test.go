@@ -16,6 +16,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/command/commandtest"
 	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/partitionlog"
 )
@@ -270,7 +271,7 @@ func TestMirrorGroups(t *testing.T) {
 	if err := r.cl.ProduceSync(t.Context(), &kgo.Record{Topic: "t"}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	var said safeBuffer
+	var said commandtest.Messages
 	p := &producer{env: &command.Env{Log: slog.New(slog.NewTextHandler(&said, nil))}, targets: &targets{adm: r.adm}}
 	m := newMirror(p, nil)
 	at := partitionlog.Partition{Topic: "t"}

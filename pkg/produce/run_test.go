@@ -24,6 +24,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/command/commandtest"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/metrics"
 	"github.com/kbkio/kbk/pkg/partitionlog"
@@ -196,7 +197,7 @@ func (r *rig) config(change func(*Config)) Config {
 
 func (r *rig) produceFrom(ctx context.Context, in io.Reader, change func(*Config)) *outcome {
 	r.Helper()
-	var said, out safeBuffer
+	var said, out commandtest.Messages
 	env := &command.Env{Name: "kbk-produce", Log: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	o := &outcome{err: Run(ctx, r.config(change), env, in, &out)}
 	o.said, o.counted = said.String(), env.Counters.Snapshot()
@@ -217,23 +218,6 @@ func (r *rig) produceFrom(ctx context.Context, in io.Reader, change func(*Config
 		}
 	}
 	return o
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // mapped is how many records a map tells of.
@@ -386,7 +370,7 @@ func TestRun(t *testing.T) {
 }
 
 // command starts the command itself, with the stream as its input.
-func (r *rig) command(in []byte, flags ...string) (*exec.Cmd, *safeBuffer) {
+func (r *rig) command(in []byte, flags ...string) (*exec.Cmd, *commandtest.Messages) {
 	r.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -394,7 +378,7 @@ func (r *rig) command(in []byte, flags ...string) (*exec.Cmd, *safeBuffer) {
 	}
 	cmd := exec.Command(exe, append([]string{"-b", r.brokers(), "--create-topics", "--timeout", "10s"}, flags...)...)
 	cmd.Env = append(os.Environ(), "KBK_PRODUCE_RUN=1")
-	said := new(safeBuffer)
+	said := new(commandtest.Messages)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), io.Discard, said
 	return cmd, said
 }

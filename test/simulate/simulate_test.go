@@ -277,7 +277,7 @@ func report(t *testing.T, seed uint64, w *world, err error) {
 	if !testing.Verbose() {
 		return
 	}
-	t.Log(again.texts.b.String())
+	t.Log(again.texts.String())
 	for i, v := range again.vaults {
 		for _, name := range v.names() {
 			t.Logf("store %d: %s, %d bytes", i, name, len(v.objects[name].data))

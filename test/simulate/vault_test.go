@@ -481,12 +481,12 @@ func (w *world) pull(v *vault, cfg pull.Config) (packed, records []byte, err err
 // check restores the newest state of a vault, and each older incarnation, and holds it
 // against what was promised.
 func (w *world) check(name string, v *vault) {
-	words := w.texts.len()
+	words := w.texts.Len()
 	_, records, err := w.pull(v, pull.Config{Newest: true})
 	if !v.begun && len(v.promised) == 0 {
 		return
 	}
-	silent := err == nil && w.texts.len() == words
+	silent := err == nil && w.texts.Len() == words
 	if err != nil && status(err) != command.Loss {
 		w.breaks("%s: pull: %v", name, err)
 	}

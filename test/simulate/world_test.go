@@ -13,7 +13,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/command/commandtest"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/recordbatch"
 )
@@ -69,7 +69,7 @@ type world struct {
 	vaults    []*vault
 	log       []string // what the steps did
 	compared  int64
-	texts     messages
+	texts     commandtest.Messages
 	filters   []filter
 	unpacker  *recordbatch.Decoder
 	brokers   int
@@ -80,25 +80,6 @@ type world struct {
 	// cluster's clock does not go on for who waits for them.
 	outside chan func()
 	done    chan struct{}
-}
-
-// messages are what the commands said.
-type messages struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (m *messages) Write(b []byte) (int, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.b.Write(b)
-}
-
-func (m *messages) len() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.b.Len()
 }
 
 // A transaction is one that is open.
