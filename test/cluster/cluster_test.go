@@ -51,8 +51,12 @@ func testAll(m *testing.M) (status int, err error) {
 			return 0, err
 		}
 		defer os.RemoveAll(bin)
-		if out, err := exec.Command("go", "build", "-o", bin+"/", "github.com/kbkio/kbk/cmd/kbk-cluster").CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("build the command: %w\n%s", err, out)
+		args := []string{"build", "-o", bin + "/"}
+		for _, name := range []string{"kbk-cluster", "kbk-fetch", "kbk-filter", "kbk-produce"} {
+			args = append(args, "github.com/kbkio/kbk/cmd/"+name)
+		}
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("build the commands: %w\n%s", err, out)
 		}
 	}
 	var g errgroup.Group

@@ -66,20 +66,9 @@ func install(ctx context.Context, version string) (*kit, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := os.Getenv("KBK_TEST_CACHE")
-	if root == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return nil, fmt.Errorf("finding a cache folder (set KBK_TEST_CACHE): %w", err)
-		}
-		root = filepath.Join(cache, "kbk-test")
-	}
-	// A class path of relative jars would not do for the archive of classes.
-	if root, err = filepath.Abs(root); err != nil {
+	root, err := cacheFolder()
+	if err != nil {
 		return nil, err
-	}
-	if err := os.MkdirAll(root, 0o755); err != nil {
-		return nil, fmt.Errorf("creating the cache folder: %w", err)
 	}
 	dir := filepath.Join(root, fmt.Sprintf("kafka-%x", sha256.Sum256(pom))[:len("kafka-")+12])
 
@@ -100,6 +89,27 @@ func install(ctx context.Context, version string) (*kit, error) {
 		return nil, fmt.Errorf("running a first broker: %w", err)
 	}
 	return k, nil
+}
+
+// cacheFolder returns the folder for what is downloaded, and creates it if need be.
+func cacheFolder() (string, error) {
+	root := os.Getenv("KBK_TEST_CACHE")
+	if root == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("finding a cache folder (set KBK_TEST_CACHE): %w", err)
+		}
+		root = filepath.Join(cache, "kbk-test")
+	}
+	// A class path of relative jars would not do for the archive of classes.
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return "", fmt.Errorf("creating the cache folder: %w", err)
+	}
+	return root, nil
 }
 
 // JavaTool returns the path of a program that comes with the JVM, such as keytool.
@@ -143,9 +153,14 @@ func (k *kit) tieredStorage(ctx context.Context) (string, error) {
 	return jars[0], nil
 }
 
-// download lets Maven copy jars of a POM into dir, those that the arguments say. The
-// folder gets its name when all of them are there, so a folder of that name is complete.
+// download lets Maven copy jars of a POM into dir, those that the arguments say.
 func download(ctx context.Context, dir string, pom []byte, args ...string) error {
+	return maven(ctx, dir, pom, append([]string{"dependency:copy-dependencies"}, args...)...)
+}
+
+// maven lets Maven fill dir, by a goal of a POM or, where that is nil, of none. The folder gets its name when
+// all is there, so a folder of that name is complete.
+func maven(ctx context.Context, dir string, pom []byte, args ...string) error {
 	_, err := os.Stat(dir)
 	if !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -161,11 +176,13 @@ func download(ctx context.Context, dir string, pom []byte, args ...string) error
 	if err := os.Mkdir(part, 0o755); err != nil {
 		return err
 	}
-	file := filepath.Join(part, "pom.xml")
-	if err := os.WriteFile(file, pom, 0o644); err != nil {
-		return err
+	if pom != nil {
+		if err := os.WriteFile(filepath.Join(part, "pom.xml"), pom, 0o644); err != nil {
+			return err
+		}
 	}
-	cmd := exec.CommandContext(ctx, mvn, append([]string{"-q", "-B", "-f", file, "dependency:copy-dependencies", "-DoutputDirectory=" + part}, args...)...)
+	cmd := exec.CommandContext(ctx, mvn, append([]string{"-q", "-B", "-DoutputDirectory=" + part}, args...)...)
+	cmd.Dir = part // with its POM, if there is one
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mvn: %w\n%s", err, tail(out))
 	}

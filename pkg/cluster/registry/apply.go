@@ -206,8 +206,10 @@ type applier struct {
 	mu       sync.Mutex
 	versions map[version]int  // in the registry, by version in the snapshot
 	failed   map[version]bool // to be registered, and were not
-	changed  map[string]bool  // subjects whose compatibility is NONE meanwhile
 	imported []string         // of steps.imports, those that were set
+
+	allowing sync.Mutex
+	changed  map[string]bool // whose compatibility is NONE meanwhile: subjects, and "" for the registry
 }
 
 // schemas registers and deletes schemas.
@@ -315,10 +317,16 @@ func (a *applier) registerOne(ctx context.Context, s *format.Schema) error {
 		ID int `json:"id"`
 	}
 	err := a.c.Do(ctx, http.MethodPost, path, nil, body(to, keep), &got)
-	if rest.Status(err) == http.StatusConflict { // it is not compatible, which it was not at its time either
-		if err = a.allow(ctx, s.Subject); err == nil {
-			err = a.c.Do(ctx, http.MethodPost, path, nil, body(to, keep), &got)
+	// It is not compatible, which it was not at its time either. With Apicurio a subject has no level of
+	// its own once that is NONE, and follows the defaults.
+	for _, name := range []string{s.Subject, ""} {
+		if rest.Status(err) != http.StatusConflict {
+			break
 		}
+		if err := a.allow(ctx, name); err != nil {
+			return err
+		}
+		err = a.c.Do(ctx, http.MethodPost, path, nil, body(to, keep), &got)
 	}
 	if err != nil {
 		return err
@@ -359,13 +367,15 @@ func (a *applier) numberOf(ctx context.Context, s *format.Schema) (int, error) {
 	return got.Version, nil
 }
 
-// allow sets the compatibility of a subject to NONE.
-func (a *applier) allow(ctx context.Context, subject string) error {
-	a.mu.Lock()
-	a.changed[subject] = true
-	a.mu.Unlock()
-	level := none
-	if err := a.c.Do(ctx, http.MethodPut, configPath(subject), nil, configOf("", level), nil); err != nil {
+// allow sets the compatibility of a subject, or that of the registry, to NONE.
+func (a *applier) allow(ctx context.Context, name string) error {
+	a.allowing.Lock() // until it is so
+	defer a.allowing.Unlock()
+	if a.changed[name] {
+		return nil
+	}
+	a.changed[name] = true
+	if err := a.c.Do(ctx, http.MethodPut, configPath(name), nil, configOf("", none), nil); err != nil {
 		return fmt.Errorf("setting compatibility NONE meanwhile: %w", err)
 	}
 	return nil
@@ -418,7 +428,7 @@ func (a *applier) putBack(ctx context.Context) error {
 			was = s
 		}
 		if err := a.restoreConfig(ctx, was); err != nil {
-			errs[len(a.imported)+i] = fmt.Errorf("the compatibility of subject %s is still NONE: %w", was.Name, err)
+			errs[len(a.imported)+i] = fmt.Errorf("the compatibility of %s is still NONE: %w", subjectName(was), err)
 		}
 	})
 	return errors.Join(errs...)
@@ -469,11 +479,27 @@ func (a *applier) settings(ctx context.Context, c change.Change) error {
 		if err := a.restoreConfig(ctx, to); err != nil {
 			return err
 		}
+		if err := a.kept(ctx, to); err != nil {
+			return err
+		}
 	}
 	if !a.modes || to.Mode == from.Mode || to.Name == "" && to.Mode == "" {
 		return nil
 	}
 	return a.restoreMode(ctx, to.Name, to.Mode)
+}
+
+// kept tells whether the registry has taken the level that it was given. Apicurio takes NONE of a subject for
+// no level.
+func (a *applier) kept(ctx context.Context, s *format.Subject) error {
+	if a.mode("") != "" || s.Compatibility == "" {
+		return nil
+	}
+	is, err := (&reader{c: a.c}).config(ctx, s.Name)
+	if err == nil && is.level != s.Compatibility {
+		err = fmt.Errorf("the registry does not keep %s for it: it has %s", s.Compatibility, is.level)
+	}
+	return err
 }
 
 // frames are a subject as it is to be, and as it is; what is not there has nothing of its own.

@@ -238,6 +238,9 @@ func TestOther(t *testing.T) {
 			if s.Mode == "READONLY" {
 				s.Mode = ""
 			}
+			if reg.NoModes && s.Name != "" && s.Compatibility == "NONE" {
+				s.Compatibility, s.Config = "FULL", "" // see TestNone
+			}
 		}
 		applyAll(t, c, other)
 		before := read(t, c)
@@ -274,6 +277,30 @@ func TestOther(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNone has a registry that takes no NONE for a subject.
+func TestNone(t *testing.T) {
+	c := serve(t, &registrytest.Registry{NoModes: true})
+	want := Content{
+		Subjects: []*format.Subject{{SubjectInfo: format.SubjectInfo{Compatibility: "BACKWARD"}}, {Name: "a-value", SubjectInfo: format.SubjectInfo{Compatibility: "NONE"}}},
+		Schemas:  []*format.Schema{schemaFrame("a-value", 1, 7, `"`+registrytest.Incompatible+`"`)},
+	}
+	have := read(t, c)
+	changes, _ := Plan(want, have)
+	var failed []string
+	err := Apply(t.Context(), c, want, have, changes, func(c change.Change, err error) {
+		if err != nil {
+			failed = append(failed, c.Name+": "+err.Error())
+		}
+	})
+	if err != nil || !slices.Equal(failed, []string{"subject a-value: the registry does not keep NONE for it: it has BACKWARD"}) {
+		t.Errorf("%v, %q", err, failed)
+	}
+	got := read(t, c)
+	if level := got.Subjects[0].Compatibility; level != "BACKWARD" || len(got.Schemas) != 1 {
+		t.Errorf("%s, %d schemas", level, len(got.Schemas))
+	}
 }
 
 // conflicts are the subjects with a version that is another schema in have.

@@ -391,6 +391,9 @@ func (r *Registry) config(req *http.Request) (any, error) {
 			set["compatibilityLevel"] = in["compatibility"]
 			delete(set, "compatibility")
 		}
+		if r.NoModes && name != "" && in["compatibility"] == "NONE" && len(in) == 1 {
+			set = nil // as Apicurio does: the defaults are in force
+		}
 		r.get(name).config = set
 		return in, nil
 	case http.MethodDelete:
