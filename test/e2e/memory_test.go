@@ -210,33 +210,18 @@ func TestProduceMemory(t *testing.T) {
 		{"many", 100, 500_000, 1000, 16 << 20, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "stream.kbk")
-			f, err := os.Create(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w := format.NewWriter(f)
-			must := func(err error) {
-				t.Helper()
-				if err != nil {
-					t.Fatal(err)
+			file := streamFile(t, func(write func(format.Encoder), record func(*format.Record)) {
+				write(&format.Topic{Name: c.name, Partitions: c.partitions, Configs: map[string]string{"max.message.bytes": "20000000"}})
+				value := make([]byte, c.size)
+				for i := range value {
+					value[i] = noise[i%len(noise)] ^ byte(i>>12)
 				}
-			}
-			must(w.WriteHeader(&format.Header{Content: format.ContentRecords}))
-			must(w.Write(&format.Topic{Name: c.name, Partitions: c.partitions, Configs: map[string]string{"max.message.bytes": "20000000"}}))
-			value := make([]byte, c.size)
-			for i := range value {
-				value[i] = noise[i%len(noise)] ^ byte(i>>12)
-			}
-			var frame []byte
-			for i := range c.n {
-				frame = format.AppendRecord(frame[:0], &format.Record{
-					Topic: c.name, Partition: int32(i % c.partitions), Offset: int64(i / c.partitions), Timestamp: time.Now().UnixMilli(), Key: fmt.Append(nil, i%9973), Value: value,
-				})
-				must(w.WriteRaw(frame))
-			}
-			must(w.Close(&format.End{}))
-			must(f.Close())
+				for i := range c.n {
+					record(&format.Record{
+						Topic: c.name, Partition: int32(i % c.partitions), Offset: int64(i / c.partitions), Timestamp: time.Now().UnixMilli(), Key: fmt.Append(nil, i%9973), Value: value,
+					})
+				}
+			})
 			p := start(t, "cat "+file, fmt.Sprintf("kbk-produce -b %s --create-topics --if-not-empty append --memory %d %s", strings.Join(fake.ListenAddrs(), ","), c.memory, c.flags))
 			rss := p.peak(1)
 			if status := p.wait(); status[1] != 0 {
@@ -248,4 +233,25 @@ func TestProduceMemory(t *testing.T) {
 			}
 		})
 	}
+}
+
+// streamFile writes a stream of what content gives to a file, and returns the file's name.
+func streamFile(t *testing.T, content func(write func(format.Encoder), record func(*format.Record))) string {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "stream.kbk")
+	f, err := os.Create(file)
+	must(err)
+	w := format.NewWriter(f)
+	must(w.WriteHeader(&format.Header{Content: format.ContentRecords}))
+	var n int64
+	content(func(e format.Encoder) { must(w.Write(e)) }, func(r *format.Record) { n++; must(w.WriteRecord(r)) })
+	must(w.Close(&format.End{Records: n}))
+	must(f.Close())
+	return file
 }

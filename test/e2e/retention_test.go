@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -60,31 +58,20 @@ func TestRetentionOn(t *testing.T) {
 			if _, err := adm.CreateTopic(t.Context(), 1, 1, configs, c.topic); err != nil {
 				t.Fatal(err)
 			}
-			stream := filepath.Join(t.TempDir(), "stream.kbk")
-			f, err := os.Create(stream)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w := format.NewWriter(f)
-			must := func(err error) {
-				t.Helper()
-				if err != nil {
-					t.Fatal(err)
+			stream := streamFile(t, func(_ func(format.Encoder), record func(*format.Record)) {
+				for i := range int64(n) {
+					record(&format.Record{Topic: c.topic, Offset: i, Timestamp: c.at + i, Value: somewhere(int(i), 100)})
 				}
-			}
-			must(w.WriteHeader(&format.Header{Content: format.ContentRecords}))
-			for i := range int64(n) {
-				must(w.WriteRaw(format.AppendRecord(nil, &format.Record{Topic: c.topic, Offset: i, Timestamp: c.at + i, Value: somewhere(int(i), 100)})))
-			}
-			must(w.Close(&format.End{Records: n}))
-			must(f.Close())
+			})
 			p := start(t, "cat "+stream, fmt.Sprintf("kbk-produce -b %s %s", broker.Bootstrap(), c.flags))
 			if status := p.wait(); status[1] != c.status {
 				t.Fatalf("%d\n%s", status, p)
 			}
 			bounds := func() (start, end int64) {
 				at, err := boundsOf(t.Context(), broker.Bootstrap(), c.topic)
-				must(err)
+				if err != nil {
+					t.Fatal(err)
+				}
 				return at[0][0], at[0][1]
 			}
 			if !c.stays {

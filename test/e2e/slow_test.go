@@ -1,13 +1,11 @@
 package e2e
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -89,19 +87,10 @@ func TestCountStream(t *testing.T) {
 	if _, err := countStream(os.DevNull); err == nil {
 		t.Error("nothing was taken as a stream")
 	}
-	name := filepath.Join(t.TempDir(), "gap.kbk")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := format.NewWriter(f)
-	var frames []byte
-	for _, offset := range []int64{0, 2} {
-		frames = format.AppendRecord(frames, &format.Record{Topic: "t", Offset: offset})
-	}
-	if err := errors.Join(w.WriteHeader(&format.Header{Content: format.ContentRecords}), w.WriteRaw(frames), w.Close(&format.End{Records: 2}), f.Close()); err != nil {
-		t.Fatal(err)
-	}
+	name := streamFile(t, func(_ func(format.Encoder), record func(*format.Record)) {
+		record(&format.Record{Topic: "t", Offset: 0})
+		record(&format.Record{Topic: "t", Offset: 2})
+	})
 	if _, err := countStream(name); err == nil || !strings.Contains(err.Error(), "offset 2 where 1 is expected") {
 		t.Errorf("a gap: %v", err)
 	}
