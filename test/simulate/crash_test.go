@@ -91,7 +91,7 @@ func (w *world) crashing(what string, v *vault, prunes bool, do func(), again *f
 func (v *vault) clone() *vault {
 	c := *v
 	c.storage, c.promised, c.perhaps, c.hollow = v.storage.copied(), cloneAll(v.promised), cloneAll(v.perhaps), maps.Clone(v.hollow)
-	c.points = slices.Clone(v.points)
+	c.points, c.snapshots = slices.Clone(v.points), maps.Clone(v.snapshots)
 	return &c
 }
 

@@ -77,6 +77,7 @@ var kinds = []struct {
 	{"compact Kafka", 1, (*world).compact},
 	{"follow", 2, (*world).follow},
 	{"restore a window", 2, (*world).restoreWindow},
+	{"take a snapshot", 2, (*world).takeSnapshot},
 }
 
 // history is what happens, from a seed.

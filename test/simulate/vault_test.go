@@ -43,6 +43,8 @@ type vault struct {
 	losses   bool                    // a run was told of a loss
 	begun    bool                    // an entry was written, perhaps
 	newest   *groupsAt               // of the run that has read groups last; nil: it may not be known
+
+	snapshots map[string]snapshot // of what the cluster has beside records, by id
 }
 
 // groupsAt are the offsets that groups had committed in some topics.
@@ -62,7 +64,7 @@ type point struct {
 func newVault(rng *rand.Rand) *vault {
 	storage := newStorage(rng.IntN(2) == 0)
 	storage.late = rng.IntN(4) == 0
-	return &vault{storage: storage, signs: rng.IntN(4) == 0, promised: make(map[part]map[int64]bool), perhaps: make(map[part]map[int64]bool), hollow: make(map[part]int64)}
+	return &vault{storage: storage, signs: rng.IntN(4) == 0, promised: make(map[part]map[int64]bool), perhaps: make(map[part]map[int64]bool), hollow: make(map[part]int64), snapshots: make(map[string]snapshot)}
 }
 
 // promise notes that a record is in the vault, as it was or as a filter has left it.
@@ -427,6 +429,7 @@ func (c *chore) book(w *world) {
 // pruned takes back what pruning to the last points of each partition may have deleted: what
 // is below the end of the newest one, and not in the log as any of them saw it.
 func (v *vault) pruned(keep int) {
+	v.pruneSnapshots()
 	left := make(map[part]int)
 	start := make(map[part]int64)
 	kept := make(map[part][][2]int64) // the newest first
@@ -493,6 +496,7 @@ func (w *world) check(name string, v *vault) {
 	s := w.read(name+": restore", records)
 	seen := make(map[part]bool)
 	w.compare(name+": restore", v, s, seen)
+	w.compareSnapshots(name+": restore", v, s)
 	if v.newest != nil {
 		if err := w.groupsAre(s, v.newest); err != nil {
 			w.breaks("%s: restore: %v", name, err)
@@ -673,6 +677,7 @@ func (w *world) restorePoint() {
 			}
 		}
 	}
+	w.compareSnapshotAt(what, v, s, p.time)
 	if err := w.sameGroups(s, p.groups); err != nil && !byTime {
 		w.breaks("%s: %v", what, err)
 	}
@@ -771,6 +776,7 @@ func (w *world) copyOver() {
 	p := w.newPushing(to, f)
 	w.bubble(func() { p.run(w, false) })
 	p.book(w)
+	to.keepSnapshots(f.stream, status(p.err) == f.status)
 	w.check("copy", to)
 }
 
@@ -869,7 +875,9 @@ func (w *world) damage() {
 	w.say("damage: %s %s: %d problems, pull: %v", how, name, len(after)-len(before), err)
 	if status(err) == command.OK {
 		s := w.read("restore after damage", records)
-		w.compare(fmt.Sprintf("restore with status 0 after damage: %s %s", how, name), &v, s, make(map[part]bool))
+		what := fmt.Sprintf("restore with status 0 after damage: %s %s", how, name)
+		w.compare(what, &v, s, make(map[part]bool))
+		w.compareSnapshots(what, &v, s)
 	} else if len(after) == 0 && verifyErr == nil { // of a folder without a log it says that there is no backup
 		w.breaks("damage: %s %s: pull says %v, and verify nothing", how, name, err)
 	}

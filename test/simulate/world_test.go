@@ -70,6 +70,7 @@ type world struct {
 	log       []string // what the steps did
 	compared  int64
 	texts     commandtest.Messages
+	snapshots int // that were taken
 	filters   []filter
 	unpacker  *recordbatch.Decoder
 	brokers   int
@@ -476,6 +477,9 @@ type stream struct {
 	groups  map[string]*format.Group
 	points  []*point
 	end     *format.End
+
+	snapshots map[string]int64 // of what the cluster has beside records: their times, by id
+	snapshot  string           // the one that is being read
 }
 
 // read takes a stream of records or batches apart, and checks that each record comes once, in
@@ -486,7 +490,7 @@ func (w *world) read(what string, b []byte) *stream { return w.readPart(what, b,
 // anew at a lower offset: it has been with another member of the group.
 func (w *world) readPart(what string, b []byte, cut bool) *stream {
 	s := &stream{records: make(map[part]map[int64]content), first: make(map[part]int64), hollow: make(map[part]int64), next: make(map[part]int64), start: make(map[part]int64),
-		ids: make(map[string]string), groups: make(map[string]*format.Group)}
+		ids: make(map[string]string), groups: make(map[string]*format.Group), snapshots: make(map[string]int64)}
 	r := format.NewReader(bytes.NewReader(b), 0)
 	if _, err := r.Header(); err != nil {
 		if cut {
@@ -560,6 +564,8 @@ func (w *world) readPart(what string, b []byte, cut bool) *stream {
 		case format.KindEnd:
 			s.end, err = format.DecodeEnd(f.Raw)
 			w.must(err)
+		default:
+			w.snapshotFrame(what, s, f)
 		}
 	}
 }
