@@ -3,6 +3,7 @@ package install
 import (
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -46,6 +47,20 @@ func TestPackageContents(t *testing.T) {
 	for _, name := range commands {
 		if !slices.Contains(cask.Binaries, name) || !slices.Contains(cask.Manpages, "man/man1/"+name+".1") {
 			t.Errorf("Homebrew gets no %s, or no page of it", name)
+		}
+	}
+}
+
+// TestReleaseEnvironment wants a release to need nothing of the environment but what every
+// shell has: GoReleaser ends at a variable that is not set, after half an hour.
+func TestReleaseEnvironment(t *testing.T) {
+	text, err := os.ReadFile("../../.goreleaser.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`\.Env\.(\w+)`).FindAllSubmatch(text, -1) {
+		if name := string(m[1]); name != "HOME" {
+			t.Errorf(".goreleaser.yaml needs %s in the environment: use envOrDefault", name)
 		}
 	}
 }
