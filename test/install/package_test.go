@@ -44,7 +44,14 @@ func TestPackageContents(t *testing.T) {
 		t.Fatalf("%d casks", len(release.HomebrewCasks))
 	}
 	cask := release.HomebrewCasks[0]
+	windows, err := os.ReadFile("../../packaging/windows/links.cmd")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range commands {
+		if !regexp.MustCompile(`[( ]` + name + `[ ).]`).Match(windows) {
+			t.Errorf("Windows gets no %s", name)
+		}
 		if !slices.Contains(cask.Binaries, name) || !slices.Contains(cask.Manpages, "man/man1/"+name+".1") {
 			t.Errorf("Homebrew gets no %s, or no page of it", name)
 		}
