@@ -13,6 +13,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/cluster/admin"
 	"github.com/kbkio/kbk/pkg/cluster/carry"
+	"github.com/kbkio/kbk/pkg/cluster/rest"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
 	"github.com/kbkio/kbk/pkg/pattern"
@@ -53,6 +54,7 @@ Shows what is different in another cluster, and makes it the same:
 				Name: "apply", Usage: "change a cluster to what the snapshot has",
 				Flags: flags(kindFlags(), nameFlags(), pruneFlags(), passwordFlags(), []cli.Flag{
 					&cli.StringFlag{Name: "save", Usage: "save what is changed in `FILE`, which must not exist", DefaultText: "kbk-cluster-before-TIME.kbk"},
+					&cli.StringFlag{Name: "schema-ids", Usage: "write to `FILE` which ids the schemas have in the target, for kbk-filter --schema-id-map"},
 					command.MaxFrameFlag(),
 				}),
 				Action: apply,
@@ -80,14 +82,31 @@ Shows what is different in another cluster, and makes it the same:
 	})
 }
 
-// flags are those of a connection, and others.
+// flags are those of connections, and others.
 func flags(more ...[]cli.Flag) []cli.Flag {
-	return slices.Concat(append([][]cli.Flag{kafka.Flags()}, more...)...)
+	return slices.Concat(append([][]cli.Flag{kafka.Flags(), rest.Flags("schema-registry", registryTitle)}, more...)...)
 }
+
+const registryTitle = "the schema registry"
+
+// whereOf reads the flags of connections.
+func whereOf(c *cli.Context) (w Where, err error) {
+	if w.Kafka, err = kafka.FromFlags(c); err != nil {
+		return w, err
+	}
+	w.Registry, err = rest.FromFlags(c, "schema-registry", registryTitle)
+	return w, err
+}
+
+// kinds are those that kbk-cluster knows.
+var kinds = append(slices.Clone(admin.Kinds), format.ClusterSchemas)
+
+// has tells whether there is a connection to what has a kind.
+func (w *Where) has(kind string) bool { return kind != format.ClusterSchemas || w.Registry != nil }
 
 func kindFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "only", Usage: "only `KIND,…`: " + strings.Join(admin.Kinds, ", ") + "; repeatable", DefaultText: "all kinds"},
+		&cli.StringSliceFlag{Name: "only", Usage: "only `KIND,…`: " + strings.Join(kinds, ", ") + "; repeatable", DefaultText: "all kinds"},
 		&cli.StringSliceFlag{Name: "exclude", Usage: "leave out `KIND,…`, likewise; repeatable"},
 	}
 }
@@ -117,41 +136,40 @@ func passwordFlags() []cli.Flag {
 // values complete what the flags of kinds take.
 func values() map[string]command.Completer {
 	v := kafka.Values()
-	v["KIND,…"] = func(context.Context, *cli.Context) []string { return admin.Kinds }
+	v["KIND,…"] = func(context.Context, *cli.Context) []string { return kinds }
 	return v
 }
 
 // kindsOf are the kinds that the flags choose.
-func kindsOf(c *cli.Context) (kinds []string, named bool, err error) {
-	known := admin.Kinds
-	only, err := listOf(c, "only", known)
+func kindsOf(c *cli.Context, w Where) (chosen []string, named bool, err error) {
+	only, err := listOf(c, "only")
 	if err != nil {
 		return nil, false, err
 	}
-	exclude, err := listOf(c, "exclude", known)
+	exclude, err := listOf(c, "exclude")
 	if err != nil {
 		return nil, false, err
 	}
-	for _, k := range known {
-		if (len(only) == 0 || slices.Contains(only, k)) && !slices.Contains(exclude, k) {
-			kinds = append(kinds, k)
+	for _, k := range kinds {
+		switch {
+		case slices.Contains(exclude, k):
+		case slices.Contains(only, k) && !w.has(k):
+			return nil, false, command.Usagef("--only %s: where they are is not given: --schema-registry", k)
+		case w.has(k) && (len(only) == 0 || slices.Contains(only, k)):
+			chosen = append(chosen, k)
 		}
 	}
-	if len(kinds) == 0 {
+	if len(chosen) == 0 {
 		return nil, false, command.Usagef("--only and --exclude leave nothing")
 	}
-	return kinds, len(only) > 0, nil
+	return chosen, len(only) > 0, nil
 }
 
-func listOf(c *cli.Context, flag string, known []string) (out []string, err error) {
+func listOf(c *cli.Context, flag string) (out []string, err error) {
 	for _, list := range c.StringSlice(flag) {
 		for _, k := range strings.Split(list, ",") {
-			if k = strings.TrimSpace(k); !slices.Contains(known, k) {
-				err := command.Usagef("--%s %q is none of %s", flag, k, strings.Join(known, ", "))
-				if slices.Contains(format.ClusterKinds, k) {
-					return nil, command.WithHint(err, "this version of kbk-cluster does not read "+k)
-				}
-				return nil, err
+			if k = strings.TrimSpace(k); !slices.Contains(kinds, k) {
+				return nil, command.Usagef("--%s %q is none of %s%s", flag, k, strings.Join(kinds, ", "), command.Nearest(k, kinds))
 			}
 			out = append(out, k)
 		}
@@ -176,10 +194,10 @@ func rulesOf(c *cli.Context) (r carry.Rules, err error) {
 func snapshot(ctx context.Context, c *cli.Context, env *command.Env) error {
 	cfg := SnapshotConfig{Strict: c.Bool("strict")}
 	var err error
-	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
+	if cfg.Where, err = whereOf(c); err != nil {
 		return err
 	}
-	if cfg.Kinds, cfg.Named, err = kindsOf(c); err != nil {
+	if cfg.Kinds, cfg.Named, err = kindsOf(c, cfg.Where); err != nil {
 		return err
 	}
 	out, err := command.Stdout()
@@ -191,10 +209,10 @@ func snapshot(ctx context.Context, c *cli.Context, env *command.Env) error {
 
 func planConfig(c *cli.Context) (cfg PlanConfig, err error) {
 	cfg.MaxFrame = command.SizeOf(c, "max-frame")
-	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
+	if cfg.Where, err = whereOf(c); err != nil {
 		return cfg, err
 	}
-	if cfg.Kinds, cfg.Named, err = kindsOf(c); err != nil {
+	if cfg.Kinds, cfg.Named, err = kindsOf(c, cfg.Where); err != nil {
 		return cfg, err
 	}
 	cfg.Rules, err = rulesOf(c)
@@ -242,7 +260,7 @@ func apply(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if err != nil {
 		return err
 	}
-	cfg := ApplyConfig{PlanConfig: p, Save: c.String("save"), Prune: c.Bool("prune"), Yes: c.Bool("yes")}
+	cfg := ApplyConfig{PlanConfig: p, Save: c.String("save"), SchemaIDs: c.String("schema-ids"), Prune: c.Bool("prune"), Yes: c.Bool("yes")}
 	if cfg.Yes && !cfg.Prune {
 		return command.Usagef("--yes is only for --prune")
 	}
@@ -262,7 +280,7 @@ func rollback(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.WithHint(command.Usagef("no file"), "name the file in which apply has saved what it changed")
 	}
 	var err error
-	if cfg.Kafka, err = kafka.FromFlags(c); err != nil {
+	if cfg.Where, err = whereOf(c); err != nil {
 		return err
 	}
 	if cfg.Password, err = passwords(c.String("passwords-file"), os.Getenv, env.Log); err != nil {

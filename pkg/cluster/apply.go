@@ -2,12 +2,14 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
 	"time"
 
+	"github.com/kbkio/kbk/pkg/cluster/admin"
 	"github.com/kbkio/kbk/pkg/cluster/change"
 	"github.com/kbkio/kbk/pkg/cluster/diff"
 	"github.com/kbkio/kbk/pkg/command"
@@ -16,16 +18,17 @@ import (
 // ApplyConfig says what is applied.
 type ApplyConfig struct {
 	PlanConfig
-	Save     string // the file for what is changed; "": one named by the time
-	Prune    bool
-	Yes      bool // prune without asking
-	Password *Passwords
+	Save      string // the file for what is changed; "": one named by the time
+	SchemaIDs string // the file for the ids of schemas; "": none
+	Prune     bool
+	Yes       bool // prune without asking
+	Password  *Passwords
 }
 
 // Apply changes a cluster to what a snapshot has. What it is going to change it saves first.
 // One change that fails does not keep the others from being made.
 func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader, out io.Writer) error {
-	l, err := connect(ctx, cfg.Kafka)
+	l, err := connect(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}
@@ -53,26 +56,33 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 	if len(d.todo) == 0 {
 		env.Log.Info("nothing to change")
 	} else {
-		id, err := l.kafka.Cluster(ctx)
-		if err != nil {
-			return err
-		}
-		if cfg.Save == "" {
-			cfg.Save = fmt.Sprintf("kbk-cluster-before-%s.kbk", time.Now().UTC().Format("20060102T150405Z"))
-		}
-		if err := save(cfg.Save, id, d.todo); err != nil {
-			return fmt.Errorf("save what is changed: %w", err)
-		}
-		env.Log.Info("what is changed is saved in " + cfg.Save)
-		own = l.make(ctx, d.todo, cfg.Password.Of, env, out)
-		if own != nil {
-			own = command.WithHint(own, "kbk-cluster rollback "+cfg.Save+" takes back what was changed; the same line again changes the rest")
-		}
+		own = l.saveAndMake(ctx, cfg, p, d.todo, env, out)
 	}
+	own = errors.Join(own, l.schemaIDs(ctx, cfg, p, env.Log))
 	if own == nil && len(d.lacking) > 0 {
 		own = command.WithStatus(command.Loss, fmt.Errorf("done, but for %s that cannot be applied, and that are named above", command.Count(int64(len(d.lacking)), "difference")))
 	}
 	return endStatus(p.in.end, "what was read is applied, and is not all", own)
+}
+
+// saveAndMake saves changes, and makes them.
+func (l *live) saveAndMake(ctx context.Context, cfg ApplyConfig, p *planned, todo []change.Change, env *command.Env, out io.Writer) error {
+	id, err := l.kafka.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	if cfg.Save == "" {
+		cfg.Save = fmt.Sprintf("kbk-cluster-before-%s.kbk", time.Now().UTC().Format("20060102T150405Z"))
+	}
+	if err := save(cfg.Save, id, todo); err != nil {
+		return fmt.Errorf("save what is changed: %w", err)
+	}
+	env.Log.Info("what is changed is saved in " + cfg.Save)
+	err = l.make(ctx, applying{changes: todo, want: p.want, have: p.have, password: cfg.Password.Of, stop: env.Stop}, env.Log, out)
+	if err != nil {
+		return command.WithHint(err, "kbk-cluster rollback "+cfg.Save+" takes back what was changed; the same line again changes the rest")
+	}
+	return nil
 }
 
 // decided are changes by what becomes of them.
@@ -120,10 +130,10 @@ func (d *decided) tell(log *slog.Logger) {
 const settling = 15 * time.Second
 
 // make makes changes, prints each, and looks whether they are there.
-func (l *live) make(ctx context.Context, todo []change.Change, password func(string) string, env *command.Env, out io.Writer) error {
+func (l *live) make(ctx context.Context, a applying, log *slog.Logger, out io.Writer) error {
 	var made []change.Change
 	failed, stopped := 0, 0
-	l.apply(ctx, todo, password, env.Stop, func(c change.Change, err error) {
+	a.done = func(c change.Change, err error) {
 		switch {
 		case err == nil:
 			made = append(made, c)
@@ -132,9 +142,10 @@ func (l *live) make(ctx context.Context, todo []change.Change, password func(str
 			stopped++
 		default:
 			failed++
-			env.Log.Warn(fmt.Sprintf("failed: %s: %s: %v", c.Kind, line(c), err))
+			log.Warn(fmt.Sprintf("failed: %s: %s: %v", c.Kind, line(c), err))
 		}
-	})
+	}
+	beside := l.apply(ctx, a)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -144,28 +155,35 @@ func (l *live) make(ctx context.Context, todo []change.Change, password func(str
 	}
 	for _, c := range missing {
 		failed++
-		env.Log.Warn(fmt.Sprintf("failed: %s: %s: the broker has taken it, and does not show it", c.Kind, line(c)))
+		log.Warn(fmt.Sprintf("failed: %s: %s: the broker has taken it, and does not show it", c.Kind, line(c)))
 	}
 	done := command.Count(int64(len(made)-len(missing)), "change")
 	switch {
+	case beside != nil:
+		return fmt.Errorf("%s made, and %d failed: %w", done, failed, beside)
 	case stopped > 0:
-		return command.Stopped(fmt.Sprintf("%s of %d made", done, len(todo)))
+		return command.Stopped(fmt.Sprintf("%s of %d made", done, len(a.changes)))
 	case failed > 0:
-		return fmt.Errorf("%d of %s failed", failed, command.Count(int64(len(todo)), "change"))
+		return fmt.Errorf("%d of %s failed", failed, command.Count(int64(len(a.changes)), "change"))
 	}
-	env.Log.Info(done + " made")
+	log.Info(done + " made")
 	return nil
 }
 
-// settle waits until the cluster shows changes, and returns those that it does not.
+// settle waits until the cluster shows changes, and returns those that it does not. A registry
+// shows what it has taken at once, under versions of its own perhaps.
 func (l *live) settle(ctx context.Context, made []change.Change) (missing []change.Change, err error) {
 	var kinds []string
+	var shown []change.Change
 	for _, c := range made {
-		if !slices.Contains(kinds, c.Kind) {
-			kinds = append(kinds, c.Kind)
+		if slices.Contains(admin.Kinds, c.Kind) {
+			shown = append(shown, c)
+			if !slices.Contains(kinds, c.Kind) {
+				kinds = append(kinds, c.Kind)
+			}
 		}
 	}
-	if len(kinds) == 0 {
+	if len(shown) == 0 {
 		return nil, nil
 	}
 	for began := time.Now(); ; {
@@ -173,7 +191,7 @@ func (l *live) settle(ctx context.Context, made []change.Change) (missing []chan
 		if err != nil {
 			return nil, err
 		}
-		missing = diff.Missing(made, now.Frames)
+		missing = diff.Missing(shown, now.Frames)
 		if len(missing) == 0 || time.Since(began) > settling {
 			return missing, nil
 		}

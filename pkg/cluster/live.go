@@ -12,42 +12,62 @@ import (
 	"github.com/kbkio/kbk/pkg/cluster/admin"
 	"github.com/kbkio/kbk/pkg/cluster/change"
 	"github.com/kbkio/kbk/pkg/cluster/diff"
+	"github.com/kbkio/kbk/pkg/cluster/registry"
+	"github.com/kbkio/kbk/pkg/cluster/rest"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/kafka"
 )
 
-// A live is a cluster that is read and changed.
-type live struct {
-	cl    *kgo.Client
-	kafka *admin.Client
+// Where is a cluster, and what is beside it.
+type Where struct {
+	Kafka    kafka.Config
+	Registry *rest.Server // nil: none
 }
 
-func connect(ctx context.Context, cfg kafka.Config) (*live, error) {
-	cl, err := kafka.NewClient(ctx, cfg)
+// A live is a cluster that is read and changed.
+type live struct {
+	Where
+	cl       *kgo.Client
+	kafka    *admin.Client
+	registry *rest.Client // nil: none
+}
+
+func connect(ctx context.Context, w Where) (*live, error) {
+	cl, err := kafka.NewClient(ctx, w.Kafka)
 	if err != nil {
 		return nil, err
 	}
-	l := &live{cl: cl}
+	l := &live{Where: w, cl: cl}
 	if l.kafka, err = admin.New(ctx, cl); err != nil {
 		cl.Close()
 		return nil, err
+	}
+	if w.Registry != nil {
+		l.registry = registry.New(w.Registry)
 	}
 	return l, nil
 }
 
 func (l *live) close() { l.cl.Close() }
 
-// A contents is what a cluster, or a snapshot of one, has of some kinds.
-type contents struct {
-	kinds  []string // of which frames has all
-	frames []format.Encoder
-}
-
 // read reads what there is of kinds, in the order of a snapshot.
 func (l *live) read(ctx context.Context, kinds []string) (*admin.Snapshot, error) {
 	s, err := l.kafka.Read(ctx, kinds)
 	if err != nil {
 		return nil, err
+	}
+	if slices.Contains(kinds, format.ClusterSchemas) && l.registry != nil {
+		c, err := registry.Read(ctx, l.registry)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err != nil:
+			s.Missing = append(s.Missing, admin.Missing{Kind: format.ClusterSchemas, Why: err.Error()})
+		default:
+			s.Kinds = append(s.Kinds, format.ClusterSchemas)
+			s.Frames = append(s.Frames, c.Frames()...)
+			s.LeftOut = append(s.LeftOut, c.LeftOut...)
+		}
 	}
 	diff.Sort(s.Frames)
 	return s, nil
@@ -70,26 +90,56 @@ func (l *live) readAll(ctx context.Context, kinds []string) (frames []format.Enc
 	return s.Frames, absent, nil
 }
 
-// apply makes changes, those that add and alter in the order in which things need each other,
-// and then those that remove, the other way round. When stop is closed it makes no more.
-func (l *live) apply(ctx context.Context, changes []change.Change, password func(string) string, stop <-chan struct{}, done func(change.Change, error)) {
-	order := []string{format.ClusterQuotas, format.ClusterUsers, format.ClusterConfigs, format.ClusterACLs}
-	some := func(remove bool) {
+// An applying is how changes are made.
+type applying struct {
+	changes    []change.Change
+	want, have []format.Encoder // what changes are of; want is empty where they take others back
+	password   func(user string) string
+	stop       <-chan struct{} // closed: no more are made
+	done       func(change.Change, error)
+}
+
+// apply makes changes: those that add and alter in the order in which things need each other,
+// and then those that remove, the other way round. The error is of what is no change.
+func (l *live) apply(ctx context.Context, a applying) (err error) {
+	order := []string{format.ClusterQuotas, format.ClusterUsers, format.ClusterConfigs, format.ClusterSchemas, format.ClusterACLs}
+	for _, remove := range []bool{false, true} {
 		for _, kind := range order {
-			chosen := chosen(changes, kind, remove)
-			select {
-			case <-stop:
-				for _, c := range chosen {
-					done(c, errStopped)
-				}
-			default:
-				l.kafka.Apply(ctx, kind, chosen, password, done)
+			if some := chosen(a.changes, kind, remove); len(some) > 0 {
+				err = errors.Join(err, l.applySome(ctx, kind, some, a))
 			}
 		}
+		slices.Reverse(order)
 	}
-	some(false)
-	slices.Reverse(order)
-	some(true)
+	return err
+}
+
+// applySome makes changes of one kind.
+func (l *live) applySome(ctx context.Context, kind string, some []change.Change, a applying) error {
+	select {
+	case <-a.stop:
+		for _, c := range some {
+			a.done(c, errStopped)
+		}
+		return nil
+	default:
+	}
+	if kind != format.ClusterSchemas {
+		l.kafka.Apply(ctx, kind, some, a.password, a.done)
+		return nil
+	}
+	have := registry.Of(a.have)
+	if some[0].Action == change.Remove { // the registry has changed since
+		now, err := registry.Read(ctx, l.registry)
+		if err != nil {
+			for _, c := range some {
+				a.done(c, err)
+			}
+			return nil
+		}
+		have = now
+	}
+	return registry.Apply(ctx, l.registry, registry.Of(a.want), have, some, a.done)
 }
 
 // errStopped is what becomes of a change that is not made because the command is to stop.

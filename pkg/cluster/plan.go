@@ -11,16 +11,17 @@ import (
 	"time"
 
 	"github.com/kbkio/kbk/format"
+	"github.com/kbkio/kbk/pkg/cluster/admin"
 	"github.com/kbkio/kbk/pkg/cluster/carry"
 	"github.com/kbkio/kbk/pkg/cluster/change"
 	"github.com/kbkio/kbk/pkg/cluster/diff"
+	"github.com/kbkio/kbk/pkg/cluster/registry"
 	"github.com/kbkio/kbk/pkg/command"
-	"github.com/kbkio/kbk/pkg/kafka"
 )
 
 // PlanConfig says what is compared, and under which names.
 type PlanConfig struct {
-	Kafka    kafka.Config
+	Where
 	Kinds    []string
 	Named    bool // Kinds were asked for one by one: that the snapshot lacks one is an error
 	Rules    carry.Rules
@@ -32,6 +33,7 @@ type planned struct {
 	*diff.Plan
 	in    *input
 	kinds []string
+	want  []format.Encoder // what the snapshot has, under the names of the target
 	have  []format.Encoder // what the target has
 }
 
@@ -53,9 +55,13 @@ func planFor(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader
 	if p.have, absent, err = l.readAll(ctx, p.kinds); err != nil {
 		return nil, err
 	}
-	p.Plan = diff.Find(carried.Frames, p.have, p.kinds)
+	p.want = carried.Frames
+	p.Plan = diff.Find(p.want, p.have, p.kinds)
 	p.Notes = append(carried.Notes, p.Notes...)
 	p.Changes = append(p.Changes, carried.Left...)
+	if err := p.schemas(cfg); err != nil {
+		return nil, err
+	}
 	for i := range p.Changes {
 		if why, ok := absent[p.Changes[i].Kind]; ok && p.Changes[i].Lacks == "" {
 			p.Changes[i].Lacks = "a cluster that has them: " + why
@@ -65,6 +71,21 @@ func planFor(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader
 		return slices.Index(format.ClusterKinds, a.Kind) - slices.Index(format.ClusterKinds, b.Kind)
 	})
 	return p, nil
+}
+
+// schemas adds what differs in the schema registry.
+func (p *planned) schemas(cfg PlanConfig) error {
+	if !slices.Contains(p.kinds, format.ClusterSchemas) {
+		return nil
+	}
+	want, err := registry.Rename(registry.Of(p.want), cfg.Rules.Topics.Target)
+	if err != nil {
+		return err
+	}
+	p.want = append(of(p.want, admin.Kinds), want.Frames()...)
+	changes, notes := registry.Plan(want, registry.Of(p.have))
+	p.Changes, p.Notes = append(p.Changes, changes...), append(p.Notes, notes...)
+	return nil
 }
 
 // choose returns which of the kinds that are wanted the snapshot has, and names the others.
@@ -84,8 +105,8 @@ func (in *input) choose(cfg PlanConfig, log *slog.Logger) (kinds []string, err e
 		}
 	}
 	for _, kind := range in.Kinds {
-		if (kind == format.ClusterSchemas || kind == format.ClusterConnectors) && !slices.Contains(cfg.Kinds, kind) {
-			log.Info(fmt.Sprintf("%s has %s too, which are left", what, kind))
+		if kind == format.ClusterSchemas && !cfg.has(kind) {
+			log.Info(fmt.Sprintf("%s has %s too: they are left, as --schema-registry does not say where they go", what, kind))
 		}
 	}
 	if len(kinds) == 0 {
@@ -106,7 +127,7 @@ func of(frames []format.Encoder, kinds []string) (out []format.Encoder) {
 
 // Plan shows what Apply would change. It changes nothing.
 func Plan(ctx context.Context, cfg PlanConfig, asJSON bool, env *command.Env, in io.Reader, out io.Writer) error {
-	l, err := connect(ctx, cfg.Kafka)
+	l, err := connect(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}
@@ -143,7 +164,7 @@ func endStatus(end *format.End, what string, own error) error {
 
 // Verify compares a cluster with a snapshot, and names each difference.
 func Verify(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader, out io.Writer) error {
-	l, err := connect(ctx, cfg.Kafka)
+	l, err := connect(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}

@@ -6,14 +6,14 @@ import (
 	"io"
 	"slices"
 
+	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/cluster/diff"
 	"github.com/kbkio/kbk/pkg/command"
-	"github.com/kbkio/kbk/pkg/kafka"
 )
 
 // RollbackConfig says what is taken back.
 type RollbackConfig struct {
-	Kafka    kafka.Config
+	Where
 	File     string // what Apply has saved
 	Force    bool   // also put back what has changed since
 	Password *Passwords
@@ -26,7 +26,7 @@ func Rollback(ctx context.Context, cfg RollbackConfig, env *command.Env, out io.
 	if err != nil {
 		return err
 	}
-	l, err := connect(ctx, cfg.Kafka)
+	l, err := connect(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}
@@ -43,6 +43,9 @@ func Rollback(ctx context.Context, cfg RollbackConfig, env *command.Env, out io.
 		if !slices.Contains(kinds, c.Kind) {
 			kinds = append(kinds, c.Kind)
 		}
+	}
+	if slices.Contains(kinds, format.ClusterSchemas) && l.registry == nil {
+		return command.Usagef("%s has changes of schemas: give --schema-registry", cfg.File)
 	}
 	have, _, err := l.readAll(ctx, kinds)
 	if err != nil {
@@ -69,7 +72,7 @@ func Rollback(ctx context.Context, cfg RollbackConfig, env *command.Env, out io.
 	}
 	if len(d.todo) == 0 {
 		env.Log.Info("nothing to change")
-	} else if err := l.make(ctx, d.todo, cfg.Password.Of, env, out); err != nil {
+	} else if err := l.make(ctx, applying{changes: d.todo, have: have, password: cfg.Password.Of, stop: env.Stop}, env.Log, out); err != nil {
 		return command.WithHint(err, "run the same line again: it takes back the rest")
 	}
 	switch left += len(d.lacking); {

@@ -7,15 +7,17 @@ import (
 	"io"
 	"strings"
 
+	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/cluster/change"
 	"github.com/kbkio/kbk/pkg/cluster/diff"
 	"github.com/kbkio/kbk/pkg/cluster/kafkatools"
+	"github.com/kbkio/kbk/pkg/cluster/registry"
 	"github.com/kbkio/kbk/pkg/command"
 )
 
 // Script writes what Apply would do as commands of Kafka's own tools. Passwords are variables.
 func Script(ctx context.Context, cfg PlanConfig, prune bool, env *command.Env, in io.Reader, out io.Writer) error {
-	l, err := connect(ctx, cfg.Kafka)
+	l, err := connect(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}
@@ -35,8 +37,9 @@ func Script(ctx context.Context, cfg PlanConfig, prune bool, env *command.Env, i
 	d := decide(p.Changes, prune)
 	d.tell(env.Log)
 	w := bufio.NewWriter(out)
-	kafkatools.Head(w, strings.Join(cfg.Kafka.Brokers, ","), kafkatools.Users(d.todo))
-	kafkatools.Kafka(w, d.todo)
+	if err := writeScript(w, cfg, p, d.todo); err != nil {
+		return err
+	}
 	comments(w, "cannot be done", d.lacking)
 	comments(w, "left, as the snapshot does not have it", d.extra)
 	kafkatools.Tail(w)
@@ -48,6 +51,37 @@ func Script(ctx context.Context, cfg PlanConfig, prune bool, env *command.Env, i
 		own = command.WithStatus(command.Loss, fmt.Errorf("the script is written, but for %s that no command can make", command.Count(int64(len(d.lacking)), "difference")))
 	}
 	return endStatus(p.in.end, "the script is incomplete", own)
+}
+
+// writeScript writes the commands for changes, in the order in which apply makes them.
+func writeScript(w *bufio.Writer, cfg PlanConfig, p *planned, todo []change.Change) error {
+	kafkatools.Head(w, strings.Join(cfg.Kafka.Brokers, ","), kafkatools.Users(todo))
+	var before, schemas, acls, removals []change.Change
+	for _, c := range todo {
+		switch {
+		case c.Kind == format.ClusterSchemas:
+			schemas = append(schemas, c)
+		case c.Action == change.Remove:
+			removals = append(removals, c)
+		case c.Kind == format.ClusterACLs:
+			acls = append(acls, c)
+		default:
+			before = append(before, c)
+		}
+	}
+	if len(schemas) > 0 {
+		kafkatools.HeadCurl(w, "REGISTRY", cfg.Registry.URL)
+	}
+	kafkatools.Kafka(w, before)
+	if len(schemas) > 0 {
+		fmt.Fprintln(w, "\n# schemas")
+		if err := registry.Script(w, registry.Of(p.want), registry.Of(p.have), schemas); err != nil {
+			return err
+		}
+	}
+	kafkatools.Kafka(w, acls)
+	kafkatools.Kafka(w, removals)
+	return nil
 }
 
 func comments(w io.Writer, what string, changes []change.Change) {

@@ -13,12 +13,11 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/cluster/admin"
 	"github.com/kbkio/kbk/pkg/command"
-	"github.com/kbkio/kbk/pkg/kafka"
 )
 
 // SnapshotConfig says what a snapshot holds.
 type SnapshotConfig struct {
-	Kafka  kafka.Config
+	Where
 	Kinds  []string
 	Named  bool // Kinds were asked for one by one: that one is not there is a loss
 	Strict bool // that anything is left out is a loss
@@ -29,7 +28,7 @@ type SnapshotConfig struct {
 func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.Writer) error {
 	w := command.NewWriter(out)
 	began := time.Now()
-	l, err := connect(ctx, cfg.Kafka)
+	l, err := connect(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}
@@ -61,6 +60,9 @@ func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.
 	}
 	c := &format.Cluster{ID: newID(), Time: began.UnixMilli()}
 	c.Cluster, c.Tool, c.Kinds, c.Features, c.LeftOut = id, tool(), all.Kinds, l.kafka.Features(), all.LeftOut
+	if cfg.Registry != nil {
+		c.Registry = cfg.Registry.URL
+	}
 	if err := write(w, c, all.Frames, end); err != nil {
 		return err
 	}

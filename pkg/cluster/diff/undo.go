@@ -18,17 +18,43 @@ func Undo(changes []change.Change, now []format.Encoder) *Undoing {
 	for _, c := range changes {
 		before, after := one(c.Before), one(c.After)
 		current := have[keyOf(before, after)]
+		if current == nil {
+			current = elsewhere(after, have)
+		}
 		back, differs := between(current, before)
 		switch {
 		case !differs:
 			u.Gone++
-		case equal(current, after):
+		case equal(current, after), elsewhere(after, have) == current && current != nil:
 			u.Back = append(u.Back, back)
 		default:
 			u.Changed = append(u.Changed, back)
 		}
 	}
 	return u
+}
+
+// elsewhere is what a version of a subject is in a registry that gives versions of its own.
+func elsewhere(e *entry, have map[string]*entry) *entry {
+	if e == nil {
+		return nil
+	}
+	s, ok := e.frame.(*format.Schema)
+	if !ok {
+		return nil
+	}
+	for _, h := range have {
+		other, ok := h.frame.(*format.Schema)
+		if !ok || other.Subject != s.Subject {
+			continue
+		}
+		asHere := *s
+		asHere.Version = other.Version
+		if same(&entry{frame: &asHere}, h) {
+			return h
+		}
+	}
+	return nil
 }
 
 // one is the entry of a frame that has one; nil where there is no frame.

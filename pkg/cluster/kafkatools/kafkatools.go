@@ -61,7 +61,16 @@ configs() { kafka-configs.sh --bootstrap-server "$BROKERS" ${CONFIG:+--command-c
 properties() { PROPERTIES=$(mktemp) && cat >"$PROPERTIES"; }`)
 	for i, user := range users {
 		fmt.Fprintf(w, ": \"${PASSWORD_%d:?set it to the password of user %s}\"\n", i+1, harmless(user))
+		// The tool would leave brackets out of it without a word.
+		fmt.Fprintf(w, "case $PASSWORD_%d in *[][]*) echo \"kafka-configs.sh takes no password with [ or ]\" >&2; exit 2 ;; esac\n", i+1)
 	}
+}
+
+// HeadCurl writes the settings for commands of curl, whose server is at url.
+func HeadCurl(w io.Writer, variable, url string) {
+	fmt.Fprintf(w, "%s=${%s:-%s}\n", variable, variable, Quote(url))
+	fmt.Fprintln(w, `CURL_OPTS=${CURL_OPTS:-} # more arguments of curl: -K FILE, with the user
+curl() { command curl "$@" || failed=1; }`)
 }
 
 // Tail ends a script.
