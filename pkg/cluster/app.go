@@ -11,7 +11,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/format"
-	"github.com/kbkio/kbk/pkg/cluster/admin"
 	"github.com/kbkio/kbk/pkg/cluster/carry"
 	"github.com/kbkio/kbk/pkg/cluster/rest"
 	"github.com/kbkio/kbk/pkg/command"
@@ -23,7 +22,7 @@ import (
 func App() *cli.App {
 	return command.App(command.Spec{
 		Name:  "kbk-cluster",
-		Usage: "back up and restore ACLs, quotas, users and configs of a cluster",
+		Usage: "back up and restore ACLs, quotas, users, configs, schemas and connectors",
 		Description: `Writes what a cluster has beside its records as a stream, which is packed, encrypted and stored
 as records are:
 
@@ -84,25 +83,39 @@ Shows what is different in another cluster, and makes it the same:
 
 // flags are those of connections, and others.
 func flags(more ...[]cli.Flag) []cli.Flag {
-	return slices.Concat(append([][]cli.Flag{kafka.Flags(), rest.Flags("schema-registry", registryTitle)}, more...)...)
+	return slices.Concat(append([][]cli.Flag{kafka.Flags(), rest.Flags("schema-registry", registryTitle), rest.Flags("connect", connectTitle)}, more...)...)
 }
 
-const registryTitle = "the schema registry"
+const registryTitle, connectTitle = "the schema registry", "Kafka Connect"
 
 // whereOf reads the flags of connections.
 func whereOf(c *cli.Context) (w Where, err error) {
 	if w.Kafka, err = kafka.FromFlags(c); err != nil {
 		return w, err
 	}
-	w.Registry, err = rest.FromFlags(c, "schema-registry", registryTitle)
+	if w.Registry, err = rest.FromFlags(c, "schema-registry", registryTitle); err != nil {
+		return w, err
+	}
+	w.Connect, err = rest.FromFlags(c, "connect", connectTitle)
 	return w, err
 }
 
 // kinds are those that kbk-cluster knows.
-var kinds = append(slices.Clone(admin.Kinds), format.ClusterSchemas)
+var kinds = format.ClusterKinds
+
+// flagOf is the flag for the connection to what has a kind, where that is not Kafka.
+var flagOf = map[string]string{format.ClusterSchemas: "--schema-registry", format.ClusterConnectors: "--connect"}
 
 // has tells whether there is a connection to what has a kind.
-func (w *Where) has(kind string) bool { return kind != format.ClusterSchemas || w.Registry != nil }
+func (w *Where) has(kind string) bool {
+	switch kind {
+	case format.ClusterSchemas:
+		return w.Registry != nil
+	case format.ClusterConnectors:
+		return w.Connect != nil
+	}
+	return true
+}
 
 func kindFlags() []cli.Flag {
 	return []cli.Flag{
@@ -154,7 +167,7 @@ func kindsOf(c *cli.Context, w Where) (chosen []string, named bool, err error) {
 		switch {
 		case slices.Contains(exclude, k):
 		case slices.Contains(only, k) && !w.has(k):
-			return nil, false, command.Usagef("--only %s: where they are is not given: --schema-registry", k)
+			return nil, false, command.Usagef("--only %s: %s says where they are", k, flagOf[k])
 		case w.has(k) && (len(only) == 0 || slices.Contains(only, k)):
 			chosen = append(chosen, k)
 		}

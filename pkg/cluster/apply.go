@@ -28,7 +28,7 @@ type ApplyConfig struct {
 // Apply changes a cluster to what a snapshot has. What it is going to change it saves first.
 // One change that fails does not keep the others from being made.
 func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader, out io.Writer) error {
-	l, err := connect(ctx, cfg.Where)
+	l, err := dial(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/cluster/admin"
 	"github.com/kbkio/kbk/pkg/cluster/change"
+	"github.com/kbkio/kbk/pkg/cluster/connect"
 	"github.com/kbkio/kbk/pkg/cluster/diff"
 	"github.com/kbkio/kbk/pkg/cluster/registry"
 	"github.com/kbkio/kbk/pkg/cluster/rest"
@@ -22,6 +23,7 @@ import (
 type Where struct {
 	Kafka    kafka.Config
 	Registry *rest.Server // nil: none
+	Connect  *rest.Server // likewise
 }
 
 // A live is a cluster that is read and changed.
@@ -30,9 +32,10 @@ type live struct {
 	cl       *kgo.Client
 	kafka    *admin.Client
 	registry *rest.Client // nil: none
+	connect  *rest.Client // likewise
 }
 
-func connect(ctx context.Context, w Where) (*live, error) {
+func dial(ctx context.Context, w Where) (*live, error) {
 	cl, err := kafka.NewClient(ctx, w.Kafka)
 	if err != nil {
 		return nil, err
@@ -44,6 +47,9 @@ func connect(ctx context.Context, w Where) (*live, error) {
 	}
 	if w.Registry != nil {
 		l.registry = registry.New(w.Registry)
+	}
+	if w.Connect != nil {
+		l.connect = connect.New(w.Connect)
 	}
 	return l, nil
 }
@@ -58,19 +64,28 @@ func (l *live) read(ctx context.Context, kinds []string) (*admin.Snapshot, error
 	}
 	if slices.Contains(kinds, format.ClusterSchemas) && l.registry != nil {
 		c, err := registry.Read(ctx, l.registry)
-		switch {
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		case err != nil:
-			s.Missing = append(s.Missing, admin.Missing{Kind: format.ClusterSchemas, Why: err.Error()})
-		default:
-			s.Kinds = append(s.Kinds, format.ClusterSchemas)
-			s.Frames = append(s.Frames, c.Frames()...)
-			s.LeftOut = append(s.LeftOut, c.LeftOut...)
-		}
+		add(s, format.ClusterSchemas, c.Frames(), c.LeftOut, err)
+	}
+	if slices.Contains(kinds, format.ClusterConnectors) && l.connect != nil {
+		c, err := connect.Read(ctx, l.connect)
+		add(s, format.ClusterConnectors, c.Frames(), c.LeftOut, err)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	diff.Sort(s.Frames)
 	return s, nil
+}
+
+// add adds what was read of a kind to a snapshot, or why it was not.
+func add(s *admin.Snapshot, kind string, frames []format.Encoder, leftOut []string, err error) {
+	if err != nil {
+		s.Missing = append(s.Missing, admin.Missing{Kind: kind, Why: err.Error()})
+		return
+	}
+	s.Kinds = append(s.Kinds, kind)
+	s.Frames = append(s.Frames, frames...)
+	s.LeftOut = append(s.LeftOut, leftOut...)
 }
 
 // readAll is [live.read] for what is to be compared and changed: what cannot be seen can be
@@ -102,7 +117,7 @@ type applying struct {
 // apply makes changes: those that add and alter in the order in which things need each other,
 // and then those that remove, the other way round. The error is of what is no change.
 func (l *live) apply(ctx context.Context, a applying) (err error) {
-	order := []string{format.ClusterQuotas, format.ClusterUsers, format.ClusterConfigs, format.ClusterSchemas, format.ClusterACLs}
+	order := []string{format.ClusterQuotas, format.ClusterUsers, format.ClusterConfigs, format.ClusterSchemas, format.ClusterACLs, format.ClusterConnectors}
 	for _, remove := range []bool{false, true} {
 		for _, kind := range order {
 			if some := chosen(a.changes, kind, remove); len(some) > 0 {
@@ -124,10 +139,17 @@ func (l *live) applySome(ctx context.Context, kind string, some []change.Change,
 		return nil
 	default:
 	}
-	if kind != format.ClusterSchemas {
-		l.kafka.Apply(ctx, kind, some, a.password, a.done)
-		return nil
+	switch kind {
+	case format.ClusterSchemas:
+		return l.applySchemas(ctx, some, a)
+	case format.ClusterConnectors:
+		return connect.Apply(ctx, l.connect, some, a.done)
 	}
+	l.kafka.Apply(ctx, kind, some, a.password, a.done)
+	return nil
+}
+
+func (l *live) applySchemas(ctx context.Context, some []change.Change, a applying) error {
 	have := registry.Of(a.have)
 	if some[0].Action == change.Remove { // the registry has changed since
 		now, err := registry.Read(ctx, l.registry)

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/kbkio/kbk/format"
-	"github.com/kbkio/kbk/pkg/cluster/admin"
 	"github.com/kbkio/kbk/pkg/cluster/carry"
 	"github.com/kbkio/kbk/pkg/cluster/change"
+	"github.com/kbkio/kbk/pkg/cluster/connect"
 	"github.com/kbkio/kbk/pkg/cluster/diff"
 	"github.com/kbkio/kbk/pkg/cluster/registry"
 	"github.com/kbkio/kbk/pkg/command"
@@ -59,7 +59,7 @@ func planFor(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader
 	p.Plan = diff.Find(p.want, p.have, p.kinds)
 	p.Notes = append(carried.Notes, p.Notes...)
 	p.Changes = append(p.Changes, carried.Left...)
-	if err := p.schemas(cfg); err != nil {
+	if err := p.beside(cfg); err != nil {
 		return nil, err
 	}
 	for i := range p.Changes {
@@ -73,19 +73,38 @@ func planFor(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader
 	return p, nil
 }
 
-// schemas adds what differs in the schema registry.
-func (p *planned) schemas(cfg PlanConfig) error {
-	if !slices.Contains(p.kinds, format.ClusterSchemas) {
-		return nil
+// beside adds what differs in the schema registry and in Kafka Connect.
+func (p *planned) beside(cfg PlanConfig) error {
+	target := cfg.Rules.Topics.Target
+	if slices.Contains(p.kinds, format.ClusterSchemas) {
+		want, err := registry.Rename(registry.Of(p.want), target)
+		if err != nil {
+			return err
+		}
+		p.replace(format.ClusterSchemas, want.Frames())
+		changes, notes := registry.Plan(want, registry.Of(p.have))
+		p.add(changes, notes)
 	}
-	want, err := registry.Rename(registry.Of(p.want), cfg.Rules.Topics.Target)
-	if err != nil {
-		return err
+	if slices.Contains(p.kinds, format.ClusterConnectors) {
+		want, notes := connect.Of(p.want), []string(nil)
+		if cfg.Rules.Topics.Changes() {
+			want, notes = connect.Rename(want, target)
+		}
+		p.replace(format.ClusterConnectors, want.Frames())
+		p.add(nil, notes)
+		p.add(connect.Plan(want, connect.Of(p.have)))
 	}
-	p.want = append(of(p.want, admin.Kinds), want.Frames()...)
-	changes, notes := registry.Plan(want, registry.Of(p.have))
-	p.Changes, p.Notes = append(p.Changes, changes...), append(p.Notes, notes...)
 	return nil
+}
+
+func (p *planned) add(changes []change.Change, notes []string) {
+	p.Changes, p.Notes = append(p.Changes, changes...), append(p.Notes, notes...)
+}
+
+// replace puts frames in the place of those of a kind.
+func (p *planned) replace(kind string, frames []format.Encoder) {
+	others := slices.DeleteFunc(slices.Clone(format.ClusterKinds), func(k string) bool { return k == kind })
+	p.want = append(of(p.want, others), frames...)
 }
 
 // choose returns which of the kinds that are wanted the snapshot has, and names the others.
@@ -105,8 +124,8 @@ func (in *input) choose(cfg PlanConfig, log *slog.Logger) (kinds []string, err e
 		}
 	}
 	for _, kind := range in.Kinds {
-		if kind == format.ClusterSchemas && !cfg.has(kind) {
-			log.Info(fmt.Sprintf("%s has %s too: they are left, as --schema-registry does not say where they go", what, kind))
+		if !cfg.has(kind) {
+			log.Info(fmt.Sprintf("%s has %s too: they are left, as no %s says where they go", what, kind, flagOf[kind]))
 		}
 	}
 	if len(kinds) == 0 {
@@ -127,7 +146,7 @@ func of(frames []format.Encoder, kinds []string) (out []format.Encoder) {
 
 // Plan shows what Apply would change. It changes nothing.
 func Plan(ctx context.Context, cfg PlanConfig, asJSON bool, env *command.Env, in io.Reader, out io.Writer) error {
-	l, err := connect(ctx, cfg.Where)
+	l, err := dial(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}
@@ -164,7 +183,7 @@ func endStatus(end *format.End, what string, own error) error {
 
 // Verify compares a cluster with a snapshot, and names each difference.
 func Verify(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader, out io.Writer) error {
-	l, err := connect(ctx, cfg.Where)
+	l, err := dial(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 
-	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/cluster/diff"
 	"github.com/kbkio/kbk/pkg/command"
 )
@@ -26,7 +25,7 @@ func Rollback(ctx context.Context, cfg RollbackConfig, env *command.Env, out io.
 	if err != nil {
 		return err
 	}
-	l, err := connect(ctx, cfg.Where)
+	l, err := dial(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}
@@ -44,8 +43,10 @@ func Rollback(ctx context.Context, cfg RollbackConfig, env *command.Env, out io.
 			kinds = append(kinds, c.Kind)
 		}
 	}
-	if slices.Contains(kinds, format.ClusterSchemas) && l.registry == nil {
-		return command.Usagef("%s has changes of schemas: give --schema-registry", cfg.File)
+	for _, kind := range kinds {
+		if !cfg.has(kind) {
+			return command.Usagef("%s has changes of %s: %s says where they are", cfg.File, kind, flagOf[kind])
+		}
 	}
 	have, _, err := l.readAll(ctx, kinds)
 	if err != nil {

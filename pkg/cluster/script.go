@@ -9,6 +9,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/cluster/change"
+	"github.com/kbkio/kbk/pkg/cluster/connect"
 	"github.com/kbkio/kbk/pkg/cluster/diff"
 	"github.com/kbkio/kbk/pkg/cluster/kafkatools"
 	"github.com/kbkio/kbk/pkg/cluster/registry"
@@ -17,7 +18,7 @@ import (
 
 // Script writes what Apply would do as commands of Kafka's own tools. Passwords are variables.
 func Script(ctx context.Context, cfg PlanConfig, prune bool, env *command.Env, in io.Reader, out io.Writer) error {
-	l, err := connect(ctx, cfg.Where)
+	l, err := dial(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}
@@ -56,23 +57,24 @@ func Script(ctx context.Context, cfg PlanConfig, prune bool, env *command.Env, i
 // writeScript writes the commands for changes, in the order in which apply makes them.
 func writeScript(w *bufio.Writer, cfg PlanConfig, p *planned, todo []change.Change) error {
 	kafkatools.Head(w, strings.Join(cfg.Kafka.Brokers, ","), kafkatools.Users(todo))
-	var before, schemas, acls, removals []change.Change
+	var first, schemas, acls, connectors, removals []change.Change
 	for _, c := range todo {
-		switch {
-		case c.Kind == format.ClusterSchemas:
-			schemas = append(schemas, c)
-		case c.Action == change.Remove:
+		switch to := (map[string]*[]change.Change{format.ClusterSchemas: &schemas, format.ClusterConnectors: &connectors, format.ClusterACLs: &acls})[c.Kind]; {
+		case c.Action == change.Remove && c.Kind != format.ClusterSchemas && c.Kind != format.ClusterConnectors:
 			removals = append(removals, c)
-		case c.Kind == format.ClusterACLs:
-			acls = append(acls, c)
+		case to != nil:
+			*to = append(*to, c)
 		default:
-			before = append(before, c)
+			first = append(first, c)
 		}
 	}
 	if len(schemas) > 0 {
 		kafkatools.HeadCurl(w, "REGISTRY", cfg.Registry.URL)
 	}
-	kafkatools.Kafka(w, before)
+	if len(connectors) > 0 {
+		kafkatools.HeadCurl(w, "CONNECT", cfg.Connect.URL)
+	}
+	kafkatools.Kafka(w, first)
 	if len(schemas) > 0 {
 		fmt.Fprintln(w, "\n# schemas")
 		if err := registry.Script(w, registry.Of(p.want), registry.Of(p.have), schemas); err != nil {
@@ -80,6 +82,12 @@ func writeScript(w *bufio.Writer, cfg PlanConfig, p *planned, todo []change.Chan
 		}
 	}
 	kafkatools.Kafka(w, acls)
+	if len(connectors) > 0 {
+		fmt.Fprintln(w, "\n# connectors")
+		if err := connect.Script(w, connectors); err != nil {
+			return err
+		}
+	}
 	kafkatools.Kafka(w, removals)
 	return nil
 }

@@ -28,7 +28,7 @@ type SnapshotConfig struct {
 func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.Writer) error {
 	w := command.NewWriter(out)
 	began := time.Now()
-	l, err := connect(ctx, cfg.Where)
+	l, err := dial(ctx, cfg.Where)
 	if err != nil {
 		return err
 	}
@@ -62,6 +62,9 @@ func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.
 	c.Cluster, c.Tool, c.Kinds, c.Features, c.LeftOut = id, tool(), all.Kinds, l.kafka.Features(), all.LeftOut
 	if cfg.Registry != nil {
 		c.Registry = cfg.Registry.URL
+	}
+	if cfg.Connect != nil {
+		c.Connect = cfg.Connect.URL
 	}
 	if err := write(w, c, all.Frames, end); err != nil {
 		return err

@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kbkio/kbk/pkg/cluster/registry/registrytest"
 	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
 
@@ -107,10 +110,13 @@ func start(version string) (*kafkatest.Cluster, error) {
 // A world is a test with its folder.
 type world struct {
 	*testing.T
-	dir string
+	dir        string
+	registries map[*kafkatest.Cluster]string // URLs of those that belong to clusters
 }
 
-func newWorld(t *testing.T) *world { return &world{t, t.TempDir()} }
+func newWorld(t *testing.T) *world {
+	return &world{t, t.TempDir(), make(map[*kafkatest.Cluster]string)}
+}
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
@@ -125,10 +131,15 @@ func (w *world) write(name, text string) string {
 // run runs kbk-cluster in the folder, with a file as its input, and wants a status.
 func (w *world) run(in string, status int, args ...string) (out, log string) {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "kbk-cluster"), args...)
+	var words []string
+	for _, a := range args {
+		words = append(words, strings.Split(a, "\n")...)
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "kbk-cluster"), words...)
 	cmd.Dir = w.dir
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // one that hangs says where
 	if in != "" {
 		f, err := os.Open(w.path(in))
 		if err != nil {
@@ -148,6 +159,15 @@ func (w *world) run(in string, status int, args ...string) (out, log string) {
 	return o.String(), l.String()
 }
 
+// at are the flags that lead to a cluster, a line each.
+func (w *world) at(c *kafkatest.Cluster) string {
+	at := "-b\n" + c.Bootstrap()
+	if url := w.registries[c]; url != "" {
+		at += "\n--schema-registry\n" + url
+	}
+	return at
+}
+
 func (w *world) wants(text string, all ...string) {
 	w.Helper()
 	for _, want := range all {
@@ -160,15 +180,15 @@ func (w *world) wants(text string, all ...string) {
 // snapshot writes one of a cluster into a file.
 func (w *world) snapshot(c *kafkatest.Cluster, file string, args ...string) (log string) {
 	w.Helper()
-	out, log := w.run("", 0, append([]string{"snapshot", "-b", c.Bootstrap()}, args...)...)
+	out, log := w.run("", 0, append([]string{"snapshot", w.at(c)}, args...)...)
 	w.write(file, out)
 	return log
 }
 
-// state is a snapshot's content without its id and time: what verify sees.
+// equal wants a cluster to be as a snapshot is.
 func (w *world) equal(c *kafkatest.Cluster, file string) {
 	w.Helper()
-	w.run(file, 0, "verify", "-b", c.Bootstrap())
+	w.run(file, 0, "verify", w.at(c))
 }
 
 // must fails on an error of a request or of one of its answers.
@@ -185,10 +205,7 @@ func ptr(s string) *string { return &s }
 func fill(t *testing.T, adm *kadm.Client) {
 	t.Helper()
 	ctx := t.Context()
-	created, err := adm.CreateTopics(ctx, 2, 1, map[string]*string{"retention.ms": ptr("86400000")}, "orders", "it's odd")
-	if err == nil {
-		err = created["orders"].Err // the other name is refused
-	}
+	_, err := adm.CreateTopic(ctx, 2, 1, map[string]*string{"retention.ms": ptr("86400000")}, "orders")
 	must(t, err)
 	for _, a := range []*kadm.ACLBuilder{
 		kadm.NewACLs().Topics("orders").ResourcePatternType(kadm.ACLPatternLiteral).Allow("User:alice").AllowHosts("*").Operations(kadm.OpWrite, kadm.OpDescribe),
@@ -211,9 +228,8 @@ func fill(t *testing.T, adm *kadm.Client) {
 		}
 	}
 	entity := func(parts ...*string) (out kadm.ClientQuotaEntity) {
-		for i, types := range []string{"user", "client-id"}[:len(parts)] {
-			_ = types
-			out = append(out, kadm.ClientQuotaEntityComponent{Type: []string{"user", "client-id"}[i], Name: parts[i]})
+		for i, name := range parts {
+			out = append(out, kadm.ClientQuotaEntityComponent{Type: []string{"user", "client-id"}[i], Name: name})
 		}
 		return out
 	}
@@ -288,6 +304,10 @@ func login(t *testing.T, c *kafkatest.Cluster, user, secret string, opts ...kgo.
 func TestCluster(t *testing.T) {
 	w := newWorld(t)
 	from, to := connect(t, source), connect(t, target)
+	sourceRegistry, end := new(registrytest.Registry).Serve()
+	t.Cleanup(end)
+	targetRegistry, end := new(registrytest.Registry).Serve()
+	t.Cleanup(end)
 	fill(t, from)
 	// The target has the topic, as after a restore, and some things of its own.
 	_, err := to.CreateTopic(t.Context(), 2, 1, map[string]*string{"retention.ms": ptr("86400000"), "max.message.bytes": ptr("2000000")}, "orders")
@@ -298,55 +318,90 @@ func TestCluster(t *testing.T) {
 	altered, err := to.AlterUserSCRAMs(t.Context(), nil, []kadm.UpsertSCRAM{{User: "carol", Mechanism: kadm.ScramSha256, Iterations: 4096, Password: "c"}})
 	must(t, err, altered.Error())
 
+	schemas(t, sourceRegistry)
+	w.registries[source], w.registries[target] = sourceRegistry, targetRegistry
 	log := w.snapshot(source, "source.kbk")
 	w.wants(log, "users: the passwords of 2", "10 ACLs, 5 quotas, 2 users, 5 config resources")
 	w.snapshot(source, "again.kbk")
 	w.same("source.kbk", "again.kbk")
 	w.snapshot(target, "before.kbk")
-	w.run("", 4, "snapshot", "-b", source.Bootstrap(), "--strict")
+	w.run("", 4, "snapshot", w.at(source), "--strict")
 
-	plan, _ := w.run("source.kbk", 0, "plan", "-b", target.Bootstrap())
+	plan, _ := w.run("source.kbk", 0, "plan", w.at(target))
 	w.wants(plan, "  + User:bob READ on TOPIC prefixed ord\n", "  + User:mallory DENY ALL on TOPIC * from 10.0.0.1\n", "  - User:carol READ on TOPIC own\n",
-		"  + user alice, client-id <default>: consumer_byte_rate  100000000\n", "  + all brokers: log.cleaner.threads  2\n",
+		"  + user alice, client-id <default>: consumer_byte_rate  100000000\n", "  + schema orders-value version 1", "  + all brokers: log.cleaner.threads  2\n",
 		"  + topic orders: leader.replication.throttled.replicas  0:0,1:0\n", "  - topic orders: max.message.bytes  2000000\n",
 		"alice: SCRAM-SHA-256  4097 iterations  (cannot be applied: it lacks its password")
-	_, log = w.run("source.kbk", 4, "apply", "-b", target.Bootstrap(), "--only", "users", "--save", "users.kbk")
+	_, log = w.run("source.kbk", 4, "apply", w.at(target), "--only", "users", "--save", "users.kbk")
 	w.wants(log, "alice: SCRAM-SHA-512", "bob: SCRAM-SHA-256", "carol: SCRAM-SHA-256", "nothing to change")
 	if _, err := os.Stat(w.path("users.kbk")); err == nil {
 		t.Error("nothing was changed, and something saved")
 	}
 	w.write("passwords", "# ours\nalice="+aliceSecret+"\nbob="+bobSecret+"\n")
-	_, log = w.run("source.kbk", 0, "apply", "-b", target.Bootstrap(), "--passwords-file", "passwords", "--save", "saved.kbk")
+	_, log = w.run("source.kbk", 0, "apply", w.at(target), "--passwords-file", "passwords", "--save", "saved.kbk")
 	w.wants(log, "what is changed is saved in saved.kbk", "acls: User:carol READ on TOPIC own")
-	w.run("source.kbk", 1, "verify", "-b", target.Bootstrap()) // what is left is a difference
-	_, log = w.run("source.kbk", 0, "apply", "-b", target.Bootstrap(), "--save", "twice.kbk")
+	w.run("source.kbk", 1, "verify", w.at(target)) // what is left is a difference
+	_, log = w.run("source.kbk", 0, "apply", w.at(target), "--save", "twice.kbk")
 	w.wants(log, "nothing to change")
 
 	// Somebody who did not mean it deletes nothing.
-	_, log = w.run("source.kbk", 2, "apply", "-b", target.Bootstrap(), "--prune", "--save", "pruned.kbk")
+	_, log = w.run("source.kbk", 2, "apply", w.at(target), "--prune", "--save", "pruned.kbk")
 	w.wants(log, "--prune would delete 3 things", "--yes")
-	out, _ := w.run("source.kbk", 0, "apply", "-b", target.Bootstrap(), "--prune", "--yes", "--save", "pruned.kbk")
+	out, _ := w.run("source.kbk", 0, "apply", w.at(target), "--prune", "--yes", "--save", "pruned.kbk")
 	w.wants(out, "- User:carol READ on TOPIC own\n", "- carol: SCRAM-SHA-256", "- topic orders: max.message.bytes")
 	w.equal(target, "source.kbk")
 
 	users(t, target)
 
-	_, log = w.run("", 4, "rollback", "-b", target.Bootstrap(), "pruned.kbk")
+	_, log = w.run("", 4, "rollback", w.at(target), "pruned.kbk")
 	w.wants(log, "carol: SCRAM-SHA-256  4096 iterations  (cannot be applied: it lacks its password")
 	w.write("carol", "{\"carol\": \"c\"}")
-	w.run("", 0, "rollback", "-b", target.Bootstrap(), "--passwords-file", "carol", "pruned.kbk")
+	w.run("", 0, "rollback", w.at(target), "--passwords-file", "carol", "pruned.kbk")
 	// What has changed since is left, unless it is forced.
 	configs(t, to, kmsg.ConfigResourceTypeBroker, "", "log.cleaner.threads", "3")
-	_, log = w.run("", 4, "rollback", "-b", target.Bootstrap(), "saved.kbk")
+	_, log = w.run("", 4, "rollback", w.at(target), "saved.kbk")
 	w.wants(log, "left, as it has changed since: configs: all brokers: log.cleaner.threads")
-	w.run("", 0, "rollback", "-b", target.Bootstrap(), "--force", "saved.kbk")
+	w.run("", 0, "rollback", w.at(target), "--force", "saved.kbk")
 	w.equal(target, "before.kbk")
-	_, log = w.run("", 1, "rollback", "-b", source.Bootstrap(), "saved.kbk")
+	_, log = w.run("", 1, "rollback", w.at(source), "saved.kbk")
 	w.wants(log, "is of the cluster "+target.ID)
 
+	w.run("source.kbk", 0, "apply", w.at(target), "--passwords-file", "passwords", "--prune", "--yes", "--save", "again.saved")
+	spoil(t, to)
 	w.script(target)
-	w.run("", 0, "rollback", "-b", target.Bootstrap(), "saved.kbk")
-	w.equal(target, "before.kbk")
+}
+
+// spoil changes some of each kind: every command of a script takes a second.
+func spoil(t *testing.T, adm *kadm.Client) {
+	t.Helper()
+	ctx := t.Context()
+	for _, a := range []*kadm.ACLBuilder{
+		kadm.NewACLs().Topics("ord").ResourcePatternType(kadm.ACLPatternPrefixed).Allow("User:bob").AllowHosts("*").Operations(kadm.OpRead, kadm.OpDescribe),
+		kadm.NewACLs().Topics("*").ResourcePatternType(kadm.ACLPatternLiteral).Deny("User:mallory").DenyHosts("10.0.0.1").Operations(kadm.OpAll),
+		kadm.NewACLs().TransactionalIDs("tx").ResourcePatternType(kadm.ACLPatternLiteral).Allow("User:CN=Alice A,O=Home $HOME").AllowHosts("*").Operations(kadm.OpWrite),
+	} {
+		deleted, err := adm.DeleteACLs(ctx, a)
+		must(t, err)
+		for _, d := range deleted {
+			if must(t, d.Err); len(d.Deleted) != 1 {
+				t.Fatalf("%d ACLs deleted", len(d.Deleted))
+			}
+		}
+	}
+	altered, err := adm.AlterUserSCRAMs(ctx, []kadm.DeleteSCRAM{{User: "alice", Mechanism: kadm.ScramSha512}}, nil)
+	must(t, err, altered.Error())
+	quotas, err := adm.AlterClientQuotas(ctx, []kadm.AlterClientQuotaEntry{
+		{Entity: kadm.ClientQuotaEntity{{Type: "user", Name: ptr("bob")}, {Type: "client-id", Name: ptr("it's an id")}}, Ops: []kadm.AlterClientQuotaOp{{Key: "consumer_byte_rate", Remove: true}}},
+		{Entity: kadm.ClientQuotaEntity{{Type: "user"}}, Ops: []kadm.AlterClientQuotaOp{{Key: "consumer_byte_rate", Value: 5}}},
+	})
+	must(t, err)
+	for _, q := range quotas {
+		must(t, q.Err)
+	}
+	configs(t, adm, kmsg.ConfigResourceTypeBroker, "", "log.cleaner.threads", "3")
+	configs(t, adm, kmsg.ConfigResourceTypeTopic, "orders", "leader.replication.throttled.replicas", "0:0", "max.message.bytes", "2000000")
+	configs(t, adm, kmsg.ConfigResourceTypeGroupConfig, "bob", "consumer.session.timeout.ms", "51000")
+	configs(t, adm, kmsg.ConfigResourceTypeClientMetrics, "all", "metrics", "org.apache.kafka.producer.")
 }
 
 // same wants two snapshots to be equal but for their ids and times.
@@ -355,6 +410,16 @@ func (w *world) same(a, b string) {
 	one, other := w.frames(a), w.frames(b)
 	if !slices.Equal(one, other) {
 		w.Errorf("two snapshots of one cluster differ: %d and %d frames", len(one), len(other))
+	}
+}
+
+// schemas registers a version of a subject.
+func schemas(t *testing.T, url string) {
+	t.Helper()
+	resp, err := http.Post(url+"/subjects/orders-value/versions", "application/json", strings.NewReader(`{"schema": "\"int\""}`))
+	must(t, err)
+	if resp.Body.Close(); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
 	}
 }
 
@@ -389,14 +454,20 @@ func (w *world) script(c *kafkatest.Cluster) {
 			w.Fatal(err)
 		}
 	}
-	text, _ := w.run("source.kbk", 0, "script", "-b", c.Bootstrap())
+	var text string
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) { // what was spoilt shows a moment later
+		if text, _ = w.run("source.kbk", 0, "script", w.at(c), "--prune"); strings.Contains(text, "\nexit") && strings.Count(text, "\nacls -")+strings.Count(text, "\nconfigs -") >= 11 || time.Now().After(end) {
+			break
+		}
+	}
+	w.wants(text, "--delete-config max.message.bytes", "--add-config-file", "PASSWORD_1")
 	w.write("change.sh", text)
 	cmd := exec.CommandContext(w.Context(), "bash", "change.sh")
 	cmd.Dir = w.dir
-	cmd.Env = append(os.Environ(), "PATH="+w.dir+":"+os.Getenv("PATH"), "PASSWORD_1="+aliceSecret, "PASSWORD_2="+bobSecret)
+	cmd.Env = append(os.Environ(), "PATH="+w.dir+":"+os.Getenv("PATH"), "PASSWORD_1="+aliceSecret)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		w.Fatalf("%v\n%s\n%s", err, out, text)
 	}
-	_, log := w.run("source.kbk", 0, "apply", "-b", c.Bootstrap(), "--save", "script.kbk")
+	_, log := w.run("source.kbk", 0, "apply", w.at(c), "--prune", "--save", "script.kbk")
 	w.wants(log, "nothing to change")
 }

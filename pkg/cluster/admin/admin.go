@@ -127,7 +127,7 @@ func (c *Client) Read(ctx context.Context, kinds []string) (*Snapshot, error) {
 		case errors.As(err, &absent):
 			s.Missing = append(s.Missing, Missing{kind, true, err.Error()})
 		case err != nil:
-			s.Missing = append(s.Missing, Missing{kind, false, explain(err).Error()})
+			s.Missing = append(s.Missing, Missing{kind, false, strings.TrimSuffix(err.Error(), ".")})
 		default:
 			s.Kinds = append(s.Kinds, kind)
 			s.Frames = append(s.Frames, frames...)
@@ -147,23 +147,13 @@ func tooOld(what, kip, since string) error {
 	return fmt.Errorf("brokers before Kafka %s (%s) do not tell %s", since, kip, what)
 }
 
-// explain makes a sentence of the errors of rights.
-func explain(err error) error {
-	for _, auth := range []*kerr.Error{kerr.ClusterAuthorizationFailed, kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed} {
-		if errors.Is(err, auth) {
-			return fmt.Errorf("the user has no right to (%s)", auth.Message)
-		}
-	}
-	return err
-}
-
 // failure is the error of an answer; nil where it has none.
 func failure(code int16, message *string) error {
 	err := kerr.ErrorForCode(code)
 	if err == nil || message == nil || *message == "" {
 		return err
 	}
-	return fmt.Errorf("%w: %s", err, strings.TrimSuffix(*message, "."))
+	return fmt.Errorf("%w %s", err, strings.TrimSuffix(*message, "."))
 }
 
 // Tokens says what is known of delegation tokens, which are no part of a snapshot: how many

@@ -20,10 +20,14 @@ func (c *Client) readUsers(ctx context.Context, s *Snapshot) ([]format.Encoder, 
 	if c.has(kmsg.DescribeUserSCRAMCredentials) < 0 {
 		return nil, tooOld("their SCRAM users", "KIP-554", "2.7")
 	}
-	var described kadm.DescribedUserSCRAMs
+	// An empty list, and not none as kadm has it: with none, brokers do not answer a user who has
+	// no right to ask (Kafka 4.3).
+	req := kmsg.NewPtrDescribeUserSCRAMCredentialsRequest()
+	req.Users = []kmsg.DescribeUserSCRAMCredentialsRequestUser{}
+	var resp *kmsg.DescribeUserSCRAMCredentialsResponse
 	err := c.retry(ctx, func() (err error) {
-		if described, err = c.adm.DescribeUserSCRAMs(ctx); err == nil {
-			err = described.Error()
+		if resp, err = req.RequestWith(ctx, c.cl); err == nil {
+			err = failure(resp.ErrorCode, resp.ErrorMessage)
 		}
 		return err
 	})
@@ -31,17 +35,20 @@ func (c *Client) readUsers(ctx context.Context, s *Snapshot) ([]format.Encoder, 
 		return nil, err
 	}
 	var out []format.Encoder
-	for _, d := range described.Sorted() {
-		u := &format.User{Name: d.User}
+	for _, r := range resp.Results {
+		if err := failure(r.ErrorCode, r.ErrorMessage); err != nil {
+			return nil, fmt.Errorf("user %s: %w", r.User, err)
+		}
+		u := &format.User{Name: r.User}
 		for _, m := range []kadm.ScramMechanism{kadm.ScramSha256, kadm.ScramSha512} {
-			for _, i := range d.CredInfos {
-				if i.Mechanism == m {
+			for _, i := range r.CredentialInfos {
+				if i.Mechanism == int8(m) {
 					u.Credentials = append(u.Credentials, format.Credential{Mechanism: mechanisms[m], Iterations: i.Iterations})
 				}
 			}
 		}
-		if len(u.Credentials) != len(d.CredInfos) {
-			return nil, fmt.Errorf("user %s has a mechanism that this version of kbk does not know", d.User)
+		if len(u.Credentials) != len(r.CredentialInfos) {
+			return nil, fmt.Errorf("user %s has a mechanism that this version of kbk does not know", r.User)
 		}
 		out = append(out, u)
 	}

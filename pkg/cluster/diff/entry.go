@@ -91,7 +91,7 @@ func entries(f format.Encoder) (out []entry) {
 }
 
 // same tells whether two entries of one key are equal, as far as that can be told: schemas may
-// have other ids in another registry, and a connector's state and offsets move by themselves.
+// have other ids in another registry, and a connector's offsets move by themselves.
 func same(a, b *entry) bool {
 	switch x := a.frame.(type) {
 	case *format.Schema:
@@ -104,7 +104,7 @@ func same(a, b *entry) bool {
 		return equalFrames(&one, &other)
 	case *format.Connector:
 		y, ok := b.frame.(*format.Connector)
-		return ok && maps.Equal(x.Config, y.Config)
+		return ok && maps.Equal(x.Config, y.Config) && x.State == y.State
 	}
 	return equalFrames(a.frame, b.frame)
 }
