@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,7 +57,11 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 	} else {
 		own = l.saveAndMake(ctx, cfg, p, d.todo, env, out)
 	}
-	own = errors.Join(own, l.schemaIDs(ctx, cfg, p, env.Log))
+	if err := l.schemaIDs(ctx, cfg, p, env.Log); own == nil {
+		own = err
+	} else if err != nil { // what has failed decides on the status
+		env.Log.Warn(err.Error())
+	}
 	if own == nil && len(d.lacking) > 0 {
 		own = command.WithStatus(command.Loss, fmt.Errorf("done, but for %s that cannot be applied, and that are named above", command.Count(int64(len(d.lacking)), "difference")))
 	}

@@ -57,9 +57,11 @@ func planFor(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader
 	}
 	p.want = carried.Frames
 	p.Plan = diff.Find(p.want, p.have, p.kinds)
-	p.Notes = append(carried.Notes, p.Notes...)
+	for _, n := range carried.Notes {
+		env.Log.Warn(n)
+	}
 	p.Changes = append(p.Changes, carried.Left...)
-	if err := p.beside(cfg); err != nil {
+	if err := p.beside(cfg, env.Log); err != nil {
 		return nil, err
 	}
 	for i := range p.Changes {
@@ -74,7 +76,7 @@ func planFor(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader
 }
 
 // beside adds what differs in the schema registry and in Kafka Connect.
-func (p *planned) beside(cfg PlanConfig) error {
+func (p *planned) beside(cfg PlanConfig, log *slog.Logger) error {
 	target := cfg.Rules.Topics.Target
 	if slices.Contains(p.kinds, format.ClusterSchemas) {
 		want, err := registry.Rename(registry.Of(p.want), target)
@@ -91,7 +93,9 @@ func (p *planned) beside(cfg PlanConfig) error {
 			want, notes = connect.Rename(want, target)
 		}
 		p.replace(format.ClusterConnectors, want.Frames())
-		p.add(nil, notes)
+		for _, n := range notes {
+			log.Warn(n)
+		}
 		p.add(connect.Plan(want, connect.Of(p.have)))
 	}
 	return nil

@@ -198,7 +198,7 @@ func (c *Client) describe(ctx context.Context, resource string, names []string, 
 						if errors.Is(err, kerr.UnknownTopicOrPartition) { // deleted since it was listed
 							continue
 						}
-						return fmt.Errorf("%s %s: %w", resource, r.ResourceName, err)
+						return fmt.Errorf("%s: %w", diff.ResourceName(&format.Config{ResourceType: resource, Name: r.ResourceName}), err)
 					}
 					some = append(some, configOf(resource, r, source))
 				}

@@ -105,7 +105,7 @@ func (c *Client) sendQuotas(ctx context.Context, entries []kadm.AlterClientQuota
 			}
 			err := a.Err
 			if err != nil && a.ErrMessage != "" {
-				err = fmt.Errorf("%w: %s", err, a.ErrMessage)
+				err = fmt.Errorf("%w %s", err, a.ErrMessage)
 			}
 			out[diff.Name(q)] = err
 			all = append(all, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -92,40 +93,13 @@ func indexes(n int) (out []int) {
 
 // sendUsers changes the credentials at the places now.
 func (c *Client) sendUsers(ctx context.Context, changes []change.Change, now []int, password func(string) string, out []error) {
-	var del []kadm.DeleteSCRAM
-	var set []kadm.UpsertSCRAM
-	places := make(map[string]int)
-	for _, i := range now {
-		u, _ := frameOf[*format.User](changes[i])
-		credential := u.Credentials[0]
-		m := kadm.ScramSha256
-		if credential.Mechanism == mechanisms[kadm.ScramSha512] {
-			m = kadm.ScramSha512
-		}
-		secret := ""
-		if changes[i].Action != change.Remove {
-			secret = password(u.Name)
-		}
-		switch {
-		case mechanisms[m] != credential.Mechanism:
-			out[i] = fmt.Errorf("mechanism %q is not known to this version of kbk", credential.Mechanism)
-			continue
-		case changes[i].Action == change.Remove:
-			del = append(del, kadm.DeleteSCRAM{User: u.Name, Mechanism: m})
-		case secret == "":
-			out[i] = errors.New("there is no password")
-			continue
-		default:
-			set = append(set, kadm.UpsertSCRAM{User: u.Name, Mechanism: m, Iterations: credential.Iterations, Password: secret})
-		}
-		places[u.Name] = i
-	}
+	del, set, places := credentials(changes, now, password, out)
 	if len(places) == 0 {
 		return
 	}
 	err := c.retry(ctx, func() error {
 		// kadm leaves what it derives from the password in what it is given.
-		altered, err := c.adm.AlterUserSCRAMs(ctx, del, append([]kadm.UpsertSCRAM(nil), set...))
+		altered, err := c.adm.AlterUserSCRAMs(ctx, del, slices.Clone(set))
 		if err != nil {
 			return err
 		}
@@ -137,7 +111,7 @@ func (c *Client) sendUsers(ctx context.Context, changes []change.Change, now []i
 			case !answered:
 				out[i] = errors.New("the broker does not say what became of it")
 			case a.Err != nil && a.ErrMessage != "":
-				out[i] = fmt.Errorf("%w: %s", a.Err, a.ErrMessage)
+				out[i] = fmt.Errorf("%w %s", a.Err, a.ErrMessage)
 			}
 			all = append(all, out[i])
 		}
@@ -150,4 +124,38 @@ func (c *Client) sendUsers(ctx context.Context, changes []change.Change, now []i
 			}
 		}
 	}
+}
+
+// credentials are what the changes at the places now delete and set, and the places by user. For
+// those that no request can make, the error is in out.
+func credentials(changes []change.Change, now []int, password func(string) string, out []error) (del []kadm.DeleteSCRAM, set []kadm.UpsertSCRAM, places map[string]int) {
+	places = make(map[string]int)
+	for _, i := range now {
+		u, _ := frameOf[*format.User](changes[i])
+		credential := u.Credentials[0]
+		m := kadm.ScramSha256
+		if credential.Mechanism == mechanisms[kadm.ScramSha512] {
+			m = kadm.ScramSha512
+		}
+		if mechanisms[m] != credential.Mechanism {
+			out[i] = fmt.Errorf("mechanism %q is not known to this version of kbk", credential.Mechanism)
+			continue
+		}
+		if changes[i].Action == change.Remove {
+			del = append(del, kadm.DeleteSCRAM{User: u.Name, Mechanism: m})
+			places[u.Name] = i
+			continue
+		}
+		secret := password(u.Name)
+		switch {
+		case credential.Iterations < 4096 || credential.Iterations > 16384: // kadm would refuse all others with it
+			out[i] = fmt.Errorf("brokers take 4096 to 16384 iterations, not %d", credential.Iterations)
+		case secret == "":
+			out[i] = errors.New("there is no password")
+		default:
+			set = append(set, kadm.UpsertSCRAM{User: u.Name, Mechanism: m, Iterations: credential.Iterations, Password: secret})
+			places[u.Name] = i
+		}
+	}
+	return del, set, places
 }
