@@ -368,3 +368,40 @@ func state(t *testing.T, c *rest.Client, name string) string {
 	i := slices.IndexFunc(all, func(f *format.Connector) bool { return f.Name == name })
 	return all[i].State
 }
+
+// TestSchemasTopic copies the topic of Confluent's registry: each record has to be at its offset.
+func TestSchemasTopic(t *testing.T) {
+	w := newWorld(t)
+	cl := client(t, source)
+	_, err := kadm.NewClient(cl).CreateTopic(t.Context(), 1, 1, map[string]*string{"cleanup.policy": ptr("compact")}, "_schemas")
+	must(t, err)
+	for i, r := range []struct{ key, value string }{
+		{`{"keytype":"NOOP","magic":0}`, ""},
+		{`{"keytype":"SCHEMA","subject":"a-value","version":1,"magic":1}`, `{"subject":"a-value","version":1,"id":1,"schema":"\"string\"","deleted":false}`},
+		{`{"keytype":"SCHEMA","subject":"a-value","version":2,"magic":1}`, `{"subject":"a-value","version":2,"id":2,"schema":"\"bytes\"","deleted":false}`},
+		{`{"keytype":"CONFIG","subject":"a-value","magic":0}`, `{"compatibilityLevel":"FULL"}`},
+		{`{"keytype":"SCHEMA","subject":"a-value","version":2,"magic":1}`, ""},
+	} {
+		var value []byte
+		if r.value != "" {
+			value = []byte(r.value)
+		}
+		must(t, cl.ProduceSync(t.Context(), &kgo.Record{Topic: "_schemas", Key: []byte(r.key), Value: value, Timestamp: time.UnixMilli(int64(i))}).FirstErr())
+	}
+	w.pipe("kbk-fetch -b " + source.Bootstrap() + " -t _schemas | kbk-produce --create-topics --offsets exact -b " + target.Bootstrap() + " > map")
+	var got [2][]byte
+	for i, c := range []*kafkatest.Cluster{source, target} {
+		got[i], err = c.Console(t.Context(), "_schemas", 0, kafkatest.PrintOffset)
+		must(t, err)
+	}
+	if !bytes.Equal(got[0], got[1]) || bytes.Count(got[0], []byte("\n")) != 5 {
+		t.Errorf("source\n%s\ntarget\n%s", got[0], got[1])
+	}
+	configs, err := kadm.NewClient(client(t, target)).DescribeTopicConfigs(t.Context(), "_schemas")
+	must(t, err)
+	for _, c := range configs[0].Configs {
+		if c.Key == "cleanup.policy" && *c.Value != "compact" {
+			t.Errorf("cleanup.policy is %s", *c.Value)
+		}
+	}
+}

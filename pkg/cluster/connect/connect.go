@@ -151,6 +151,9 @@ func offsets(ctx context.Context, c *rest.Client, name string) (string, error) {
 // secret matches the names of configs that are passwords and such.
 var secret = regexp.MustCompile(`(?i)password|passwd|secret|token|credential|api[._-]?key|private[._-]?key|jaas`)
 
+// login matches a URL with a password.
+var login = regexp.MustCompile(`://[^/@\s]*:[^/@\s]*@`)
+
 // hidden matches what stands for a value that is not shown.
 var hidden = regexp.MustCompile(`(?i)^(\*+|x{3,}|[\[<(]?(hidden|masked|redacted)[\])>]?|null)?$`)
 

@@ -332,6 +332,10 @@ func TestSaid(t *testing.T) {
 	if d := changes[0].Details; len(d) != 1 || d[0].Field != "db.password" || d[0].Before != nil || d[0].After != nil {
 		t.Errorf("%+v", d)
 	}
+	changes, _ = Plan(Content{Connectors: []*format.Connector{with(source("a", running, nil), "url", "db://host")}}, Content{Connectors: []*format.Connector{with(source("a", running, nil), "url", "db://u:p@host")}})
+	if d := changes[0].Details; len(d) != 1 || d[0].Before != nil || d[0].After != nil {
+		t.Errorf("%+v", d)
+	}
 }
 
 func TestLeftOut(t *testing.T) {

@@ -89,7 +89,7 @@ func differences(w, h *format.Connector) (*format.Connector, []change.Detail, []
 			continue
 		}
 		d := change.Detail{Field: key}
-		if !secret.MatchString(key) {
+		if !secret.MatchString(key) && !login.MatchString(is) && !login.MatchString(to) {
 			d.Before, d.After = shown(is, inHave), shown(to, inWant)
 		}
 		details = append(details, d)

@@ -219,6 +219,10 @@ func (a *applier) schemas(ctx context.Context) {
 		err := a.setMode(ctx, a.imports[i], modeImport)
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		if unknown(err) || err != nil && rest.Answered(err) != nil && rest.Answered(err).Code == invalidMode {
+			a.doWithout(a.imports[i]) // a registry that shows modes and has no mode IMPORT
+			return
+		}
 		a.imported = append(a.imported, a.imports[i]) // also if nobody knows whether it was
 		if err != nil {
 			refused[a.imports[i]] = fmt.Errorf("setting mode IMPORT, so that ids are kept: %w", err)
@@ -250,6 +254,17 @@ func (a *applier) schemas(ctx context.Context) {
 		})
 	}
 	a.deletions(ctx, a.remove)
+}
+
+// invalidMode is the code of an answer to a mode that the registry does not have.
+const invalidMode = 42204
+
+// doWithout lets the registry give ids to the schemas of a subject, or of all subjects.
+func (a *applier) doWithout(name string) {
+	if name == "" {
+		clear(a.keep)
+	}
+	delete(a.keep, name)
 }
 
 // deletions deletes versions one by one, for one that others refer to cannot be deleted.

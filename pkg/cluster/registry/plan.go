@@ -84,6 +84,9 @@ func newFinder(want, have Content) *finder {
 
 // find returns the version that is s and no other of the snapshot; nil if there is none.
 func (f *finder) find(m matching, s *format.Schema) *format.Schema {
+	if len(f.bySubject[s.Subject]) == 0 {
+		return nil
+	}
 	var found, shared *format.Schema
 	same := bare(contentOf(m.referring(s)))
 	for _, h := range f.bySubject[s.Subject] {
@@ -217,6 +220,9 @@ func (p *planner) subjects() {
 		}
 	}
 	for _, h := range p.have.Subjects {
+		if !p.modes && h.Mode == modeImport {
+			p.say("%s: in mode IMPORT here, in which it takes no schemas of serializers; the snapshot says no mode", subjectName(h))
+		}
 		if !want[h.Name] && h.Name != "" && len(p.differences(&format.Subject{Name: h.Name}, h)) > 0 {
 			p.add(change.Change{Action: change.Remove, Name: subjectName(h), Before: h})
 		}
@@ -428,7 +434,10 @@ type inContext struct {
 // and those that they have instead. An id that the registry has for the same schema, too, stays. The
 // lines name schemas that are not in the registry although their ids may be in records.
 func IDs(want, have Content) (map[string]map[int]int, []string) {
-	m := match(want, have)
+	return idsOf(want, have, match(want, have))
+}
+
+func idsOf(want, have Content, m matching) (map[string]map[int]int, []string) {
 	elsewhere := make(map[inContext]*format.Schema) // for an id any subject's will do
 	for _, h := range have.Schemas {
 		k := inContext{contextOf(h.Subject), bare(contentOf(h))}
@@ -480,7 +489,7 @@ func FormatIDs(ids map[int]int) string {
 }
 
 func (p *planner) sayIDs() {
-	ids, _ := IDs(p.want, p.have)
+	ids, _ := idsOf(p.want, p.have, p.matching)
 	for _, c := range slices.SortedFunc(maps.Keys(ids), cmp.Compare[string]) {
 		where := ""
 		if c != "." {

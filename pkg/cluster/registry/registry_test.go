@@ -196,7 +196,7 @@ func seeds(t *testing.T, n int, f func(*testing.T, *rand.Rand)) {
 // TestKept fills registries with modes, from none and from a part of it: they become what the
 // snapshot is, ids and versions and all, and so they are read again.
 func TestKept(t *testing.T) {
-	seeds(t, 25, func(t *testing.T, r *rand.Rand) {
+	seeds(t, 20, func(t *testing.T, r *rand.Rand) {
 		want := random(r)
 		if changes, notes := Plan(want, want); len(changes)+len(notes) > 0 {
 			t.Errorf("from itself to itself: %v, %q", changes, notes)
@@ -228,14 +228,15 @@ func TestKept(t *testing.T) {
 // TestOther fills registries that have other content, or give ids of their own. What cannot be is a
 // change that lacks something, and all others are made; ids of the snapshot lead to the same schemas.
 func TestOther(t *testing.T) {
-	seeds(t, 25, func(t *testing.T, r *rand.Rand) {
+	seeds(t, 20, func(t *testing.T, r *rand.Rand) {
 		want, other := random(r), random(r)
 		other.Subjects[0].Mode = "READWRITE"
-		reg := &registrytest.Registry{NoModes: r.IntN(2) == 0, NoList: r.IntN(2) == 0}
+		kind := r.IntN(3)
+		reg := &registrytest.Registry{NoModes: kind == 0, NoImport: kind == 1, NoList: r.IntN(2) == 0}
 		c := serve(t, reg)
 		want.Subjects[0].Mode = "READWRITE"
 		for _, s := range slices.Concat(want.Subjects, other.Subjects) {
-			if s.Mode == "READONLY" {
+			if s.Mode == "READONLY" || reg.NoImport && s.Name != "" {
 				s.Mode = ""
 			}
 			if reg.NoModes && s.Name != "" && s.Compatibility == "NONE" {
@@ -246,7 +247,7 @@ func TestOther(t *testing.T) {
 		before := read(t, c)
 		// What refers to a version that is another schema here cannot be registered.
 		if left := conflicts(want, before); len(left) > 0 {
-			c = serve(t, &registrytest.Registry{NoModes: reg.NoModes})
+			c = serve(t, &registrytest.Registry{NoModes: reg.NoModes, NoImport: reg.NoImport})
 			applyAll(t, c, without(other, left))
 			if before = read(t, c); len(conflicts(want, before)) > 0 {
 				t.Fatalf("conflicts in %v still: want\n%s\nhave\n%s", left, show(want), show(before))
@@ -422,6 +423,14 @@ func TestPlan(t *testing.T) {
 			"one registry without modes",
 			Content{Subjects: modes}, Content{Subjects: none}, nil,
 			[]string{"modes are not compared: the registry of the snapshot or this one does not know them"}, "", 0,
+		},
+		{
+			"a mode that was not put back",
+			Content{Subjects: none}, Content{Subjects: []*format.Subject{modes[0], {Name: "a-value", SubjectInfo: format.SubjectInfo{Mode: "IMPORT"}}}}, nil,
+			[]string{
+				"modes are not compared: the registry of the snapshot or this one does not know them",
+				"subject a-value: in mode IMPORT here, in which it takes no schemas of serializers; the snapshot says no mode",
+			}, "", 0,
 		},
 		{
 			"metadata that is not kept",

@@ -23,6 +23,8 @@ const Incompatible = "incompatible"
 type Registry struct {
 	// NoModes makes it one that gives ids of its own and numbers versions one by one.
 	NoModes bool
+	// NoImport makes it one that shows modes, has no mode IMPORT, and does the same.
+	NoImport bool
 	// NoList takes away the list of all schemas.
 	NoList bool
 	// Before sees each request first, and has answered it if it returns true.
@@ -275,6 +277,9 @@ func (r *Registry) register(req *http.Request) (any, error) {
 	if r.NoModes { // as Apicurio does
 		in.ID, in.Version, in.Metadata, in.Rules = 0, 0, nil, nil
 	}
+	if r.NoImport && in.ID+in.Version != 0 {
+		return nil, no(42201, "ids are given by the registry")
+	}
 	mode := r.modeOf(name)
 	switch {
 	case mode == "READONLY":
@@ -319,11 +324,11 @@ func (r *Registry) register(req *http.Request) (any, error) {
 // idFor returns the id that a content has, or else the next one.
 func idFor(ids map[int]string, content string) int {
 	next := 1
-	for _, id := range slices.Sorted(maps.Keys(ids)) {
-		if ids[id] == content {
+	for id, c := range ids {
+		if c == content {
 			return id
 		}
-		next = id + 1
+		next = max(next, id+1)
 	}
 	return next
 }
@@ -417,6 +422,9 @@ func (r *Registry) modes(req *http.Request) (any, error) {
 	}
 	switch req.Method {
 	case http.MethodPut:
+		if r.NoImport {
+			return nil, no(405, "HTTP 405 Method Not Allowed")
+		}
 		in := make(map[string]string)
 		if err := json.NewDecoder(req.Body).Decode(&in); err != nil {
 			return nil, no(42204, "Invalid mode")
