@@ -20,6 +20,7 @@ import (
 const (
 	schemaPage  = 1000 // schemas in an answer; Confluent's registry gives no more
 	subjectPage = 10000
+	roundNumber = 500 // of which the limit of a registry is a multiple
 )
 
 // New returns a client of a registry.
@@ -227,13 +228,19 @@ func (r *reader) names(ctx context.Context, contexts []string, query url.Values)
 		if c != "." {
 			q.Set("subjectPrefix", defaultsOf(c)) // a registry that knows contexts may list the default alone
 		}
-		err := pages(ctx, r.c, "/subjects", merge(q, query), subjectPage, func(name string) bool {
+		n := 0
+		paged, err := pages(ctx, r.c, "/subjects", merge(q, query), subjectPage, func(name string) bool {
 			known := out[name]
-			out[name] = true
+			if out[name] = true; !known {
+				n++
+			}
 			return !known
 		})
 		if err != nil {
 			return nil, err
+		}
+		if !paged && r.defaults.Mode == "" && n > 0 && n%roundNumber == 0 {
+			return nil, fmt.Errorf("it lists exactly %d subjects and knows no pages, so it may have more: Apicurio lists 1000 unless apicurio.ccompat.max-subjects says more", n)
 		}
 	}
 	return out, nil
@@ -246,23 +253,26 @@ func merge(a, b url.Values) url.Values {
 	return a
 }
 
-// pages reads a list a page at a time and gives each entry to add, which tells whether it is a new
-// one. A registry that knows no pages answers with all of the list at once.
-func pages[T any](ctx context.Context, c *rest.Client, path string, query url.Values, size int, add func(T) bool) error {
-	for offset := 0; ; offset += size {
+// pages reads a list a page at a time and gives each entry to add, which tells whether it is a new one. A
+// page may have fewer entries than were asked for, so an answer with nothing new is the end. It tells
+// whether the registry knows pages: one that does not answers with all of the list, or with as much of it
+// as it lists at all.
+func pages[T any](ctx context.Context, c *rest.Client, path string, query url.Values, size int, add func(T) bool) (known bool, err error) {
+	for offset := 0; ; {
 		query.Set("offset", strconv.Itoa(offset))
 		query.Set("limit", strconv.Itoa(size))
 		var got []T
 		if err := c.Get(ctx, path, query, &got); err != nil {
-			return err
+			return false, err
 		}
 		news := false
 		for _, e := range got {
 			news = add(e) || news
 		}
-		if len(got) != size || !news {
-			return nil
+		if len(got) > size || !news {
+			return len(got) == 0, nil
 		}
+		offset += len(got)
 	}
 }
 
@@ -270,7 +280,7 @@ func pages[T any](ctx context.Context, c *rest.Client, path string, query url.Va
 // subjects. Those of other subjects are read one by one.
 func (r *reader) listed(ctx context.Context) (map[string]bool, error) {
 	subjects, live := make(map[string]bool), make(map[version]bool)
-	err := pages(ctx, r.c, "/schemas", url.Values{}, schemaPage, func(a schemaAnswer) bool {
+	_, err := pages(ctx, r.c, "/schemas", url.Values{}, schemaPage, func(a schemaAnswer) bool {
 		v := version{a.Subject, a.Version}
 		known := live[v]
 		live[v] = true
@@ -282,7 +292,7 @@ func (r *reader) listed(ctx context.Context) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = pages(ctx, r.c, "/schemas", url.Values{"deleted": {"true"}}, schemaPage, func(a schemaAnswer) bool {
+	_, err = pages(ctx, r.c, "/schemas", url.Values{"deleted": {"true"}}, schemaPage, func(a schemaAnswer) bool {
 		v := version{a.Subject, a.Version}
 		_, known := r.schemas[v]
 		r.schemas[v] = a.frame(!live[v])

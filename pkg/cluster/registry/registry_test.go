@@ -201,7 +201,7 @@ func TestKept(t *testing.T) {
 		if changes, notes := Plan(want, want); len(changes)+len(notes) > 0 {
 			t.Errorf("from itself to itself: %v, %q", changes, notes)
 		}
-		reg := &registrytest.Registry{NoList: r.IntN(2) == 0}
+		reg := &registrytest.Registry{NoList: r.IntN(2) == 0, Page: r.IntN(3)}
 		c := serve(t, reg)
 		if r.IntN(2) == 0 {
 			applyAll(t, c, some(r, want))
@@ -301,6 +301,24 @@ func TestNone(t *testing.T) {
 	got := read(t, c)
 	if level := got.Subjects[0].Compatibility; level != "BACKWARD" || len(got.Schemas) != 1 {
 		t.Errorf("%s, %d schemas", level, len(got.Schemas))
+	}
+}
+
+// TestCut reads a registry that lists fewer subjects than it has, and does not say so.
+func TestCut(t *testing.T) {
+	reg := &registrytest.Registry{NoModes: true, Subjects: roundNumber}
+	c := serve(t, reg)
+	for i := range roundNumber + 1 {
+		if err := c.Do(t.Context(), http.MethodPost, rest.Path("subjects", fmt.Sprintf("s%04d-value", i), "versions"), nil, schemaAnswer{Schema: `"int"`}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := Read(t.Context(), c); err == nil || !strings.Contains(err.Error(), "exactly 500 subjects") {
+		t.Errorf("%d subjects, %v", len(got.Subjects), err)
+	}
+	reg.Subjects = 0
+	if got := read(t, c); len(got.Schemas) != roundNumber+1 {
+		t.Errorf("%d schemas", len(got.Schemas))
 	}
 }
 

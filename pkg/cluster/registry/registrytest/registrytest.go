@@ -25,6 +25,10 @@ type Registry struct {
 	NoModes bool
 	// NoImport makes it one that shows modes, has no mode IMPORT, and does the same.
 	NoImport bool
+	// Page is how many entries of a list there are in an answer at the most, 0 for any number.
+	Page int
+	// Subjects is how many subjects a registry without modes lists at the most: it knows no pages. 0 is all.
+	Subjects int
 	// NoList takes away the list of all schemas.
 	NoList bool
 	// Before sees each request first, and has answered it if it returns true.
@@ -187,11 +191,14 @@ func (r *Registry) contexts(*http.Request) (any, error) {
 	return out, nil
 }
 
-func page[T any](all []T, req *http.Request) []T {
+func page[T any](r *Registry, all []T, req *http.Request) []T {
 	offset, _ := strconv.Atoi(req.FormValue("offset"))
 	limit, err := strconv.Atoi(req.FormValue("limit"))
 	if err != nil {
 		limit = len(all)
+	}
+	if r.Page > 0 {
+		limit = min(limit, r.Page)
 	}
 	all = all[min(offset, len(all)):]
 	return all[:min(limit, len(all))]
@@ -204,7 +211,13 @@ func (r *Registry) list(req *http.Request) (any, error) {
 			out = append(out, n)
 		}
 	}
-	return page(out, req), nil
+	if r.NoModes {
+		if r.Subjects > 0 {
+			out = out[:min(r.Subjects, len(out))]
+		}
+		return out, nil
+	}
+	return page(r, out, req), nil
 }
 
 func (r *Registry) schemas(req *http.Request) (any, error) {
@@ -219,7 +232,7 @@ func (r *Registry) schemas(req *http.Request) (any, error) {
 			}
 		}
 	}
-	return page(out, req), nil
+	return page(r, out, req), nil
 }
 
 func (r *Registry) versions(req *http.Request) (any, error) {
