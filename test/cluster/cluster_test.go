@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -33,6 +34,8 @@ const (
 	bobSecret   = "bob-secret-2h"
 )
 
+var version = flag.String("kafka", "", "the version of Kafka; that of test/kafka/pom.xml unless given")
+
 var (
 	bin            string
 	source, target *kafkatest.Cluster
@@ -40,6 +43,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	status, err := testAll(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
@@ -65,7 +69,7 @@ func testAll(m *testing.M) (status int, err error) {
 	var g errgroup.Group
 	for _, c := range []**kafkatest.Cluster{&source, &target} {
 		g.Go(func() (err error) {
-			*c, err = start("")
+			*c, err = start(*version)
 			return err
 		})
 	}

@@ -65,7 +65,9 @@ func TestMany(t *testing.T) {
 	if n := strings.Count(all, "User:app-"); n != *acls {
 		t.Errorf("%d ACLs in the snapshot", n)
 	}
-	w.wants(timed("many.kbk", 0, "plan", "--only", "acls"), "0 to add")
+	if text := timed("many.kbk", 0, "plan", "--only", "acls"); !strings.Contains(text, "0 to add") && !strings.Contains(text, "no differences") {
+		t.Errorf("after apply: %s", text)
+	}
 	timed("many.kbk", 0, "script", "--only", "acls")
 	timed("", 0, "rollback", "saved.kbk")
 	w.equal(target, "before.kbk")
