@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"filippo.io/age"
 	"github.com/urfave/cli/v2"
 
 	"github.com/kbkio/kbk/pkg/command"
@@ -348,21 +349,31 @@ of what the cluster has beside records.`,
 			if err != nil {
 				return err
 			}
-			if cfg.Log, err = reading(c); err != nil {
+			var out *os.File
+			if cfg.Log, cfg.Identities, out, err = catInAndOut(ctx, c, env); err != nil {
 				return err
-			}
-			if cfg.Identities, err = segment.KeysOf(c).Decryption(ctx, env); err != nil {
-				return err
-			}
-			out := os.Stdout
-			if !cfg.JSON {
-				if out, err = command.Stdout(); err != nil {
-					return command.WithHint(err, "--json prints lines for people")
-				}
 			}
 			return with(ctx, c, store.Options{}, func(st *store.Store) error { return Cat(ctx, st, cfg, env, out) })
 		},
 	}
+}
+
+// catInAndOut is what cat needs for records and for a snapshot: how the log is read, the keys, and
+// where the output goes.
+func catInAndOut(ctx context.Context, c *cli.Context, env *command.Env) (log store.LogOptions, keys []age.Identity, out *os.File, err error) {
+	if log, err = reading(c); err != nil {
+		return log, nil, nil, err
+	}
+	if keys, err = segment.KeysOf(c).Decryption(ctx, env); err != nil {
+		return log, nil, nil, err
+	}
+	if c.Bool("json") {
+		return log, keys, os.Stdout, nil
+	}
+	if out, err = command.Stdout(); err != nil {
+		err = command.WithHint(err, "--json prints lines for people")
+	}
+	return log, keys, out, err
 }
 
 // catCluster reads the flags of cat for a snapshot of a cluster.
@@ -376,18 +387,10 @@ func catCluster(ctx context.Context, c *cli.Context, env *command.Env) error {
 		return command.Usagef("%q: --cluster-snapshot reads no partition", c.Args().Get(1))
 	}
 	cfg := CatClusterConfig{ID: c.String("cluster-snapshot"), MaxFrame: command.SizeOf(c, "max-frame"), JSON: c.Bool("json")}
+	var out *os.File
 	var err error
-	if cfg.Log, err = reading(c); err != nil {
+	if cfg.Log, cfg.Identities, out, err = catInAndOut(ctx, c, env); err != nil {
 		return err
-	}
-	if cfg.Identities, err = segment.KeysOf(c).Decryption(ctx, env); err != nil {
-		return err
-	}
-	out := os.Stdout
-	if !cfg.JSON {
-		if out, err = command.Stdout(); err != nil {
-			return command.WithHint(err, "--json prints lines for people")
-		}
 	}
 	return with(ctx, c, store.Options{}, func(st *store.Store) error { return CatCluster(ctx, st, cfg, env, out) })
 }
