@@ -103,9 +103,10 @@ const (
 func TestRegistry(t *testing.T) {
 	w := newWorld(t)
 	servers := both(t, func(ctx context.Context, _ int) (*kafkatest.Server, error) { return kafkatest.Apicurio(ctx) })
-	a, err := sr.NewClient(sr.URLs(servers[0].URL))
+	patient := sr.HTTPClient(&http.Client{Timeout: time.Minute}) // its default is 5 s
+	a, err := sr.NewClient(sr.URLs(servers[0].URL), patient)
 	must(t, err)
-	b, err := sr.NewClient(sr.URLs(servers[1].URL))
+	b, err := sr.NewClient(sr.URLs(servers[1].URL), patient)
 	must(t, err)
 	ctx := t.Context()
 
