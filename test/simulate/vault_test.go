@@ -255,7 +255,7 @@ func (p *pushing) book(w *world) {
 		}
 	}
 	done := got == p.f.status
-	if p.f.groups != nil || len(s.groups) > 0 {
+	if p.f.groups != nil || s.asked || len(s.groups) > 0 {
 		if v.newest = nil; done && p.f.groups != nil {
 			v.newest = &groupsAt{p.f.groups, s.ids}
 		}

@@ -475,6 +475,7 @@ type stream struct {
 	start   map[part]int64 // where Kafka's log began
 	ids     map[string]string
 	groups  map[string]*format.Group
+	asked   bool // which groups there are was asked for
 	points  []*point
 	end     *format.End
 
@@ -548,6 +549,7 @@ func (w *world) readPart(what string, b []byte, cut bool) *stream {
 		case format.KindGroups:
 			list, err := format.DecodeGroups(f.Raw)
 			w.must(err)
+			s.asked = true
 			for id, g := range s.groups {
 				if !slices.Contains(list.IDs, id) {
 					maps.DeleteFunc(g.Offsets, func(topic string, _ map[int32]format.GroupOffset) bool { _, of := list.Topics[topic]; return of })
