@@ -129,8 +129,8 @@ func (d *decided) tell(log *slog.Logger) {
 	}
 }
 
-// settling is how long brokers may take until all of them show what was changed.
-const settling = 15 * time.Second
+// showing is how long brokers may take until all of them show what was changed.
+const showing = 15 * time.Second
 
 // make makes changes, prints each, and looks whether they are there.
 func (l *live) make(ctx context.Context, a applying, log *slog.Logger, out io.Writer) error {
@@ -152,7 +152,7 @@ func (l *live) make(ctx context.Context, a applying, log *slog.Logger, out io.Wr
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	missing, err := l.settle(ctx, made)
+	missing, err := l.awaitShown(ctx, made)
 	if err != nil {
 		return fmt.Errorf("look at what was changed: %w", err)
 	}
@@ -173,9 +173,9 @@ func (l *live) make(ctx context.Context, a applying, log *slog.Logger, out io.Wr
 	return nil
 }
 
-// settle waits until the cluster shows changes, and returns those that it does not. A registry
+// awaitShown waits until the cluster shows changes, and returns those that it does not. A registry
 // shows what it has taken at once, under versions of its own perhaps.
-func (l *live) settle(ctx context.Context, made []change.Change) (missing []change.Change, err error) {
+func (l *live) awaitShown(ctx context.Context, made []change.Change) (missing []change.Change, err error) {
 	var kinds []string
 	var shown []change.Change
 	for _, c := range made {
@@ -195,7 +195,7 @@ func (l *live) settle(ctx context.Context, made []change.Change) (missing []chan
 			return nil, err
 		}
 		missing = diff.Missing(shown, now.Frames)
-		if len(missing) == 0 || time.Since(began) > settling {
+		if len(missing) == 0 || time.Since(began) > showing {
 			return missing, nil
 		}
 		select {

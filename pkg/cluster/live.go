@@ -143,7 +143,9 @@ func (l *live) applySome(ctx context.Context, kind string, some []change.Change,
 	case format.ClusterSchemas:
 		return l.applySchemas(ctx, some, a)
 	case format.ClusterConnectors:
-		return connect.Apply(ctx, l.connect, some, a.done)
+		return a.untilStopped(ctx, func(ctx context.Context, done func(change.Change, error)) error {
+			return connect.Apply(ctx, l.connect, some, done)
+		})
 	}
 	l.kafka.Apply(ctx, kind, some, a.password, a.done)
 	return nil
@@ -161,7 +163,34 @@ func (l *live) applySchemas(ctx context.Context, some []change.Change, a applyin
 		}
 		have = now
 	}
-	return registry.Apply(ctx, l.registry, registry.Of(a.want), have, some, a.done)
+	return a.untilStopped(ctx, func(ctx context.Context, done func(change.Change, error)) error {
+		return registry.Apply(ctx, l.registry, registry.Of(a.want), have, some, done)
+	})
+}
+
+// untilStopped makes changes by a function that heeds its context: that is cancelled when the
+// command is to stop. What is put back at the end is put back all the same.
+func (a *applying) untilStopped(ctx context.Context, apply func(context.Context, func(change.Change, error)) error) error {
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-a.stop:
+			cancel()
+		case <-within.Done():
+		}
+	}()
+	stopped := func(err error) bool { return errors.Is(err, context.Canceled) && ctx.Err() == nil }
+	err := apply(within, func(c change.Change, err error) {
+		if stopped(err) {
+			err = errStopped
+		}
+		a.done(c, err)
+	})
+	if stopped(err) {
+		return nil // it was said of each change that was not made
+	}
+	return err
 }
 
 // errStopped is what becomes of a change that is not made because the command is to stop.
