@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -168,9 +169,10 @@ func (s *Store) ReadLog(ctx context.Context, opts LogOptions) (log *Log, err err
 type logReader struct {
 	store    *Store
 	opts     LogOptions
-	last     bool     // reading will not begin anew for what is gone
-	patient  bool     // nor for two ids of the backup and what was not listed, unless this is set
-	suspects suspects // outlive the reader
+	last     bool             // reading will not begin anew for what is gone
+	patient  bool             // nor for two ids of the backup and what was not listed, unless this is set
+	suspects suspects         // outlive the reader; not changed while entries are read
+	found    map[string]error // suspects that were found while entries were read
 
 	log     *Log
 	objects map[string]fs.Object // of the listing, by name
@@ -437,6 +439,14 @@ type logFile struct {
 // entries folds the entries that no snapshot stands for. They are read ahead, a few at a
 // time, and folded in the order of their ids.
 func (r *logReader) entries(ctx context.Context) error {
+	// What is read goes by the state as it is now: it changes while others read.
+	var unread []string
+	for _, name := range r.log.Files.Entries {
+		if id, _ := commitlog.EntryID(name); !r.log.Folded(id) {
+			unread = append(unread, name)
+		}
+	}
+	r.found = make(map[string]error)
 	readers := fs.GetConfig(ctx).Checkers
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -444,11 +454,7 @@ func (r *logReader) entries(ctx context.Context) error {
 	slots := make(chan struct{}, readers)
 	go func() {
 		defer close(files)
-		for _, name := range r.log.Files.Entries {
-			id, _ := commitlog.EntryID(name)
-			if r.log.Folded(id) {
-				continue
-			}
+		for _, name := range unread {
 			f := &logFile{name: name, done: make(chan struct{})}
 			select {
 			case files <- f:
@@ -470,6 +476,7 @@ func (r *logReader) entries(ctx context.Context) error {
 			return err
 		}
 	}
+	maps.Copy(r.suspects.files, r.found)
 	return ctx.Err()
 }
 
@@ -507,8 +514,8 @@ func (r *logReader) fold(f *logFile) error {
 		name := f.name
 		if changed, ok := errors.AsType[*commitlog.ChangedError](err); ok && r.opts.SkipDamaged {
 			name = commitlog.PathOf(changed.Before) // this one vouches for what that was
-			if r.objects[name] != nil && r.suspects.files[name] == nil {
-				r.suspects.files[name] = err
+			if r.objects[name] != nil && r.suspects.files[name] == nil && r.found[name] == nil {
+				r.found[name] = err
 			}
 		}
 		if err := r.damage(DamageLog, name, err); err != nil {
