@@ -246,12 +246,12 @@ func TestOther(t *testing.T) {
 		applyAll(t, c, other)
 		before := read(t, c)
 		// What refers to a version that is another schema here cannot be registered.
-		if left := conflicts(want, before); len(left) > 0 {
+		left := make(map[string]bool)
+		for more := conflicts(want, before); len(more) > 0; more = conflicts(want, before) { // fewer versions have other numbers
+			maps.Copy(left, more)
 			c = serve(t, &registrytest.Registry{NoModes: reg.NoModes, NoImport: reg.NoImport})
 			applyAll(t, c, without(other, left))
-			if before = read(t, c); len(conflicts(want, before)) > 0 {
-				t.Fatalf("conflicts in %v still: want\n%s\nhave\n%s", left, show(want), show(before))
-			}
+			before = read(t, c)
 		}
 		applyAll(t, c, want)
 		got := read(t, c)
