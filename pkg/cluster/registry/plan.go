@@ -403,6 +403,10 @@ func foreignIDs(want, have Content, m matching) map[string]bool {
 	}
 	registered := make(map[version]*format.Schema)
 	for _, s := range want.Schemas {
+		if h := m.here[versionOf(s)]; h != nil && h.Deleted && !s.Deleted {
+			registered[versionOf(s)] = s // once more, under the id that it has
+			continue
+		}
 		if m.here[versionOf(s)] != nil || taken[versionOf(s)] && !m.used[versionOf(s)] {
 			continue
 		}
