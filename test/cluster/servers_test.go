@@ -25,6 +25,7 @@ import (
 	"github.com/kbkio/kbk/pkg/cluster/registry"
 	"github.com/kbkio/kbk/pkg/cluster/rest"
 	kafkatest "github.com/kbkio/kbk/test/kafka"
+	"github.com/kbkio/kbk/test/need"
 )
 
 // both starts two servers at once, and ends them with the test.
@@ -190,7 +191,8 @@ func TestRegistry(t *testing.T) {
 		must(t, cl.ProduceSync(ctx, &kgo.Record{Topic: "registered", Value: append(value, text...)}).FirstErr())
 	}
 	w.pipe("kbk-fetch -b " + source.Bootstrap() + " -t registered | kbk-filter --schema-id-map ids | kbk-produce --create-topics -b " + target.Bootstrap() + " > map")
-	for i, v := range values(t, target, "registered", 20) {
+	restored := values(t, target, "registered", 20)
+	for i, v := range restored {
 		id, data, err := new(sr.ConfluentHeader).DecodeID(v)
 		must(t, err)
 		got, err := decode(ctx, b, id, data)
@@ -198,6 +200,22 @@ func TestRegistry(t *testing.T) {
 		if want := map[string]any{"n": int64(i), "by": map[string]any{"name": "Ada"}}; fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("value %d with id %d: %v", i, id, got)
 		}
+	}
+	t.Run("in Python", func(t *testing.T) { readInPython(t, servers[1].URL, restored) })
+}
+
+// readInPython has a client that is not ours read the values.
+func readInPython(t *testing.T, url string, values [][]byte) {
+	need.Tools(t, "python3")
+	cmd := exec.CommandContext(t.Context(), "python3", "testdata/reader.py", url)
+	var in, want bytes.Buffer
+	for i, v := range values {
+		fmt.Fprintf(&in, "%x\n", v)
+		fmt.Fprintf(&want, "{\"n\": %d, \"by\": {\"name\": \"Ada\"}}\n", i)
+	}
+	cmd.Stdin = &in
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != want.String() {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
