@@ -113,7 +113,7 @@ func (d *doctor) say(about string, findings ...finding) {
 }
 
 // commands are those that the pipes of profiles consist of.
-var commands = []string{"kbk-fetch", "kbk-filter", "kbk-pack", "kbk-push", "kbk-pull", "kbk-produce", "kbk-offsets", "kbk-catalog"}
+var commands = []string{"kbk-fetch", "kbk-filter", "kbk-pack", "kbk-push", "kbk-pull", "kbk-produce", "kbk-offsets", "kbk-cluster", "kbk-catalog"}
 
 // stages looks for the commands, and at their versions.
 func (d *doctor) stages() {
