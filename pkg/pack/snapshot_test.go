@@ -42,8 +42,12 @@ func ofCluster(t testing.TB, stream []byte) (out [][]byte) {
 func TestSnapshotRoundTrip(t *testing.T) {
 	for name, cfg := range ways(t) {
 		t.Run(name, func(t *testing.T) {
+			acls := 100
+			if name == "zstd+age" {
+				acls = 10_000 // more than a chunk
+			}
 			in := stream(t, func(w *format.Writer) {
-				aCluster("first", 10_000)(w) // more than a chunk
+				aCluster("first", acls)(w)
 				orders(100)(w)
 				_ = w.Write(&format.Group{ID: "billing"})
 				aCluster("second", 0)(w)
@@ -63,7 +67,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 					}
 				}
 			}
-			if want := []string{"first 10000 1 1 [acls users]", "second 0 1 1 [acls users]"}; !slices.Equal(ids, want) {
+			if want := []string{fmt.Sprintf("first %d 1 1 [acls users]", acls), "second 0 1 1 [acls users]"}; !slices.Equal(ids, want) {
 				t.Errorf("snapshots %q, want %q", ids, want)
 			}
 			if got, want := ofCluster(t, unpacked(t, cfg, segments)), ofCluster(t, in); !slices.EqualFunc(got, want, bytes.Equal) {
@@ -116,11 +120,11 @@ func TestSnapshotRefused(t *testing.T) {
 // as if it were whole.
 func TestSnapshotDamage(t *testing.T) {
 	for name, cfg := range ways(t) {
-		if !strings.HasPrefix(name, "zstd") { // it is for each codec the same code
+		if name != "zstd+age" { // it is for each codec the same code
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			segments := packed(t, cfg, stream(t, aCluster("first", 3)))
+			segments := packed(t, cfg, stream(t, aCluster("first", 1)))
 			want := ofCluster(t, unpacked(t, cfg, segments))
 			at := bytes.Index(segments, []byte("snapshot"))
 			for i := at + len("snapshot"); i < len(segments); i++ {

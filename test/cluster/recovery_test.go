@@ -65,6 +65,7 @@ func inWireFormat(id int, n int) []byte {
 // examples/disaster-recovery.sh bring all of it back as another one. A consumer, a producer and a connector go
 // on there as if nothing had been.
 func TestRecovery(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w, ctx := newWorld(t), t.Context()
 	registries := both(t, func(ctx context.Context, _ int) (*kafkatest.Server, error) { return kafkatest.Apicurio(ctx) })
 	workers := both(t, func(ctx context.Context, i int) (*kafkatest.Server, error) {

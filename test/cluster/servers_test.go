@@ -102,6 +102,7 @@ const (
 // TestRegistry carries schemas from one Apicurio to another, which gives ids of its own, and records with
 // the old ids to where the new ones are.
 func TestRegistry(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := newWorld(t)
 	servers := both(t, func(ctx context.Context, _ int) (*kafkatest.Server, error) { return kafkatest.Apicurio(ctx) })
 	patient := sr.HTTPClient(&http.Client{Timeout: time.Minute}) // its default is 5 s
@@ -285,6 +286,7 @@ func lines(from, to int) string {
 // worker of another cluster, where the records have other offsets. Both go on there without a line doubled
 // or missing.
 func TestConnectors(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := newWorld(t)
 	workers := both(t, func(ctx context.Context, i int) (*kafkatest.Server, error) {
 		return []*kafkatest.Cluster{source, target}[i].ConnectWorker(ctx)
@@ -390,6 +392,7 @@ func state(t *testing.T, c *rest.Client, name string) string {
 
 // TestSchemasTopic copies the topic of Confluent's registry: each record has to be at its offset.
 func TestSchemasTopic(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := newWorld(t)
 	cl := client(t, source)
 	_, err := kadm.NewClient(cl).CreateTopic(t.Context(), 1, 1, map[string]*string{"cleanup.policy": ptr("compact")}, "_schemas")

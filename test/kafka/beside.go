@@ -138,12 +138,12 @@ func (c *Cluster) ConnectWorker(ctx context.Context) (*Server, error) {
 	}
 	url := fmt.Sprintf("http://127.0.0.1:%d", ports[0])
 	properties := filepath.Join(dir, "worker.properties")
-	text := fmt.Sprintf(`bootstrap.servers=%s
-listeners=%s
-group.id=connect
-config.storage.topic=connect-configs
-offset.storage.topic=connect-offsets
-status.storage.topic=connect-status
+	text := fmt.Sprintf(`bootstrap.servers=%[1]s
+listeners=%[2]s
+group.id=workers-%[3]d
+config.storage.topic=connect-configs-%[3]d
+offset.storage.topic=connect-offsets-%[3]d
+status.storage.topic=connect-status-%[3]d
 config.storage.replication.factor=1
 offset.storage.replication.factor=1
 offset.storage.partitions=2
@@ -154,7 +154,7 @@ value.converter=org.apache.kafka.connect.storage.StringConverter
 offset.flush.interval.ms=200
 scheduled.rebalance.max.delay.ms=0
 plugin.discovery=service_load
-`, c.Bootstrap(), url)
+`, c.Bootstrap(), url, ports[0])
 	if err := os.WriteFile(properties, []byte(text), 0o644); err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ import (
 )
 
 var (
-	seeds   = flag.Int("seeds", 400, "how many histories are played")
+	seeds   = flag.Int("seeds", 300, "how many histories are played")
 	seed    = flag.Uint64("seed", 1, "the first seed; 0: by the time")
 	crashes = flag.Int("crashes", 2, "of how many histories all crash points are looked at")
 	steps   = flag.Int("steps", 14, "how long a history is")
