@@ -190,11 +190,6 @@ func (r *logReader) read(ctx context.Context) error {
 	if r.opts.Begin != nil {
 		r.opts.Begin()
 	}
-	// Before the list: what the manifest names was written by then, whoever writes meanwhile.
-	manifest, err := r.store.manifest(ctx)
-	if err != nil {
-		return err
-	}
 	objects, err := r.store.listLog(ctx)
 	if err != nil {
 		return err
@@ -220,7 +215,7 @@ func (r *logReader) read(ctx context.Context) error {
 	if r.suspects.len() > before {
 		return errSuspect
 	}
-	if err := r.complete(ctx, manifest); err != nil {
+	if err := r.complete(ctx); err != nil {
 		return err
 	}
 	return r.unchanged(ctx)
@@ -228,16 +223,11 @@ func (r *logReader) read(ctx context.Context) error {
 
 // complete looks whether the log has what manifest.json says that it has. A list may show
 // nothing of what was written a moment ago; an object is found by its name at once. Of a log
-// that is known to be damaged it is no news. m is the manifest as it was before the list.
-func (r *logReader) complete(ctx context.Context, m *commitlog.Manifest) (err error) {
-	if m == nil && len(r.objects) == 0 { // somebody may just have begun the backup
-		if m, err = r.store.manifest(ctx); m != nil {
-			r.log.promised = m.Backup
-		}
+// that is known to be damaged it is no news.
+func (r *logReader) complete(ctx context.Context) error {
+	m, err := r.store.manifest(ctx)
+	if m == nil || err != nil {
 		return err
-	}
-	if m == nil {
-		return nil
 	}
 	if r.log.promised = m.Backup; len(r.log.Damage) > 0 || !m.Missing(r.log.State, r.log.Files) {
 		return nil
