@@ -62,7 +62,7 @@ func Cat(ctx context.Context, st *store.Store, cfg CatConfig, env *command.Env, 
 		filters = append(filters, f.Filters...)
 	}
 	slices.Sort(filters)
-	end := new(format.End)
+	end := endOf(log)
 	for _, h := range plan.Hidden {
 		end.Lose(fmt.Sprintf("offsets %d to %d %s", h.From, h.Next-1, h.Why()))
 	}
@@ -105,6 +105,15 @@ func Cat(ctx context.Context, st *store.Store, cfg CatConfig, env *command.Env, 
 		return err
 	}
 	return command.EndStatusThrough(out, end, "")
+}
+
+// endOf is the end of a stream that was made of a log: what could not be read of that is lost.
+func endOf(log *store.Log) *format.End {
+	end := new(format.End)
+	for _, d := range log.Damage {
+		end.Lose(fmt.Sprintf("%s of the log could not be read: what it lists is in no other file", d.Name))
+	}
+	return end
 }
 
 type cat struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -51,7 +52,7 @@ func (s *ReportSnapshot) holds() string {
 		parts = append(parts, "nothing of "+strings.Join(s.Kinds, ", "))
 	}
 	if s.LeftOut > 0 {
-		parts = append(parts, command.Count(s.LeftOut, "thing")+" could not be had")
+		parts = append(parts, command.Count(s.LeftOut, "thing")+" left out")
 	}
 	return strings.Join(parts, ", ")
 }
@@ -90,7 +91,10 @@ func CatCluster(ctx context.Context, st *store.Store, cfg CatClusterConfig, env 
 	}
 	opener := segment.NewOpener(cfg.Identities, cfg.MaxFrame)
 	if cfg.JSON {
-		return opener.OpenSnapshot(all[i].Frame(), data, printer(out))
+		if err := opener.OpenSnapshot(all[i].Frame(), data, printer(out)); err != nil {
+			return err
+		}
+		return command.EndStatus(endOf(log), "")
 	}
 	w := format.NewWriter(out)
 	err = w.WriteHeader(&format.Header{Content: format.ContentRecords, Source: &format.Source{Cluster: all[i].Cluster}})
@@ -100,16 +104,27 @@ func CatCluster(ctx context.Context, st *store.Store, cfg CatClusterConfig, env 
 	if err := opener.OpenSnapshot(all[i].Frame(), data, func(f *format.Frame) error { return w.WriteRaw(f.Raw) }); err != nil {
 		return err
 	}
-	return w.Close(new(format.End))
+	end := endOf(log)
+	if err := w.Close(end); err != nil {
+		return err
+	}
+	return command.EndStatusThrough(out, end, "")
+}
+
+// snapshotObjects are the sizes of the objects that are there, by path; below 0 where one is not
+// known.
+func snapshotObjects(ctx context.Context, st *store.Store) (map[string]int64, error) {
+	here := make(map[string]int64)
+	err := st.List(ctx, commitlog.ClusterDir, func(path string, size int64) error {
+		here[path] = size
+		return nil
+	})
+	return here, err
 }
 
 // snapshots verifies the snapshots of clusters: that each is there, and with deep what is in it.
 func (v *verifier) snapshots(ctx context.Context, state *commitlog.State) error {
-	here := make(map[string]int64)
-	err := v.store.List(ctx, commitlog.ClusterDir, func(path string, size int64) error {
-		here[path] = size
-		return nil
-	})
+	here, err := snapshotObjects(ctx, v.store)
 	if err != nil {
 		return err
 	}
@@ -129,8 +144,8 @@ func (v *verifier) snapshots(ctx context.Context, state *commitlog.State) error 
 			}
 		}
 	}
-	for path, size := range here {
-		v.unlisted(path, size)
+	for _, path := range slices.Sorted(maps.Keys(here)) {
+		v.unlisted(path, here[path])
 	}
 	return nil
 }
@@ -141,7 +156,10 @@ func (v *verifier) snapshot(ctx context.Context, opener *segment.Opener, s *comm
 	if err != nil && !store.IsDamage(err) {
 		return err
 	}
-	if err == nil && (s.Cipher == "" || len(v.cfg.Identities) > 0) {
+	switch sealed := s.Cipher != "" && len(v.cfg.Identities) == 0; {
+	case err == nil && sealed: // then the checksum is all that can be told
+		v.sealedClusters++
+	case err == nil:
 		err = opener.OpenSnapshot(s.Frame(), data, func(*format.Frame) error { return nil })
 	}
 	if err != nil {
@@ -153,8 +171,8 @@ func (v *verifier) snapshot(ctx context.Context, opener *segment.Opener, s *comm
 // diagnoseSnapshots finds out what can be done about the snapshots of clusters: some may not be
 // there any more, and others are there and not listed.
 func (f *repair) diagnoseSnapshots(ctx context.Context, st *store.Store, state *commitlog.State, cfg RepairConfig) (unlisted []string, err error) {
-	here := make(map[string]int64)
-	if err := st.List(ctx, commitlog.ClusterDir, func(path string, size int64) error { here[path] = size; return nil }); err != nil {
+	here, err := snapshotObjects(ctx, st)
+	if err != nil {
 		return nil, err
 	}
 	for _, s := range state.ClusterSnapshots() {
@@ -172,11 +190,7 @@ func (f *repair) diagnoseSnapshots(ctx context.Context, st *store.Store, state *
 			f.missingClusters = append(f.missingClusters, s)
 		}
 	}
-	for path := range here {
-		unlisted = append(unlisted, path)
-	}
-	slices.Sort(unlisted)
-	return unlisted, nil
+	return slices.Sorted(maps.Keys(here)), nil
 }
 
 // describeSnapshot reads out of an object what the log would say of it.

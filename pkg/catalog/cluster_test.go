@@ -140,7 +140,7 @@ func TestSnapshotsStay(t *testing.T) {
 	}
 	var out bytes.Buffer
 	ok(t, Show(t.Context(), open(t, dir), store.LogOptions{}, everything(t), false, false, env(), &out))
-	if got := out.String(); !strings.Contains(got, "SNAPSHOT OF THE CLUSTER") || !strings.Contains(got, "1 user, 1 thing could not be had") {
+	if got := out.String(); !strings.Contains(got, "SNAPSHOT OF THE CLUSTER") || !strings.Contains(got, "1 user, 1 thing left out") {
 		t.Errorf("shown as\n%s", got)
 	}
 	out.Reset()
@@ -238,6 +238,23 @@ func TestSnapshotsDamaged(t *testing.T) {
 			}
 			if said, _, status := users(t, pull.Config{Remote: dir, Cluster: pull.ClusterOnly}); status != command.Corrupt {
 				t.Fatalf("byte %d: status %d, %q", i, status, said)
+			}
+		}
+	})
+	t.Run("a file of the log", func(t *testing.T) {
+		dir := withSnapshots(t)
+		entries, err := filepath.Glob(filepath.Join(dir, "log/*.json"))
+		ok(t, err)
+		ok(t, os.WriteFile(entries[len(entries)-1], []byte("{"), 0o644))
+		skip := store.LogOptions{SkipDamaged: true}
+		for what, err := range map[string]error{
+			"a snapshot":             CatCluster(t.Context(), open(t, dir), CatClusterConfig{ID: Latest, MaxFrame: 1 << 20, Log: skip}, env(), io.Discard),
+			"a snapshot, as lines":   CatCluster(t.Context(), open(t, dir), CatClusterConfig{ID: Latest, MaxFrame: 1 << 20, Log: skip, JSON: true}, env(), io.Discard),
+			"records, as a stream":   Cat(t.Context(), open(t, dir), CatConfig{Topic: "t", To: 5, Until: 1 << 40, MaxFrame: 1 << 20, Log: skip}, env(), io.Discard),
+			"records, as JSON lines": Cat(t.Context(), open(t, dir), CatConfig{Topic: "t", To: 5, Until: 1 << 40, MaxFrame: 1 << 20, Log: skip, JSON: true}, env(), io.Discard),
+		} {
+			if command.StatusOf(err) != command.Loss {
+				t.Errorf("%s: %v", what, err)
 			}
 		}
 	})

@@ -119,7 +119,7 @@ type verifier struct {
 	bytes, readBytes                            int64
 	litter                                      []string // objects that nothing lists: the first few
 	litterCount, litterBytes                    int64
-	clusters                                    int64 // snapshots of clusters
+	clusters, sealedClusters                    int64 // snapshots of clusters, and those that were not opened
 }
 
 // namedLitter is how many objects that nothing lists are named one by one.
@@ -480,6 +480,9 @@ func (v *verifier) sum(began time.Time) {
 	}
 	if v.sealed > 0 {
 		log.Warn(command.Count(v.sealed, "segment") + " are encrypted and were not opened: give -i")
+	}
+	if v.sealedClusters > 0 {
+		log.Warn(command.Count(v.sealedClusters, "snapshot") + " of the cluster are encrypted and were not opened: give -i")
 	}
 	how := "listed with the right size"
 	switch {

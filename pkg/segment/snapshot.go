@@ -50,41 +50,57 @@ func namedSnapshot(m *format.Snapshot, err error) error {
 
 // inspectSnapshot reads what is in a snapshot and holds it against what the snapshot says.
 func inspectSnapshot(m *format.Snapshot, plain *counter, r *format.Reader, each func(*format.Frame) error) error {
+	is, err := readSnapshot(plain, r, func(is *format.Snapshot, f *format.Frame) error {
+		if f.Kind == format.KindCluster {
+			if err := sameCluster(m, is); err != nil {
+				return err
+			}
+		}
+		return each(f)
+	})
+	switch {
+	case err != nil:
+		return err
+	case !maps.Equal(is.Frames, m.Frames):
+		return fmt.Errorf("it has other frames than it says: %v, not %v", is.Frames, m.Frames)
+	case is.RawSize != m.RawSize:
+		return fmt.Errorf("it is %d bytes uncompressed, not %d", is.RawSize, m.RawSize)
+	}
+	return nil
+}
+
+// readSnapshot reads the stream inside of a snapshot to its end, and returns what that comes to.
+// each is called for its frames, with what is known by then.
+func readSnapshot(plain *counter, r *format.Reader, each func(*format.Snapshot, *format.Frame) error) (is *format.Snapshot, err error) {
 	h, err := r.Header()
 	if err == nil && h.Content != format.ContentRecords {
 		err = fmt.Errorf("it is a stream of %s", h.Content)
 	}
 	if err != nil {
-		return fmt.Errorf("inside: %w", err)
+		return nil, fmt.Errorf("inside: %w", err)
 	}
-	frames := make(map[string]int64)
-	for first := true; ; first = false {
+	for {
 		f, err := r.Next()
 		switch {
 		case err != nil:
-			return fmt.Errorf("inside: %w", err)
-		case first != (f.Kind == format.KindCluster):
-			return fmt.Errorf("inside: a %s frame where another is due", f.Name)
-		case first:
-			err = sameCluster(m, f.Raw)
+			return nil, fmt.Errorf("inside: %w", err)
+		case (is == nil) != (f.Kind == format.KindCluster):
+			return nil, fmt.Errorf("inside: a %s frame where another is due", f.Name)
+		case is == nil:
+			is, err = DescribeCluster(f.Raw)
 		case f.Kind.OfCluster():
-			frames[string(f.Name)]++
+			is.Frames[string(f.Name)]++
 		case f.Kind == format.KindEnd:
-			if !maps.Equal(frames, m.Frames) {
-				return fmt.Errorf("it has other frames than it says: %v, not %v", frames, m.Frames)
-			}
-			if plain.n != m.RawSize {
-				return fmt.Errorf("it is %d bytes uncompressed, not %d", plain.n, m.RawSize)
-			}
-			return nil
+			is.RawSize = plain.n
+			return is, nil
 		case f.Kind != format.KindUnknown:
-			return fmt.Errorf("inside: a %s frame", f.Name)
+			return nil, fmt.Errorf("inside: a %s frame", f.Name)
 		}
 		if err == nil {
-			err = each(f)
+			err = each(is, f)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 }
@@ -99,12 +115,8 @@ func DescribeCluster(raw []byte) (*format.Snapshot, error) {
 	return &format.Snapshot{ID: c.ID, Time: c.Time, Cluster: c.Cluster, Kinds: c.Kinds, LeftOut: int64(len(c.LeftOut)), Frames: make(map[string]int64)}, nil
 }
 
-// sameCluster tells whether a cluster frame is that of a snapshot.
-func sameCluster(m *format.Snapshot, raw []byte) error {
-	is, err := DescribeCluster(raw)
-	if err != nil {
-		return err
-	}
+// sameCluster tells whether what a cluster frame says is what a snapshot says.
+func sameCluster(m, is *format.Snapshot) error {
 	if is.ID != m.ID || is.Time != m.Time || is.Cluster != m.Cluster || is.LeftOut != m.LeftOut || !slices.Equal(is.Kinds, m.Kinds) {
 		return fmt.Errorf("it is snapshot %s of cluster %q, and not what it says", is.ID, is.Cluster)
 	}
@@ -116,31 +128,12 @@ func sameCluster(m *format.Snapshot, raw []byte) error {
 func (o *Opener) DescribeSnapshot(codec, cipher string, data []byte) (*format.Snapshot, error) {
 	sum, size := sha256.Sum256(data), int64(len(data))
 	var m *format.Snapshot
-	err := o.unwrap(envelope{codec, cipher, math.MaxInt64, size, sum[:]}, data, func(plain *counter, r *format.Reader) error {
-		if _, err := r.Header(); err != nil {
-			return err
-		}
-		for {
-			f, err := r.Next()
-			switch {
-			case err != nil:
-				return err
-			case f.Kind == format.KindEnd && m != nil:
-				m.RawSize = plain.n
-				return nil
-			case m == nil:
-				if m, err = DescribeCluster(f.Raw); err != nil {
-					return err
-				}
-			case f.Kind.OfCluster() && f.Kind != format.KindCluster:
-				m.Frames[string(f.Name)]++
-			case f.Kind != format.KindUnknown:
-				return fmt.Errorf("it is no snapshot of a cluster: a %s frame is in it", f.Name)
-			}
-		}
+	err := o.unwrap(envelope{codec, cipher, math.MaxInt64, size, sum[:]}, data, func(plain *counter, r *format.Reader) (err error) {
+		m, err = readSnapshot(plain, r, func(*format.Snapshot, *format.Frame) error { return nil })
+		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("it is no snapshot of a cluster: %w", err)
 	}
 	m.Codec, m.Cipher, m.Size, m.SHA256 = codec, cipher, size, sum[:]
 	return m, nil
