@@ -232,12 +232,16 @@ func planConfig(c *cli.Context) (cfg PlanConfig, err error) {
 	return cfg, err
 }
 
-func plan(ctx context.Context, c *cli.Context, env *command.Env) error {
-	cfg, err := planConfig(c)
-	if err != nil {
-		return err
+// planInput is what a plan is made of: the flags, and the input.
+func planInput(c *cli.Context) (cfg PlanConfig, in *os.File, err error) {
+	if cfg, err = planConfig(c); err == nil {
+		in, err = command.Stdin()
 	}
-	in, err := command.Stdin()
+	return cfg, in, err
+}
+
+func plan(ctx context.Context, c *cli.Context, env *command.Env) error {
+	cfg, in, err := planInput(c)
 	if err != nil {
 		return err
 	}
@@ -245,11 +249,7 @@ func plan(ctx context.Context, c *cli.Context, env *command.Env) error {
 }
 
 func verify(ctx context.Context, c *cli.Context, env *command.Env) error {
-	cfg, err := planConfig(c)
-	if err != nil {
-		return err
-	}
-	in, err := command.Stdin()
+	cfg, in, err := planInput(c)
 	if err != nil {
 		return err
 	}
@@ -257,11 +257,7 @@ func verify(ctx context.Context, c *cli.Context, env *command.Env) error {
 }
 
 func script(ctx context.Context, c *cli.Context, env *command.Env) error {
-	cfg, err := planConfig(c)
-	if err != nil {
-		return err
-	}
-	in, err := command.Stdin()
+	cfg, in, err := planInput(c)
 	if err != nil {
 		return err
 	}

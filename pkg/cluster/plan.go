@@ -148,19 +148,28 @@ func of(frames []format.Encoder, kinds []string) (out []format.Encoder) {
 	return out
 }
 
-// Plan shows what Apply would change. It changes nothing.
-func Plan(ctx context.Context, cfg PlanConfig, asJSON bool, env *command.Env, in io.Reader, out io.Writer) error {
+// planNow is [planFor] for those who change nothing. It says the plan's notes.
+func planNow(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader) (*planned, error) {
 	l, err := dial(ctx, cfg.Where)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer l.close()
 	p, err := planFor(ctx, cfg, env, in, l)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, n := range p.Notes {
 		env.Log.Info(n)
+	}
+	return p, nil
+}
+
+// Plan shows what Apply would change. It changes nothing.
+func Plan(ctx context.Context, cfg PlanConfig, asJSON bool, env *command.Env, in io.Reader, out io.Writer) error {
+	p, err := planNow(ctx, cfg, env, in)
+	if err != nil {
+		return err
 	}
 	if asJSON {
 		err = printJSON(out, p.Changes)
@@ -187,17 +196,9 @@ func endStatus(end *format.End, what string, own error) error {
 
 // Verify compares a cluster with a snapshot, and names each difference.
 func Verify(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader, out io.Writer) error {
-	l, err := dial(ctx, cfg.Where)
+	p, err := planNow(ctx, cfg, env, in)
 	if err != nil {
 		return err
-	}
-	defer l.close()
-	p, err := planFor(ctx, cfg, env, in, l)
-	if err != nil {
-		return err
-	}
-	for _, n := range p.Notes {
-		env.Log.Info(n)
 	}
 	if len(p.Changes) > 0 {
 		if err := printChanges(out, p.Changes); err != nil {

@@ -82,22 +82,16 @@ func decodeSaved(raw []byte) (change.Change, error) {
 	return c, nil
 }
 
-var kindsByName = map[string]format.Kind{
-	"acl": format.KindACL, "quota": format.KindQuota, "user": format.KindUser, "config": format.KindConfig,
-	"subject": format.KindSubject, "schema": format.KindSchema, "connector": format.KindConnector,
-}
-
 // decodeAny decodes a frame of a snapshot, or null.
 func decodeAny(raw cbor.RawMessage) (format.Encoder, error) {
 	if len(raw) == 1 && raw[0] == 0xf6 {
 		return nil, nil
 	}
-	var parts []cbor.RawMessage
-	var name string
-	if err := cbor.Unmarshal(raw, &parts); err != nil || len(parts) == 0 || cbor.Unmarshal(parts[0], &name) != nil || kindsByName[name] == 0 {
+	var f format.Frame
+	if err := f.Scan(raw); err != nil || !f.Kind.OfCluster() || f.Kind == format.KindCluster {
 		return nil, fmt.Errorf("a change of what is no frame of a snapshot: %w", format.ErrCorrupt)
 	}
-	return decode(kindsByName[name], raw)
+	return decode(f.Kind, raw)
 }
 
 // save writes changes to a file that is not there yet, and returns when it is on the disk.

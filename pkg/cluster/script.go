@@ -18,17 +18,9 @@ import (
 
 // Script writes what Apply would do as commands of Kafka's own tools. Passwords are variables.
 func Script(ctx context.Context, cfg PlanConfig, prune bool, env *command.Env, in io.Reader, out io.Writer) error {
-	l, err := dial(ctx, cfg.Where)
+	p, err := planNow(ctx, cfg, env, in)
 	if err != nil {
 		return err
-	}
-	defer l.close()
-	p, err := planFor(ctx, cfg, env, in, l)
-	if err != nil {
-		return err
-	}
-	for _, n := range p.Notes {
-		env.Log.Info(n)
 	}
 	for i := range p.Changes { // whoever runs the script gives the passwords
 		if p.Changes[i].Lacks == diff.LacksPassword {

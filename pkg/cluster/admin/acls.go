@@ -84,19 +84,17 @@ func (c *Client) makeACLs(ctx context.Context, changes []change.Change) []error 
 			creation.ResourceType, creation.ResourceName, creation.ResourcePatternType = n.resource, a.ResourceName, n.pattern
 			creation.Principal, creation.Host, creation.Operation, creation.PermissionType = a.Principal, a.Host, n.operation, n.permission
 			req.Creations = append(req.Creations, creation)
-		}, func() (out []error, err error) {
-			err = c.retry(ctx, func() error {
+		}, func() ([]error, error) {
+			return c.results(ctx, func() (out []error, err error) {
 				resp, err := req.RequestWith(ctx, c.cl)
 				if err != nil {
-					return err
+					return nil, err
 				}
-				out = nil
 				for _, r := range resp.Results {
 					out = append(out, failure(r.ErrorCode, r.ErrorMessage))
 				}
-				return transient(out)
+				return out, nil
 			})
-			return out, err
 		})
 	})
 }
@@ -110,13 +108,12 @@ func (c *Client) deleteACLs(ctx context.Context, changes []change.Change) []erro
 			f.ResourceType, f.ResourceName, f.ResourcePatternType = n.resource, &a.ResourceName, n.pattern
 			f.Principal, f.Host, f.Operation, f.PermissionType = &a.Principal, &a.Host, n.operation, n.permission
 			req.Filters = append(req.Filters, f)
-		}, func() (out []error, err error) {
-			err = c.retry(ctx, func() error {
+		}, func() ([]error, error) {
+			return c.results(ctx, func() (out []error, err error) {
 				resp, err := req.RequestWith(ctx, c.cl)
 				if err != nil {
-					return err
+					return nil, err
 				}
-				out = nil
 				for _, r := range resp.Results {
 					err := failure(r.ErrorCode, r.ErrorMessage)
 					for _, m := range r.MatchingACLs {
@@ -126,9 +123,8 @@ func (c *Client) deleteACLs(ctx context.Context, changes []change.Change) []erro
 					}
 					out = append(out, err)
 				}
-				return transient(out)
+				return out, nil
 			})
-			return out, err
 		})
 	})
 }

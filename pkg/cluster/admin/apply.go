@@ -75,6 +75,17 @@ func each(changes []change.Change, n int, do func([]change.Change) ([]error, err
 	return out
 }
 
+// results makes a request until no error in its results may pass.
+func (c *Client) results(ctx context.Context, ask func() ([]error, error)) (out []error, err error) {
+	err = c.retry(ctx, func() (err error) {
+		if out, err = ask(); err == nil {
+			err = transient(out)
+		}
+		return err
+	})
+	return out, err
+}
+
 // transient is the first error that may pass: then the request is made again. That does no
 // harm: to make what is there, and to delete what is not, changes nothing.
 func transient(errs []error) error {
