@@ -86,10 +86,10 @@ func App(s Spec) *cli.App {
 		ExitErrHandler:            func(*cli.Context, error) {}, // Main prints and exits
 	}
 	if len(s.Commands) > 0 {
-		app.OnUsageError = usageError(nil)
+		app.OnUsageError = usageError(nil, "flags stand behind the command: run "+s.Name+" COMMAND --help")
 		app.Action = func(c *cli.Context) error {
 			hint := "run " + s.Name + " --help"
-			var names []string
+			names := slices.Clone(wordsOfFlags)
 			for _, sub := range s.Commands {
 				names = append(names, sub.Name)
 			}
@@ -116,14 +116,14 @@ func App(s Spec) *cli.App {
 				Description:     sub.Description,
 				Flags:           own[i],
 				HideHelpCommand: true,
-				OnUsageError:    usageError(own[i]),
+				OnUsageError:    usageError(own[i], "run "+s.Name+" "+sub.Name+" --help"),
 				Action:          action(s.Name, sub, own[i], all),
 			})
 		}
 		return app
 	}
 	app.Flags = flags(s)
-	app.OnUsageError = usageError(app.Flags)
+	app.OnUsageError = usageError(app.Flags, "run "+s.Name+" --help")
 	app.Action = action(s.Name, s, app.Flags, app.Flags)
 	return app
 }
@@ -154,7 +154,8 @@ func flags(s Spec) []cli.Flag {
 func action(name string, s Spec, own, all []cli.Flag) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if c.NArg() > s.MaxArgs {
-			err := WithStatus(Usage, fmt.Errorf("unexpected argument %q", c.Args().Get(s.MaxArgs)))
+			extra := c.Args().Get(s.MaxArgs)
+			err := WithStatus(Usage, fmt.Errorf("unexpected argument %q%s", extra, Nearest(extra, wordsOfFlags)))
 			return WithHint(err, "run "+c.Command.HelpName+" --help")
 		}
 		given := givenFlags(c, own)

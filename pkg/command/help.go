@@ -217,19 +217,41 @@ func wrap(text, first, indent string) string {
 // unknownFlag begins what package flag says of a flag that is not defined.
 const unknownFlag = "flag provided but not defined: -"
 
-// usageError suggests the flag that may be meant by one that is mistyped.
-func usageError(flags []cli.Flag) cli.OnUsageErrorFunc {
+// wordsOfFlags are flags of every command that people also try as words: kbk help, kbk version.
+var wordsOfFlags = []string{"--help", "--version"}
+
+// usageError suggests the flag that may be meant by one that is mistyped, or else gives the hint.
+func usageError(flags []cli.Flag, hint string) cli.OnUsageErrorFunc {
+	known := append(slices.Clone(wordsOfFlags), "-h", "-v")
+	for _, f := range flags {
+		for _, n := range f.Names() {
+			known = append(known, dashed(n))
+		}
+	}
 	return func(_ *cli.Context, err error, _ bool) error {
 		name, ok := strings.CutPrefix(err.Error(), unknownFlag)
 		if !ok {
 			return WithStatus(Usage, err)
 		}
-		known := []string{"--help"}
-		for _, f := range flags {
-			for _, n := range f.Names() {
-				known = append(known, dashed(n))
-			}
+		suggestion := nearestFlag(dashed(name), known)
+		err = WithStatus(Usage, errors.New("unknown flag "+dashed(name)+suggestion))
+		if suggestion == "" {
+			return WithHint(err, hint)
 		}
-		return WithStatus(Usage, errors.New("unknown flag "+dashed(name)+Nearest(dashed(name), known)))
+		return err
 	}
+}
+
+// nearestFlag is Nearest for flags. One letter is like every other letter, so of flags with one
+// letter only the other case is suggested.
+func nearestFlag(flag string, known []string) string {
+	if len(flag) > len("-x") {
+		return Nearest(flag, known)
+	}
+	for _, k := range known {
+		if strings.EqualFold(k, flag) {
+			return fmt.Sprintf("; did you mean %q?", k)
+		}
+	}
+	return ""
 }

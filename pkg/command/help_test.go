@@ -1,7 +1,9 @@
 package command
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -17,13 +19,37 @@ func TestUsageError(t *testing.T) {
 		unknownFlag + "tpoic":       `unknown flag --tpoic; did you mean "--topic"?`,
 		unknownFlag + "broker":      `unknown flag --broker; did you mean "--brokers"?`,
 		unknownFlag + "hepl":        `unknown flag --hepl; did you mean "--help"?`,
+		unknownFlag + "vresion":     `unknown flag --vresion; did you mean "--version"?`,
+		unknownFlag + "V":           `unknown flag -V; did you mean "-v"?`,
+		unknownFlag + "T":           `unknown flag -T; did you mean "-t"?`,
+		unknownFlag + "x":           `unknown flag -x`, // not -b, -t or -h, which are one letter away
 		unknownFlag + "xyzzyplough": `unknown flag --xyzzyplough`,
 		"something else":            "something else",
 	} {
-		err := usageError(flags)(nil, errors.New(in), false)
+		err := usageError(flags, "run kbk-x --help")(nil, errors.New(in), false)
 		if err.Error() != want || StatusOf(err) != Usage {
 			t.Errorf("%q: %q, status %d; want %q", in, err, StatusOf(err), want)
 		}
+		if hint := HintOf(err); (hint == "") != strings.Contains(want, "did you mean") && in != "something else" {
+			t.Errorf("%q: the hint is %q", in, hint)
+		}
+	}
+}
+
+// TestHelpAsAWord wants "kbk-x help" and "kbk-x version" to lead to the flags.
+func TestHelpAsAWord(t *testing.T) {
+	one := App(Spec{Name: "kbk-x", Action: func(context.Context, *cli.Context, *Env) error { return nil }})
+	many := App(Spec{Name: "kbk-x", Commands: []Spec{{Name: "list"}}})
+	for _, app := range []*cli.App{one, many} {
+		for _, word := range []string{"help", "version"} {
+			err := app.Run([]string{"kbk-x", word})
+			if err == nil || StatusOf(err) != Usage || !strings.HasSuffix(err.Error(), fmt.Sprintf("; did you mean %q?", "--"+word)) {
+				t.Errorf("%s: %v", word, err)
+			}
+		}
+	}
+	if err := many.Run([]string{"kbk-x", "--quiet", "list"}); err == nil || !strings.Contains(HintOf(err), "behind the command") {
+		t.Errorf("a flag before the command: %v, hint %q", err, HintOf(err))
 	}
 }
 

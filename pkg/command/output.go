@@ -153,3 +153,20 @@ func Printable(s string) string {
 func Count(n int64, thing string) string {
 	return humanize.Comma(n) + " " + english.PluralWord(int(n), thing, "")
 }
+
+// Partitions names partitions as messages do: partition 0; partitions 0, 1, 2, 3, 4 and 7 more.
+func Partitions(partitions []int32) string {
+	const most = 5
+	var names []string
+	for _, n := range partitions[:min(len(partitions), most)] {
+		names = append(names, strconv.Itoa(int(n)))
+	}
+	text := "partitions " + strings.Join(names, ", ")
+	switch {
+	case len(partitions) == 1:
+		text = "partition " + names[0]
+	case len(partitions) > most:
+		text += fmt.Sprintf(" and %d more", len(partitions)-most)
+	}
+	return text
+}

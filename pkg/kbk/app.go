@@ -28,7 +28,10 @@ it, and with --print prints that pipe for a shell instead.
 
    kbk init && $EDITOR kbk.yaml && kbk doctor nightly
    kbk backup nightly
-   kbk restore nightly --at 24h --to test`,
+   kbk restore nightly --at 24h --to test
+
+A tutorial and how-to guides: https://github.com/kbkio/kbk/tree/main/docs, or
+/usr/share/doc/kbk/docs if a package is installed. man kbk is the entry page of the manual.`,
 		Commands: []command.Spec{
 			initSpec(), backupSpec(), restoreSpec(), mirrorSpec(), statusSpec(), drillSpec(), doctorSpec(), digestSpec(), completionSpec(),
 		},

@@ -47,7 +47,7 @@ store it writes a small object there and deletes it again; nothing else is chang
 				return d.failed
 			}
 			if d.wrong > 0 {
-				return fmt.Errorf("%s to be done: see above", thingsToDo(d.wrong))
+				return fmt.Errorf("%s wrong: see above", things(d.wrong))
 			}
 			return nil
 		},
@@ -62,7 +62,7 @@ func (d *doctor) close() {
 	}
 }
 
-func thingsToDo(n int) string {
+func things(n int) string {
 	if n == 1 {
 		return "1 thing is"
 	}

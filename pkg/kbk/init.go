@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/template"
 
@@ -41,6 +42,9 @@ say what else there is. It never overwrites a file.`,
 			if c.NArg() > 0 {
 				v.Profile = c.Args().First()
 			}
+			if err := v.whole(); err != nil {
+				return err
+			}
 			text, err := v.file()
 			if err != nil {
 				return err
@@ -59,6 +63,21 @@ say what else there is. It never overwrites a file.`,
 type initial struct {
 	Profile, Brokers, CommandConfig, Store, RecipientsFile, Identity string
 	Topics                                                           []string
+}
+
+// whole makes paths whole, as cron and systemd run a profile in another folder.
+func (v *initial) whole() error {
+	for _, path := range []*string{&v.CommandConfig, &v.Store, &v.RecipientsFile, &v.Identity} {
+		if *path == "" || path == &v.Store && strings.Contains(*path, ":") { // REMOTE:PATH
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return err
+		}
+		*path = abs
+	}
+	return nil
 }
 
 // file is its text.
@@ -87,8 +106,11 @@ func inline(v any) (string, error) {
 }
 
 // create writes a file that is not there yet, and that only its owner may read: it is where
-// passwords may be put.
+// passwords may be put. Its folder is created, too.
 func create(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return command.WithHint(command.Usagef("%s already exists", path), "give another name with --config, or change what is there")

@@ -29,7 +29,8 @@ func run(t *testing.T, args ...string) error {
 
 // TestInit writes files, and reads them as all commands do.
 func TestInit(t *testing.T) {
-	t.Chdir(t.TempDir())
+	dir := t.TempDir()
+	t.Chdir(dir)
 	if err := run(t, "init"); err != nil {
 		t.Fatal(err)
 	}
@@ -59,8 +60,20 @@ func TestInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := fmt.Sprintf("%q %q %q %q %q %q", command.Last(f.Sections["cluster"])["bootstrap.servers"], command.Last(f.Sections["cluster"])["command-config"], p.Store, p.Topics, p.RecipientFiles, p.Identities)
-	if want := `"a:1,b:2" "it's: here" ":s3,env_auth:b/'n" ["orders" "^a#b: \"x\""] ["r.txt"] ["#key"]`; got != want {
+	want := fmt.Sprintf("%q %q %q %q %q %q", "a:1,b:2", filepath.Join(dir, "it's: here"), ":s3,env_auth:b/'n", []string{"orders", "^a#b: \"x\""}, []string{filepath.Join(dir, "r.txt")}, []string{filepath.Join(dir, "#key")})
+	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+
+	// A relative folder is this one wherever the profile is run, and the file's folder is created.
+	if err := run(t, "init", "--config", "etc/kbk/kbk.yaml", "--store", "backups/nightly"); err != nil {
+		t.Fatal(err)
+	}
+	if f, err = profile.Load("etc/kbk/kbk.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = f.Profile("nightly"); err != nil || p.Store != filepath.Join(dir, "backups", "nightly") || len(p.Identities) > 0 {
+		t.Errorf("%+v, %v", p, err)
 	}
 }
 

@@ -34,7 +34,7 @@ type Profile struct {
 	Filters bool     // the records go through kbk-filter
 	Filter  []string // with these flags, beside those of the section
 
-	Snapshots bool     // what the cluster has beside records is backed up, too
+	Snapshots bool     // what the cluster has besides records is backed up, too
 	Snapshot  []string // with these flags of kbk-cluster snapshot
 
 	Recipients     []string
