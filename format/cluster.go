@@ -1,6 +1,7 @@
 package format
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/fxamacker/cbor/v2"
@@ -23,7 +24,30 @@ var ClusterKinds = []string{ClusterACLs, ClusterQuotas, ClusterUsers, ClusterCon
 // of the frames that follow it.
 func (k Kind) OfCluster() bool { return k >= KindCluster && k <= KindConnector }
 
-// A Cluster begins a snapshot of what a cluster has beside its records. The frames of ACLs,
+// DecodeOfCluster decodes a frame of a snapshot of a cluster, of whichever kind it is.
+func DecodeOfCluster(f *Frame) (Encoder, error) {
+	switch f.Kind {
+	case KindCluster:
+		return DecodeCluster(f.Raw)
+	case KindACL:
+		return DecodeACL(f.Raw)
+	case KindQuota:
+		return DecodeQuota(f.Raw)
+	case KindUser:
+		return DecodeUser(f.Raw)
+	case KindConfig:
+		return DecodeConfig(f.Raw)
+	case KindSubject:
+		return DecodeSubject(f.Raw)
+	case KindSchema:
+		return DecodeSchema(f.Raw)
+	case KindConnector:
+		return DecodeConnector(f.Raw)
+	}
+	return nil, fmt.Errorf("a %s frame is none of a cluster", f.Name)
+}
+
+// A Cluster begins a snapshot of what a cluster has besides its records. The frames of ACLs,
 // quotas, users, configs, subjects, schemas and connectors behind it, up to the next Cluster or
 // the end of the stream, are what it has of each of Kinds, all of it: of a kind that is not
 // named nothing is known.

@@ -335,6 +335,15 @@ type MomentInfo struct {
 	Run    string        `cbor:"run,omitempty"` // and of the run that made it
 	Topics []MomentTopic `cbor:"topics"`
 	Frames [][]byte      `cbor:"frames,omitempty"` // groups, group, and those of unknown kinds
+	Lacks  []MomentLack  `cbor:"lacks,omitempty"`  // what is not in Topics, though it belongs to the point
+}
+
+// A MomentLack names partitions that belong to the point of a [Moment] in the store that the
+// stream comes from, and cannot belong to it in a copy: the stream may lack records of them.
+type MomentLack struct {
+	Topic      string  `cbor:"topic"`
+	Partitions []int32 `cbor:"partitions"`
+	Why        string  `cbor:"why"` // for people
 }
 
 // A MomentTopic is one incarnation of a topic as it was at a moment.
@@ -765,6 +774,13 @@ func DecodeMoment(b []byte) (*Moment, error) {
 		for n, at := range t.Partitions {
 			if n < 0 || at[0] < 0 || at[1] < 0 {
 				return nil, corrupt("moment with partition %d of %q at offsets %d to %d", n, t.Name, at[0], at[1])
+			}
+		}
+	}
+	for _, l := range m.Lacks {
+		for _, n := range l.Partitions {
+			if n < 0 {
+				return nil, corrupt("moment that lacks partition %d of %q", n, l.Topic)
 			}
 		}
 	}

@@ -105,22 +105,8 @@ func decodeEncoder(f *Frame) (e Encoder, err error) {
 		e, err = DecodeMap(f.Raw)
 	case KindEnd:
 		e, err = DecodeEnd(f.Raw)
-	case KindCluster:
-		e, err = DecodeCluster(f.Raw)
-	case KindACL:
-		e, err = DecodeACL(f.Raw)
-	case KindQuota:
-		e, err = DecodeQuota(f.Raw)
-	case KindUser:
-		e, err = DecodeUser(f.Raw)
-	case KindConfig:
-		e, err = DecodeConfig(f.Raw)
-	case KindSubject:
-		e, err = DecodeSubject(f.Raw)
-	case KindSchema:
-		e, err = DecodeSchema(f.Raw)
-	case KindConnector:
-		e, err = DecodeConnector(f.Raw)
+	case KindCluster, KindACL, KindQuota, KindUser, KindConfig, KindSubject, KindSchema, KindConnector:
+		e, err = DecodeOfCluster(f)
 	}
 	if err != nil {
 		return nil, err

@@ -177,7 +177,7 @@ func every() []Encoder {
 		&Groups{IDs: []string{"a", "b"}, GroupsInfo: GroupsInfo{[]string{"^"}, []string{"c"}, map[string]string{"orders": ""}}}, &Target{"a", 1, "b", -1, TargetInfo{"id", []int64{0, math.MaxInt64}}},
 		&Moment{[]byte("\x83\x65point\x00\xa0"), MomentInfo{ID: "", Topics: []MomentTopic{}}},
 		&Moment{[]byte("\x83\x65point\x00\xa0"), MomentInfo{"20261120T220000.000Z-0a1b2c3d-000001", "0a1b2c3d", []MomentTopic{
-			{"orders", "id", []byte{1}, map[int32][2]int64{0: {0, 5}, 7: {3, math.MaxInt64}}}}, [][]byte{{2}, {3}}}},
+			{"orders", "id", []byte{1}, map[int32][2]int64{0: {0, 5}, 7: {3, math.MaxInt64}}}}, [][]byte{{2}, {3}}, []MomentLack{{"orders", []int32{1, 2}, "compacted"}}}},
 		&Batch{"orders", 1, 10, 19, -1, 10, []byte("raw"), ""},
 		&Batch{"orders", 1, 10, 10, math.MinInt64, 1, []byte{}, "zstd"},
 		&Map{"orders", 1, 100, "orders-2", 2, 0, math.MaxInt64 - 100},
@@ -309,6 +309,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"point without":         &Point{Without: map[string][]int32{"t": {-1}}},
 		"moment partition":      &Moment{[]byte("\x83\x65point\x00\xa0"), MomentInfo{Topics: []MomentTopic{{Partitions: map[int32][2]int64{-1: {}}}}}},
 		"moment offset":         &Moment{[]byte("\x83\x65point\x00\xa0"), MomentInfo{Topics: []MomentTopic{{Partitions: map[int32][2]int64{1: {-1, 0}}}}}},
+		"moment lacks":          &Moment{[]byte("\x83\x65point\x00\xa0"), MomentInfo{Lacks: []MomentLack{{"orders", []int32{-1}, ""}}}},
 		"moment of no point":    &Moment{[]byte("\x80"), MomentInfo{}},
 		"target partition":      &Target{Partition: -1},
 		"target of target":      &Target{TargetPartition: -2},

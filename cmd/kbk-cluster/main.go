@@ -1,4 +1,4 @@
-// Command kbk-cluster backs up and restores what a cluster has beside its records.
+// Command kbk-cluster backs up and restores what a cluster has besides its records.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Package cluster backs up and restores what a cluster has beside its records: ACLs, quotas,
+// Package cluster backs up and restores what a cluster has besides its records: ACLs, quotas,
 // users, configs, and the schemas and connectors that belong to it.
 package cluster
 
@@ -23,7 +23,7 @@ func App() *cli.App {
 	return command.App(command.Spec{
 		Name:  "kbk-cluster",
 		Usage: "back up and restore ACLs, quotas, users, configs, schemas and connectors",
-		Description: `Writes what a cluster has beside its records as a stream, which is packed, encrypted and stored
+		Description: `Writes what a cluster has besides its records as a stream, which is packed, encrypted and stored
 as records are:
 
    kbk-cluster snapshot -b src:9092 | kbk-pack --recipient KEY | kbk-push REMOTE
@@ -36,7 +36,7 @@ Shows what is different in another cluster, and makes it the same:
 		Values: values(),
 		Commands: []command.Spec{
 			{
-				Name: "snapshot", Usage: "write what a cluster has beside its records",
+				Name: "snapshot", Usage: "write what a cluster has besides its records",
 				Flags: flags(kindFlags(), []cli.Flag{
 					&cli.BoolFlag{Name: "strict", Usage: "exit with status 4 where anything is left out"},
 				}),

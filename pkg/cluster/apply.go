@@ -37,7 +37,7 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 		return err
 	}
 	if p.in.end.Interrupted {
-		return command.Stopped("nothing is changed, as the stream is not all")
+		return command.Stopped("nothing was changed, because the stream is incomplete")
 	}
 	for _, n := range p.Notes {
 		env.Log.Info(n)
@@ -63,9 +63,9 @@ func Apply(ctx context.Context, cfg ApplyConfig, env *command.Env, in io.Reader,
 		env.Log.Warn(err.Error())
 	}
 	if own == nil && len(d.lacking) > 0 {
-		own = command.WithStatus(command.Loss, fmt.Errorf("done, but for %s that cannot be applied, and that are named above", command.Count(int64(len(d.lacking)), "difference")))
+		own = command.WithStatus(command.Loss, fmt.Errorf("done, except for %s that cannot be applied: see above", command.Count(int64(len(d.lacking)), "difference")))
 	}
-	return endStatus(p.in.end, "what was read is applied, and is not all", own)
+	return endStatus(p.in.end, "what was read is applied, but the stream is incomplete", own)
 }
 
 // saveAndMake saves changes, and makes them.
@@ -80,7 +80,7 @@ func (l *live) saveAndMake(ctx context.Context, cfg ApplyConfig, p *planned, tod
 	if err := save(cfg.Save, id, todo); err != nil {
 		return fmt.Errorf("save what is changed: %w", err)
 	}
-	env.Log.Info("what is changed is saved in " + cfg.Save)
+	env.Log.Info("what will be changed is saved in " + cfg.Save)
 	err = l.make(ctx, applying{changes: todo, want: p.want, have: p.have, password: cfg.Password.Of, stop: env.Stop}, env.Log, out)
 	if err != nil {
 		return command.WithHint(err, "kbk-cluster rollback "+cfg.Save+" takes back what was changed; the same line again changes the rest")
@@ -125,7 +125,7 @@ func (d *decided) tell(log *slog.Logger) {
 		names = append(names, c.Kind+": "+c.Name)
 	}
 	if len(names) > 0 {
-		log.Info(fmt.Sprintf("left, as the snapshot does not have them (--prune deletes them): %s", diff.Some(names)))
+		log.Info(fmt.Sprintf("left unchanged, because the snapshot does not have them (--prune deletes them): %s", diff.Some(names)))
 	}
 }
 
@@ -158,7 +158,7 @@ func (l *live) make(ctx context.Context, a applying, log *slog.Logger, out io.Wr
 	}
 	for _, c := range missing {
 		failed++
-		log.Warn(fmt.Sprintf("failed: %s: %s: the broker has taken it, and does not show it", c.Kind, line(c)))
+		log.Warn(fmt.Sprintf("failed: %s: %s: the broker accepted it, but does not show it", c.Kind, line(c)))
 	}
 	done := command.Count(int64(len(made)-len(missing)), "change")
 	switch {

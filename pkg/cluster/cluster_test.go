@@ -134,7 +134,7 @@ func TestPrint(t *testing.T) {
 		{Kind: "acls", Action: change.Add, Name: "User:a\x1b[2J READ", After: acl("User:a", "TOPIC", "READ", "ALLOW")},
 		{Kind: "configs", Action: change.Alter, Name: "topic t: k", Details: []change.Detail{{Field: "k", Before: ptr("1"), After: ptr("2")}}},
 		{Kind: "configs", Action: change.Remove, Name: "topic t: s", Details: []change.Detail{{Field: "s"}}},
-		{Kind: "users", Action: change.Add, Name: "u: SCRAM-SHA-256", Lacks: "its password"},
+		{Kind: "users", Action: change.Add, Name: "u: SCRAM-SHA-256", Lacks: "the password is missing"},
 	}
 	var out bytes.Buffer
 	if err := printChanges(&out, changes); err != nil {
@@ -146,7 +146,7 @@ configs
   ~ topic t: k  1 → 2
   - topic t: s  (not shown)
 users
-  + u: SCRAM-SHA-256  (cannot be applied: it lacks its password)
+  + u: SCRAM-SHA-256  (cannot be applied: the password is missing)
 1 to add, 1 to change, 1 that the snapshot does not have, 1 that cannot be applied
 `
 	if out.String() != want {
@@ -269,7 +269,7 @@ func TestChoose(t *testing.T) {
 	in := &input{Cluster: &format.Cluster{ClusterInfo: format.ClusterInfo{Kinds: []string{format.ClusterACLs, format.ClusterSchemas}}}}
 	var said bytes.Buffer
 	kinds, err := in.choose(PlanConfig{Kinds: []string{format.ClusterACLs, format.ClusterUsers}}, logger(&said))
-	if err != nil || !slices.Equal(kinds, []string{format.ClusterACLs}) || !strings.Contains(said.String(), "has no users") || !strings.Contains(said.String(), "has schemas too") {
+	if err != nil || !slices.Equal(kinds, []string{format.ClusterACLs}) || !strings.Contains(said.String(), "has no users") || !strings.Contains(said.String(), "also has schemas") {
 		t.Errorf("%q, %v\n%s", kinds, err, &said)
 	}
 	for _, cfg := range []PlanConfig{{Kinds: []string{format.ClusterACLs, format.ClusterUsers}, Named: true}, {Kinds: []string{format.ClusterUsers}}} {

@@ -18,7 +18,7 @@ func guard(changes []change.Change, own string) {
 
 // needed says why this command must not make a change; "" is that it may.
 func needed(c *change.Change, own string) string {
-	const somebody = "somebody else to do it: "
+	const somebody = "somebody else has to do this: "
 	switch before := c.Before.(type) {
 	case *format.User:
 		if "User:"+before.Name == own {

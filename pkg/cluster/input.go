@@ -59,32 +59,11 @@ func readSnapshot(ctx context.Context, in io.Reader, maxFrame int64) (*input, er
 			}
 			out.Cluster, out.frames = c, nil
 		case f.Kind.OfCluster() && reading:
-			frame, err := decode(f.Kind, f.Raw)
+			frame, err := format.DecodeOfCluster(f)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 			out.frames = append(out.frames, frame)
 		}
 	}
-}
-
-// decode decodes a frame of a snapshot.
-func decode(kind format.Kind, raw []byte) (f format.Encoder, err error) {
-	switch kind {
-	case format.KindACL:
-		return format.DecodeACL(raw)
-	case format.KindQuota:
-		return format.DecodeQuota(raw)
-	case format.KindUser:
-		return format.DecodeUser(raw)
-	case format.KindConfig:
-		return format.DecodeConfig(raw)
-	case format.KindSubject:
-		return format.DecodeSubject(raw)
-	case format.KindSchema:
-		return format.DecodeSchema(raw)
-	case format.KindConnector:
-		return format.DecodeConnector(raw)
-	}
-	return nil, fmt.Errorf("a frame of kind %d is not one of a snapshot", kind)
 }

@@ -120,7 +120,7 @@ func (p *Passwords) give(changes []change.Change) {
 		}
 		_, inFile := p.file[u.Name]
 		if v := variableOf(u.Name); len(users[v]) > 1 && !inFile && p.getenv(passwordVariable+u.Name) == "" {
-			changes[i].Lacks = "its password: the variable " + v + " might be for another user too"
+			changes[i].Lacks = "the password is missing: the variable " + v + " might be for another user, too"
 			continue
 		}
 		changes[i].Lacks = ""

@@ -66,7 +66,7 @@ func planFor(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader
 	}
 	for i := range p.Changes {
 		if why, ok := absent[p.Changes[i].Kind]; ok && p.Changes[i].Lacks == "" {
-			p.Changes[i].Lacks = "a cluster that has them: " + why
+			p.Changes[i].Lacks = "this cluster does not support it: " + why
 		}
 	}
 	slices.SortStableFunc(p.Changes, func(a, b change.Change) int {
@@ -124,16 +124,16 @@ func (in *input) choose(cfg PlanConfig, log *slog.Logger) (kinds []string, err e
 		case cfg.Named:
 			return nil, command.WithHint(fmt.Errorf("%s has no %s", what, kind), "it was made without them, or had no right to read them")
 		default:
-			log.Warn(fmt.Sprintf("%s has no %s: nothing is done about them", what, kind))
+			log.Warn(fmt.Sprintf("%s has no %s, so they stay as they are", what, kind))
 		}
 	}
 	for _, kind := range in.Kinds {
 		if !cfg.has(kind) {
-			log.Info(fmt.Sprintf("%s has %s too: they are left, as no %s says where they go", what, kind, flagOf[kind]))
+			log.Info(fmt.Sprintf("%s also has %s: they are left out, because %s is not given", what, kind, flagOf[kind]))
 		}
 	}
 	if len(kinds) == 0 {
-		return nil, fmt.Errorf("%s has nothing of what is wanted: it has %s", what, join(in.Kinds))
+		return nil, fmt.Errorf("%s has none of the kinds that are wanted: it has %s", what, join(in.Kinds))
 	}
 	return kinds, nil
 }
@@ -207,7 +207,7 @@ func Verify(ctx context.Context, cfg PlanConfig, env *command.Env, in io.Reader,
 		return endStatus(p.in.end, "", errors.New("not equal: "+command.Count(int64(len(p.Changes)), "difference")))
 	}
 	env.Log.Info(fmt.Sprintf("equal: %s", counted(of(p.have, p.kinds))))
-	return endStatus(p.in.end, "what was read is equal, and is not all", nil)
+	return endStatus(p.in.end, "what was read is equal, but the stream is incomplete", nil)
 }
 
 // counted says how many frames of each kind there are.

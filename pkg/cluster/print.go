@@ -53,7 +53,7 @@ func line(c change.Change) string {
 		b.WriteString("  " + strings.Join(details, "; "))
 	}
 	if c.Lacks != "" {
-		b.WriteString("  (cannot be applied: it lacks " + command.Printable(c.Lacks) + ")")
+		b.WriteString("  (cannot be applied: " + command.Printable(c.Lacks) + ")")
 	}
 	return b.String()
 }

@@ -35,7 +35,7 @@ func Rollback(ctx context.Context, cfg RollbackConfig, env *command.Env, out io.
 		return err
 	}
 	if cluster != id {
-		return fmt.Errorf("%s is of the cluster %s, and this one is %s", cfg.File, cluster, id)
+		return fmt.Errorf("%s belongs to the cluster %s, but this is the cluster %s", cfg.File, cluster, id)
 	}
 	var kinds []string
 	for _, c := range changes {
@@ -58,7 +58,7 @@ func Rollback(ctx context.Context, cfg RollbackConfig, env *command.Env, out io.
 		todo = append(todo, u.Changed...)
 	} else {
 		for _, c := range u.Changed {
-			env.Log.Warn(fmt.Sprintf("left, as it has changed since: %s: %s", c.Kind, c.Name))
+			env.Log.Warn(fmt.Sprintf("left unchanged, because it has changed since then: %s: %s", c.Kind, c.Name))
 			left++
 		}
 	}
@@ -69,7 +69,7 @@ func Rollback(ctx context.Context, cfg RollbackConfig, env *command.Env, out io.
 	d := decide(todo, true)
 	d.tell(env.Log)
 	if u.Gone > 0 {
-		env.Log.Info(fmt.Sprintf("as before already: %s", command.Count(int64(u.Gone), "change")))
+		env.Log.Info(fmt.Sprintf("already as before: %s", command.Count(int64(u.Gone), "change")))
 	}
 	if len(d.todo) == 0 {
 		env.Log.Info("nothing to change")
@@ -78,9 +78,9 @@ func Rollback(ctx context.Context, cfg RollbackConfig, env *command.Env, out io.
 	}
 	switch left += len(d.lacking); {
 	case len(u.Changed) > 0 && !cfg.Force:
-		return command.WithHint(command.WithStatus(command.Loss, fmt.Errorf("done, but for %s that are named above", command.Count(int64(left), "change"))), "--force puts back what has changed since too")
+		return command.WithHint(command.WithStatus(command.Loss, fmt.Errorf("done, except for %s: see above", command.Count(int64(left), "change"))), "--force puts back what has changed since too")
 	case left > 0:
-		return command.WithStatus(command.Loss, fmt.Errorf("done, but for %s that are named above", command.Count(int64(left), "change")))
+		return command.WithStatus(command.Loss, fmt.Errorf("done, except for %s: see above", command.Count(int64(left), "change")))
 	}
 	return nil
 }

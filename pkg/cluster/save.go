@@ -91,7 +91,7 @@ func decodeAny(raw cbor.RawMessage) (format.Encoder, error) {
 	if err := f.Scan(raw); err != nil || !f.Kind.OfCluster() || f.Kind == format.KindCluster {
 		return nil, fmt.Errorf("a change of what is no frame of a snapshot: %w", format.ErrCorrupt)
 	}
-	return decode(f.Kind, raw)
+	return format.DecodeOfCluster(&f)
 }
 
 // save writes changes to a file that is not there yet, and returns when it is on the disk.
@@ -164,7 +164,7 @@ func readSaved(ctx context.Context, file string, maxFrame int64) (changes []chan
 		changes = append(changes, c)
 	}
 	if len(changes) == 0 {
-		return nil, "", command.WithHint(fmt.Errorf("%s has no changes to take back", file), "rollback takes the file that apply has saved, not a snapshot")
+		return nil, "", command.WithHint(fmt.Errorf("%s has no changes to undo", file), "rollback takes the file that apply has saved, not a snapshot")
 	}
 	if h.Source != nil {
 		cluster = h.Source.Cluster

@@ -36,7 +36,7 @@ func (l *live) schemaIDs(ctx context.Context, cfg ApplyConfig, p *planned, log *
 		}
 		if cfg.SchemaIDs != "" {
 			files = append(files, os.WriteFile(file, []byte(registry.FormatIDs(ids[name])), 0o666))
-			log.Info(fmt.Sprintf("%s in the target, which %s has for kbk-filter --schema-id-map", command.Count(int64(len(ids[name])), "schema id")+" differ", file))
+			log.Info(fmt.Sprintf("%s in the target: %s lists them for kbk-filter --schema-id-map", command.Count(int64(len(ids[name])), "schema id")+" differ", file))
 		}
 	}
 	switch err := errors.Join(files...); {

@@ -34,14 +34,14 @@ func Script(ctx context.Context, cfg PlanConfig, prune bool, env *command.Env, i
 		return err
 	}
 	comments(w, "cannot be done", d.lacking)
-	comments(w, "left, as the snapshot does not have it", d.extra)
+	comments(w, "left unchanged, because the snapshot does not have it", d.extra)
 	kafkatools.Tail(w)
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	var own error
 	if len(d.lacking) > 0 {
-		own = command.WithStatus(command.Loss, fmt.Errorf("the script is written, but for %s that no command can make", command.Count(int64(len(d.lacking)), "difference")))
+		own = command.WithStatus(command.Loss, fmt.Errorf("the script is written, except for %s that no command can make", command.Count(int64(len(d.lacking)), "difference")))
 	}
 	return endStatus(p.in.end, "the script is incomplete", own)
 }

@@ -23,7 +23,7 @@ type SnapshotConfig struct {
 	Strict bool // that anything is left out is a loss
 }
 
-// Snapshot writes what a cluster has beside its records as a stream. What cannot be read it
+// Snapshot writes what a cluster has besides its records as a stream. What cannot be read it
 // names, and goes on; the error is of status [command.Loss] then.
 func Snapshot(ctx context.Context, cfg SnapshotConfig, env *command.Env, out io.Writer) error {
 	w := command.NewWriter(out)

@@ -135,7 +135,7 @@ func TestPlanWithoutAuthorizer(t *testing.T) {
 		return stream(t, format.ContentRecords, snap, acl("User:a", "TOPIC", "READ", "ALLOW"))
 	}
 	env := &command.Env{Log: logger(&said), Stop: make(chan struct{})}
-	if err := Plan(t.Context(), cfg, false, env, in(), &out); err != nil || !strings.Contains(out.String(), "it lacks a cluster that has them: the brokers have no authorizer") {
+	if err := Plan(t.Context(), cfg, false, env, in(), &out); err != nil || !strings.Contains(out.String(), "this cluster does not support it: the brokers have no authorizer") {
 		t.Errorf("%v\n%s%s", err, &out, &said)
 	}
 	err := Apply(t.Context(), ApplyConfig{PlanConfig: cfg, Password: new(Passwords)}, env, in(), &out)

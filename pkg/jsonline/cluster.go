@@ -9,7 +9,7 @@ import (
 	"github.com/kbkio/kbk/format"
 )
 
-// The frames of a snapshot of a cluster have one member beside their kind: "data", an object with
+// The frames of a snapshot of a cluster have one member besides their kind: "data", an object with
 // the names that format/SPEC.md has.
 
 type clusterData struct {
@@ -74,57 +74,31 @@ func describeCluster(f *format.Frame) (json.RawMessage, error) {
 }
 
 func clusterDataOf(f *format.Frame) (any, error) {
-	switch f.Kind {
-	case format.KindCluster:
-		c, err := format.DecodeCluster(f.Raw)
-		if err != nil {
-			return nil, err
-		}
-		return clusterData{c.ID, c.Time, c.Cluster, c.Tool, c.Kinds, c.Registry, c.Connect, c.Features, c.LeftOut}, nil
-	case format.KindACL:
-		return format.DecodeACL(f.Raw)
-	case format.KindQuota:
-		q, err := format.DecodeQuota(f.Raw)
-		if err != nil {
-			return nil, err
-		}
-		d := quotaData{Values: q.Values}
-		for i := range q.Entity {
-			d.Entity = append(d.Entity, [2]*string{&q.Entity[i].Type, q.Entity[i].Name})
+	of, err := format.DecodeOfCluster(f)
+	if err != nil {
+		return nil, err
+	}
+	switch f := of.(type) {
+	case *format.Cluster:
+		return clusterData{f.ID, f.Time, f.Cluster, f.Tool, f.Kinds, f.Registry, f.Connect, f.Features, f.LeftOut}, nil
+	case *format.Quota:
+		d := quotaData{Values: f.Values}
+		for i := range f.Entity {
+			d.Entity = append(d.Entity, [2]*string{&f.Entity[i].Type, f.Entity[i].Name})
 		}
 		return d, nil
-	case format.KindUser:
-		u, err := format.DecodeUser(f.Raw)
-		if err != nil {
-			return nil, err
-		}
-		return userData{u.Name, u.Credentials}, nil
-	case format.KindConfig:
-		c, err := format.DecodeConfig(f.Raw)
-		if err != nil {
-			return nil, err
-		}
-		return configData{c.ResourceType, c.Name, c.Values, c.ConfigInfo}, nil
-	case format.KindSubject:
-		s, err := format.DecodeSubject(f.Raw)
-		if err != nil {
-			return nil, err
-		}
-		return subjectData{s.Name, s.SubjectInfo}, nil
-	case format.KindSchema:
-		s, err := format.DecodeSchema(f.Raw)
-		if err != nil {
-			return nil, err
-		}
-		return schemaData{s.Subject, s.Version, s.SchemaInfo}, nil
-	case format.KindConnector:
-		c, err := format.DecodeConnector(f.Raw)
-		if err != nil {
-			return nil, err
-		}
-		return connectorData{c.Name, c.Config, c.ConnectorInfo}, nil
+	case *format.User:
+		return userData{f.Name, f.Credentials}, nil
+	case *format.Config:
+		return configData{f.ResourceType, f.Name, f.Values, f.ConfigInfo}, nil
+	case *format.Subject:
+		return subjectData{f.Name, f.SubjectInfo}, nil
+	case *format.Schema:
+		return schemaData{f.Subject, f.Version, f.SchemaInfo}, nil
+	case *format.Connector:
+		return connectorData{f.Name, f.Config, f.ConnectorInfo}, nil
 	}
-	return nil, fmt.Errorf("a %s frame is none of a cluster", f.Name)
+	return of, nil
 }
 
 // encodeCluster makes a frame of a kind, and of the "data" of its line.

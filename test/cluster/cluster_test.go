@@ -337,7 +337,7 @@ func TestCluster(t *testing.T) {
 	w.wants(plan, "  + User:bob READ on TOPIC prefixed ord\n", "  + User:mallory DENY ALL on TOPIC * from 10.0.0.1\n", "  - User:carol READ on TOPIC own\n",
 		"  + user alice, client-id <default>: consumer_byte_rate  100000000\n", "  + schema orders-value version 1", "  + all brokers: log.cleaner.threads  2\n",
 		"  + topic orders: leader.replication.throttled.replicas  0:0,1:0\n", "  - topic orders: max.message.bytes  2000000\n",
-		"alice: SCRAM-SHA-256  4097 iterations  (cannot be applied: it lacks its password")
+		"alice: SCRAM-SHA-256  4097 iterations  (cannot be applied: the password is missing")
 	_, log = w.run("source.kbk", 4, "apply", w.at(target), "--only", "users", "--save", "users.kbk")
 	w.wants(log, "alice: SCRAM-SHA-512", "bob: SCRAM-SHA-256", "carol: SCRAM-SHA-256", "nothing to change")
 	if _, err := os.Stat(w.path("users.kbk")); err == nil {
@@ -345,7 +345,7 @@ func TestCluster(t *testing.T) {
 	}
 	w.write("passwords", "# ours\nalice="+aliceSecret+"\nbob="+bobSecret+"\n")
 	_, log = w.run("source.kbk", 0, "apply", w.at(target), "--passwords-file", "passwords", "--save", "saved.kbk")
-	w.wants(log, "what is changed is saved in saved.kbk", "acls: User:carol READ on TOPIC own")
+	w.wants(log, "what will be changed is saved in saved.kbk", "acls: User:carol READ on TOPIC own")
 	w.run("source.kbk", 1, "verify", w.at(target)) // what is left is a difference
 	_, log = w.run("source.kbk", 0, "apply", w.at(target), "--save", "twice.kbk")
 	w.wants(log, "nothing to change")
@@ -360,17 +360,17 @@ func TestCluster(t *testing.T) {
 	users(t, target)
 
 	_, log = w.run("", 4, "rollback", w.at(target), "pruned.kbk")
-	w.wants(log, "carol: SCRAM-SHA-256  4096 iterations  (cannot be applied: it lacks its password")
+	w.wants(log, "carol: SCRAM-SHA-256  4096 iterations  (cannot be applied: the password is missing")
 	w.write("carol", "{\"carol\": \"c\"}")
 	w.run("", 0, "rollback", w.at(target), "--passwords-file", "carol", "pruned.kbk")
 	// What has changed since is left, unless it is forced.
 	configs(t, to, kmsg.ConfigResourceTypeBroker, "", "log.cleaner.threads", "3")
 	_, log = w.run("", 4, "rollback", w.at(target), "saved.kbk")
-	w.wants(log, "left, as it has changed since: configs: all brokers: log.cleaner.threads")
+	w.wants(log, "left unchanged, because it has changed since then: configs: all brokers: log.cleaner.threads")
 	w.run("", 0, "rollback", w.at(target), "--force", "saved.kbk")
 	w.equal(target, "before.kbk")
 	_, log = w.run("", 1, "rollback", w.at(source), "saved.kbk")
-	w.wants(log, "is of the cluster "+target.ID)
+	w.wants(log, "belongs to the cluster "+target.ID)
 
 	w.run("source.kbk", 0, "apply", w.at(target), "--passwords-file", "passwords", "--prune", "--yes", "--save", "again.saved")
 	if *version == "" { // the tools' classes have other names in Kafka 3.9

@@ -45,7 +45,7 @@ func TestRights(t *testing.T) {
 	w.write("some.kbk", out)
 	// What is not in the snapshot, apply does nothing about, with --prune neither.
 	_, log = w.run("some.kbk", 4, "plan", w.at(source))
-	w.wants(log, "has no acls: nothing is done about them", "has no users: nothing is done about them", "lost: acls cannot be read", "done, but with loss")
+	w.wants(log, "has no acls, so they stay as they are", "has no users, so they stay as they are", "lost: acls cannot be read", "done, but with loss")
 	_, log = w.run("some.kbk", 1, "plan", w.at(source), "--only", "acls")
 	w.wants(log, "has no acls")
 	_, log = w.run("", 1, "snapshot", as("nobody"), "--only", "acls,users")
@@ -92,7 +92,7 @@ func TestKilled(t *testing.T) {
 	w.equal(target, "before.kbk")
 	// And the same file once more does no harm.
 	_, log := w.run("", 0, "rollback", w.at(target), "saved.kbk")
-	w.wants(log, "as before already: ", "nothing to change")
+	w.wants(log, "already as before: ", "nothing to change")
 }
 
 // TestStream refuses streams without a snapshot, and one that is cut short, before anything is changed.

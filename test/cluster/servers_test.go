@@ -358,7 +358,7 @@ func TestConnectors(t *testing.T) {
 		return strings.Contains(readConnect(t, to).Connectors[0].Offsets, fmt.Sprintf(`"position":%d`, len(lines(0, all))))
 	})
 	failed, notes = applyConnect(t, to, want)
-	if len(failed) > 0 || len(notes) != 1 || !strings.Contains(notes[0], "has read on") {
+	if len(failed) > 0 || len(notes) != 1 || !strings.Contains(notes[0], "has read further") {
 		t.Errorf("failed %q, notes %q", failed, notes)
 	}
 	// Stopped, it is: and then it reads half of the file again.

@@ -1,4 +1,4 @@
-// Package admin reads what a cluster has beside its records, from Kafka itself, and changes it:
+// Package admin reads what a cluster has besides its records, from Kafka itself, and changes it:
 // ACLs, quotas, users, configs. What is to be changed is decided elsewhere.
 package admin
 
@@ -90,7 +90,7 @@ func (c *Client) Cluster(ctx context.Context) (id string, err error) {
 type Snapshot struct {
 	Kinds   []string // of which all was read
 	Frames  []format.Encoder
-	LeftOut []string // what Kafka does not give away, in a line each
+	LeftOut []string // what Kafka does not reveal, in a line each
 	Missing []Missing
 }
 
@@ -144,7 +144,7 @@ func (e *absentError) Error() string { return e.why }
 
 // tooOld says that the brokers do not know a request.
 func tooOld(what, kip, since string) error {
-	return fmt.Errorf("brokers before Kafka %s (%s) do not tell %s", since, kip, what)
+	return fmt.Errorf("brokers before Kafka %s (%s) do not report %s", since, kip, what)
 }
 
 // failure is the error of an answer; nil where it has none.

@@ -60,7 +60,7 @@ func (c *Client) readConfigs(ctx context.Context, s *Snapshot) ([]format.Encoder
 		}
 	}
 	for _, name := range secret {
-		s.LeftOut = append(s.LeftOut, "configs: "+name+", whose value Kafka does not give away")
+		s.LeftOut = append(s.LeftOut, "configs: "+name+", whose value Kafka does not reveal")
 	}
 	return out, nil
 }

@@ -54,7 +54,7 @@ func (c *Client) readUsers(ctx context.Context, s *Snapshot) ([]format.Encoder, 
 		out = append(out, u)
 	}
 	if len(out) > 0 {
-		s.LeftOut = append(s.LeftOut, fmt.Sprintf("users: the passwords of %d, which Kafka does not give away", len(out)))
+		s.LeftOut = append(s.LeftOut, fmt.Sprintf("users: the passwords of %d, which Kafka does not reveal", len(out)))
 	}
 	return out, nil
 }
@@ -109,7 +109,7 @@ func (c *Client) sendUsers(ctx context.Context, changes []change.Change, now []i
 			out[i] = a.Err
 			switch {
 			case !answered:
-				out[i] = errors.New("the broker does not say what became of it")
+				out[i] = errors.New("the broker does not say whether it was changed")
 			case a.Err != nil && a.ErrMessage != "":
 				out[i] = fmt.Errorf("%w %s", a.Err, a.ErrMessage)
 			}

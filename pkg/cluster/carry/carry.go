@@ -85,7 +85,7 @@ func (c *carrying) frame(f format.Encoder) error {
 		carried = &to
 	}
 	if why != nil {
-		c.out.Left = append(c.out.Left, change.Change{Kind: diff.KindOf(f), Action: change.Add, Name: diff.Name(f), After: f, Lacks: "a name of its own in the target: " + why.Error()})
+		c.out.Left = append(c.out.Left, change.Change{Kind: diff.KindOf(f), Action: change.Add, Name: diff.Name(f), After: f, Lacks: "its name in the target is not clear: " + why.Error()})
 		return nil
 	}
 	return c.add(f, carried)

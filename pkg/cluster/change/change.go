@@ -23,8 +23,7 @@ type Change struct {
 	// snapshot, nil where it is not there. Both are frames of the snapshot: *[format.ACL], say.
 	Before, After format.Encoder
 	Details       []Detail // of Alter: what differs
-	// Lacks says what is needed to apply it and is not there, for people: "its password". "" is
-	// nothing.
+	// Lacks says to people why it cannot be applied: "the password is missing". It is "" where it can.
 	Lacks string
 }
 

@@ -70,7 +70,7 @@ func create(ctx context.Context, c *rest.Client, f *format.Connector) error {
 	err = c.Do(ctx, http.MethodPost, "/connectors", nil, creation{f.Name, f.Config, state}, nil)
 	if e := rest.Answered(err); e != nil && strings.Contains(e.Message, "initial_state") { // an older worker
 		if len(offsets) > 0 {
-			return errors.New("it is not created: this worker cannot create it stopped (Kafka 3.7 can), and it would read from the start before its offsets are set")
+			return errors.New("it is not created: this worker cannot create it stopped (Kafka 3.7 can), and it would read from the beginning before its offsets are set")
 		}
 		state = running
 		err = c.Do(ctx, http.MethodPost, "/connectors", nil, creation{f.Name, f.Config, ""}, nil)
@@ -85,7 +85,7 @@ func create(ctx context.Context, c *rest.Client, f *format.Connector) error {
 		}
 	case len(offsets) > 0:
 		if err := setOffsets(ctx, c, f.Name, offsets, nil); err != nil {
-			return fmt.Errorf("it is created and stopped, for its offsets could not be set: %w", err)
+			return fmt.Errorf("it was created, but stays stopped: its offsets could not be set: %w", err)
 		}
 	}
 	return setState(ctx, c, f.Name, state, f.State)
@@ -95,12 +95,12 @@ func create(ctx context.Context, c *rest.Client, f *format.Connector) error {
 func sinkBegun(ctx context.Context, c *rest.Client, name string) error {
 	text, err := offsets(ctx, c, name)
 	if err != nil {
-		return fmt.Errorf("it stays stopped, for its offsets could not be read: %w", err)
+		return fmt.Errorf("it stays stopped: its offsets could not be read: %w", err)
 	}
 	if is, err := parseOffsets(text); err == nil && len(is) > 0 {
 		return nil
 	}
-	return fmt.Errorf("it stays stopped, for its consumer group connect-%s has no offsets here: carry them over (kbk-offsets apply), then apply again", name)
+	return fmt.Errorf("it stays stopped, because its consumer group connect-%s has no offsets here: carry them over (kbk-offsets apply), then apply again", name)
 }
 
 func alter(ctx context.Context, c *rest.Client, before, after *format.Connector) error {
@@ -121,7 +121,7 @@ func alter(ctx context.Context, c *rest.Client, before, after *format.Connector)
 			}
 			state = stopped
 			if err := setOffsets(ctx, c, after.Name, to, is); err != nil {
-				return fmt.Errorf("it is stopped, for its offsets could not be set: %w", err)
+				return fmt.Errorf("it is stopped: its offsets could not be set: %w", err)
 			}
 		}
 	}

@@ -123,7 +123,7 @@ func readOffsets(ctx context.Context, c *rest.Client, out *Content) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if s := rest.Status(err); s == http.StatusNotFound || s == http.StatusMethodNotAllowed {
-				err = fmt.Errorf("this worker does not give them: Kafka 3.5 and newer do")
+				err = fmt.Errorf("this worker does not return them: Kafka 3.5 and newer do")
 			}
 			unknown = append(unknown, fmt.Sprintf("connector %s: offsets: %v", f.Name, err))
 			return nil
@@ -234,7 +234,7 @@ func Rename(c Content, topic func(string) string) (Content, []string) {
 		}
 		for _, key := range slices.Sorted(maps.Keys(to.Config)) {
 			if slices.Contains(topicPatterns, key) || strings.HasPrefix(key, "transforms.") && strings.Contains(to.Config[key], "RegexRouter") {
-				notes = append(notes, fmt.Sprintf("connector %s: %s makes names of topics, and is not renamed: %s", f.Name, key, to.Config[key]))
+				notes = append(notes, fmt.Sprintf("connector %s: %s produces names of topics itself, and is not changed: %s", f.Name, key, to.Config[key]))
 			}
 		}
 		out.Connectors = append(out.Connectors, &to)

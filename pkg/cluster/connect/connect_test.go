@@ -257,7 +257,7 @@ func TestRandom(t *testing.T) {
 func TestSaid(t *testing.T) {
 	sink := &format.Connector{Name: "s", Config: map[string]string{"topics": "t"}, ConnectorInfo: format.ConnectorInfo{State: running, Offsets: `{"offsets":[{"partition":{"kafka_topic":"t","kafka_partition":0},"offset":{"kafka_offset":5}}]}`}}
 	sinkSaid := "connector s is a sink: its offsets are those of the consumer group connect-s, and kbk-offsets carries them over"
-	none := "connector s: it stays stopped, for its consumer group connect-s has no offsets here: carry them over (kbk-offsets apply), then apply again"
+	none := "connector s: it stays stopped, because its consumer group connect-s has no offsets here: carry them over (kbk-offsets apply), then apply again"
 	with := func(f *format.Connector, key, value string) *format.Connector {
 		to := *f
 		to.Config = maps.Clone(f.Config)
@@ -274,7 +274,7 @@ func TestSaid(t *testing.T) {
 		{
 			"a source that has read on is not set back", &worker{},
 			[]Content{{Connectors: []*format.Connector{source("a", running, map[int]int{0: 9})}}, {Connectors: []*format.Connector{source("a", running, map[int]int{0: 5})}}},
-			[]string{"connector a has read on since the snapshot; its offsets stay. To set them back, stop it first (PUT /connectors/a/stop)"},
+			[]string{"connector a has read further since the snapshot, so its offsets stay. To set them back, stop it first (PUT /connectors/a/stop)"},
 			`a {"name":"a","topic":"t"} RUNNING [{{"filename":"0"} {"position":9}}] <nil>`,
 		},
 		{
@@ -294,7 +294,7 @@ func TestSaid(t *testing.T) {
 		{
 			"an old worker", &worker{old: true},
 			[]Content{{Connectors: []*format.Connector{source("a", paused, nil), source("b", running, map[int]int{0: 5})}}},
-			[]string{"connector b: it is not created: this worker cannot create it stopped (Kafka 3.7 can), and it would read from the start before its offsets are set"},
+			[]string{"connector b: it is not created: this worker cannot create it stopped (Kafka 3.7 can), and it would read from the beginning before its offsets are set"},
 			`a {"name":"a","topic":"t"} PAUSED [] unexpected end of JSON input`,
 		},
 		{
@@ -325,7 +325,7 @@ func TestSaid(t *testing.T) {
 	// What is not shown, and what the snapshot has not.
 	c := Content{Connectors: []*format.Connector{with(with(source("b", running, nil), "db.password", "[hidden]"), "file.secret", "${file:/x:y}")}}
 	changes, _ := Plan(c, Content{})
-	if changes[0].Lacks != "values that the snapshot does not have: db.password" {
+	if changes[0].Lacks != "the snapshot does not have the values of db.password" {
 		t.Errorf("%+v", changes[0])
 	}
 	changes, _ = Plan(Content{Connectors: []*format.Connector{with(source("a", running, nil), "db.password", "new")}}, Content{Connectors: []*format.Connector{with(source("a", running, nil), "db.password", "old")}})
@@ -347,7 +347,7 @@ func TestLeftOut(t *testing.T) {
 		t.Errorf("%q, %+v", got.LeftOut, got.Connectors[0])
 	}
 	w.old = true
-	if got := read(t, c).LeftOut; got[len(got)-1] != "connector a: offsets: this worker does not give them: Kafka 3.5 and newer do" {
+	if got := read(t, c).LeftOut; got[len(got)-1] != "connector a: offsets: this worker does not return them: Kafka 3.5 and newer do" {
 		t.Errorf("%q", got)
 	}
 }
@@ -360,7 +360,7 @@ func TestRename(t *testing.T) {
 	want := map[string]string{
 		"topics": "A,B", "topic": "C", "topics.regex": "^a", "topic.prefix": "p", "transforms.r.type": "org.apache.kafka.connect.transforms.RegexRouter", "file": "a",
 	}
-	if !reflect.DeepEqual(got.Connectors[0].Config, want) || len(notes) != 3 || !strings.Contains(notes[0], "topic.prefix makes names of topics, and is not renamed: p") {
+	if !reflect.DeepEqual(got.Connectors[0].Config, want) || len(notes) != 3 || !strings.Contains(notes[0], "topic.prefix produces names of topics itself, and is not changed: p") {
 		t.Errorf("%v, %q", got.Connectors[0].Config, notes)
 	}
 	if in.Connectors[0].Config["topic"] != "c" {

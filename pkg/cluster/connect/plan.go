@@ -49,12 +49,12 @@ func added(w *format.Connector) (change.Change, []string) {
 		}
 	}
 	if len(missing) > 0 {
-		c.Lacks = "values that the snapshot does not have: " + strings.Join(missing, ", ")
+		c.Lacks = "the snapshot does not have the values of " + strings.Join(missing, ", ")
 	}
 	var notes []string
 	switch offsets, err := parseOffsets(w.Offsets); {
 	case w.Offsets == "" || err != nil:
-		notes = append(notes, fmt.Sprintf("connector %s: its offsets are not in the snapshot, so it begins at the start", w.Name))
+		notes = append(notes, fmt.Sprintf("connector %s: its offsets are not in the snapshot, so it starts from the beginning", w.Name))
 	case ofSink(offsets):
 		notes = append(notes, sinkNote(w.Name))
 	}
@@ -153,7 +153,7 @@ func offsetDifferences(w, h *format.Connector) ([]change.Detail, string) {
 		details = append(details, change.Detail{Field: "offset of " + partition, Before: shown(at[partition], true)})
 	}
 	if len(details) > 0 && (begun || len(to) == 0) && h.State != stopped {
-		return nil, fmt.Sprintf("connector %s has read on since the snapshot; its offsets stay. To set them back, stop it first (PUT /connectors/%s/stop)", w.Name, w.Name)
+		return nil, fmt.Sprintf("connector %s has read further since the snapshot, so its offsets stay. To set them back, stop it first (PUT /connectors/%s/stop)", w.Name, w.Name)
 	}
 	return details, ""
 }

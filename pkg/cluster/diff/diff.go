@@ -13,13 +13,13 @@ import (
 	"github.com/kbkio/kbk/pkg/cluster/change"
 )
 
-// What is needed to apply a change and is not there, in [change.Change.Lacks].
+// Why a change cannot be applied, in [change.Change.Lacks].
 const (
-	LacksPassword = "its password, which Kafka does not give away"
-	LacksValue    = "its value, which Kafka does not give away"
-	LacksTopic    = "the topic, which kbk-produce makes"
-	LacksBroker   = "this broker"
-	lacksCount    = "a way: kbk-cluster leaves partitions as they are, and kbk-produce --add-partitions adds them"
+	LacksPassword = "the password is missing, because Kafka does not reveal it"
+	LacksValue    = "the value is missing, because Kafka does not reveal it"
+	LacksTopic    = "the topic does not exist: kbk-produce creates topics"
+	LacksBroker   = "the cluster does not have this broker"
+	lacksCount    = "kbk-cluster does not change partitions: kbk-produce --add-partitions adds them"
 )
 
 // A Plan is what it takes to make a live cluster as a snapshot is.
@@ -117,7 +117,7 @@ func (p *Plan) users(want, have []format.Encoder) {
 		}
 	}
 	if n > 0 {
-		p.note("%s that both clusters have: whether the passwords are equal cannot be told", english.Plural(n, "credential", ""))
+		p.note("%s in both clusters: the passwords cannot be compared", english.Plural(n, "credential", ""))
 	}
 }
 
@@ -131,7 +131,7 @@ func (p *Plan) configs(want, have []format.Encoder) {
 		before, after := h[name], w[name]
 		switch {
 		case before == nil && after.ResourceType == Topic && Internal(after.Name):
-			p.note("topic %s is not there yet; Kafka makes it, with configs of its own", after.Name)
+			p.note("topic %s does not exist yet; Kafka creates it with configs of its own", after.Name)
 		case before == nil && after.ResourceType == Topic:
 			p.lacking(after, LacksTopic)
 		case before == nil && after.ResourceType == Broker && after.Name != "":
@@ -148,10 +148,10 @@ func (p *Plan) configs(want, have []format.Encoder) {
 		}
 	}
 	if len(unknown) > 0 {
-		p.note("not in the snapshot, and left with their configs: %s", Some(unknown))
+		p.note("not in the snapshot, so their configs stay: %s", Some(unknown))
 	}
 	if secret > 0 {
-		p.note("%s that both clusters have set: whether they are equal cannot be told", english.Plural(secret, "sensitive value", ""))
+		p.note("%s set in both clusters: the values cannot be compared", english.Plural(secret, "sensitive value", ""))
 	}
 }
 

@@ -104,7 +104,7 @@ func TestFind(t *testing.T) {
 			want:    []format.Encoder{user("a", 4096, "SCRAM-SHA-256", "SCRAM-SHA-512"), user("b", 4096, "SCRAM-SHA-256")},
 			have:    []format.Encoder{user("a", 8192, "SCRAM-SHA-256"), user("b", 4096, "SCRAM-SHA-256", "SCRAM-SHA-512")},
 			changes: []string{"~ a: SCRAM-SHA-256 8192 iterations>4096 iterations !", "+ a: SCRAM-SHA-512 ->4096 iterations !", "- b: SCRAM-SHA-512 4096 iterations>-"},
-			notes:   []string{"2 credentials that both clusters have"},
+			notes:   []string{"2 credentials in both clusters"},
 		},
 		"configs": {
 			want:    []format.Encoder{config(Broker, "", "k", "1"), config(Broker, "0", "k", "2"), topic("t", 1, 1, "r", "5"), config(Group, "g", "x", "1")},
@@ -115,13 +115,13 @@ func TestFind(t *testing.T) {
 			want:    []format.Encoder{config(Broker, "", "a", "secret", "b", "secret")},
 			have:    []format.Encoder{config(Broker, "", "b", "secret", "c", "secret")},
 			changes: []string{"+ all brokers: a ->- !", "- all brokers: c ->-"},
-			notes:   []string{"1 sensitive value that both clusters have set"},
+			notes:   []string{"1 sensitive value set in both clusters"},
 		},
 		"topics and brokers that are not there": {
 			want:    []format.Encoder{topic("t", 1, 1, "r", "5", "s", "6"), topic("__consumer_offsets", 50, 3, "r", "1"), config(Broker, "7", "k", "1"), config(Broker, "8")},
 			have:    []format.Encoder{topic("mine", 1, 1, "r", "1"), topic("bare", 1, 1), config(Broker, "0", "k", "1")},
 			changes: []string{"+ broker 7 !", "+ topic t !"},
-			notes:   []string{"topic __consumer_offsets is not there yet", "left with their configs: broker 0, topic mine"},
+			notes:   []string{"topic __consumer_offsets does not exist yet", "so their configs stay: broker 0, topic mine"},
 		},
 		"shapes of topics": {
 			want:    []format.Encoder{topic("t", 3, 3)},

@@ -39,15 +39,16 @@ type steps struct {
 	keep    map[string]bool // subjects whose schemas keep their ids and versions
 	// referred are the versions of the snapshot that others refer to. They are deleted last.
 	referred map[version]bool
+	wanted   map[version]*format.Schema // the snapshot's
+	hides    map[string]bool            // subjects of which a version is to be deleted
 }
 
 // arrange sorts changes. It leaves out those that lack something.
 func arrange(want, have Content, changes []change.Change) steps {
-	st := steps{keep: make(map[string]bool), referred: make(map[version]bool)}
+	st := steps{keep: make(map[string]bool), referred: referredBy(want.Schemas), wanted: make(map[version]*format.Schema), hides: make(map[string]bool)}
 	for _, s := range want.Schemas {
-		for _, r := range s.References {
-			st.referred[version{r.Subject, r.Version}] = true
-		}
+		st.wanted[versionOf(s)] = s
+		st.hides[s.Subject] = st.hides[s.Subject] || s.Deleted
 	}
 	of := make(map[version]change.Change)
 	var schemas []*format.Schema
@@ -324,8 +325,14 @@ func raw(text string) json.RawMessage {
 
 func (a *applier) registerOne(ctx context.Context, s *format.Schema) error {
 	a.mu.Lock()
-	to := (&matching{here: a.hereLocked(s)}).referring(s)
+	here := a.hereLocked(s)
 	a.mu.Unlock()
+	for _, r := range s.References {
+		if v := (version{r.Subject, r.Version}); a.wanted[v] != nil && here[v] == nil {
+			return fmt.Errorf("it refers to %s, which is not in the registry", v) // there, it may be another schema
+		}
+	}
+	to := (&matching{here: here}).referring(s)
 	keep := a.keep[s.Subject]
 	path := rest.Path("subjects", s.Subject, "versions")
 	var got struct {
@@ -347,10 +354,10 @@ func (a *applier) registerOne(ctx context.Context, s *format.Schema) error {
 		return err
 	}
 	if keep && got.ID != s.ID {
-		return fmt.Errorf("the registry has given it id %d, and not %d", got.ID, s.ID)
+		return fmt.Errorf("the registry gave it id %d instead of %d", got.ID, s.ID)
 	}
 	number := s.Version
-	if !keep && (s.Deleted || a.referred[versionOf(s)]) {
+	if !keep && (a.hides[s.Subject] || a.referred[versionOf(s)]) {
 		if number, err = a.numberOf(ctx, to); err != nil {
 			return err
 		}
@@ -391,7 +398,7 @@ func (a *applier) allow(ctx context.Context, name string) error {
 	}
 	a.changed[name] = true
 	if err := a.c.Do(ctx, http.MethodPut, configPath(name), nil, configOf("", none), nil); err != nil {
-		return fmt.Errorf("setting compatibility NONE meanwhile: %w", err)
+		return fmt.Errorf("setting compatibility NONE for the time of the restore: %w", err)
 	}
 	return nil
 }
@@ -413,16 +420,32 @@ func (a *applier) delete(ctx context.Context, c change.Change) error {
 	number := s.Version
 	if c.After != nil { // by its number in the snapshot
 		a.mu.Lock()
-		if n, known := a.versions[versionOf(s)]; known {
+		n, known := a.versions[versionOf(s)]
+		other := a.keeping(s, n, a.versions)
+		a.mu.Unlock()
+		if other != nil {
+			return fmt.Errorf("version %d of the registry is %s, too, which is not to be deleted", n, versionOf(other))
+		}
+		if known {
 			number = n
 		}
-		a.mu.Unlock()
 	}
 	err := a.c.Do(ctx, http.MethodDelete, rest.Path("subjects", s.Subject, "versions", strconv.Itoa(number)), nil, nil, nil)
 	if unknown(err) {
 		return nil // it is deleted
 	}
 	return err
+}
+
+// keeping is a version of the snapshot, not to be deleted, that has number n in the registry as s has; nil is
+// none. A registry that gives versions takes schemas that are the same for one.
+func (st *steps) keeping(s *format.Schema, n int, versions map[version]int) *format.Schema {
+	for v, is := range versions {
+		if w := st.wanted[v]; is == n && v.subject == s.Subject && w != nil && !w.Deleted {
+			return w
+		}
+	}
+	return nil
 }
 
 // putBack puts back what has changed meanwhile.

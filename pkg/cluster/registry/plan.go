@@ -26,141 +26,13 @@ func Of(frames []format.Encoder) Content {
 	return c
 }
 
-// A matching says which version in the registry is which version of the snapshot.
-type matching struct {
-	here map[version]*format.Schema // by version in the snapshot
-	used map[version]bool           // versions in the registry
-}
-
-// match pairs each schema of the snapshot with the same one of the registry, under the same version if
-// it is there, else under another one of the subject. The references of the same schemas lead to the
-// same schemas, whatever their versions are.
-func match(want, have Content) matching {
-	m := matching{make(map[version]*format.Schema, len(want.Schemas)), make(map[version]bool, len(want.Schemas))}
-	f := newFinder(want, have)
-	for _, level := range levels(want.Schemas) {
-		var others []*format.Schema
-		for _, s := range level {
-			h := f.byVersion[versionOf(s)]
-			if h != nil && s.Deleted == h.Deleted && !m.used[versionOf(h)] && bare(contentOf(m.referring(s))) == f.contents[versionOf(h)] {
-				m.pair(s, h)
-			} else {
-				others = append(others, s)
-			}
-		}
-		for _, s := range others {
-			if h := f.find(m, s); h != nil {
-				m.pair(s, h)
-			}
-		}
-	}
-	return m
-}
-
-// A finder looks for schemas in a registry.
-type finder struct {
-	modes     bool
-	byVersion map[version]*format.Schema
-	bySubject map[string][]*format.Schema
-	contents  map[version]content
-	wanted    map[version]*format.Schema
-}
-
-func newFinder(want, have Content) *finder {
-	f := &finder{
-		modes: have.hasModes(), byVersion: make(map[version]*format.Schema), bySubject: make(map[string][]*format.Schema),
-		contents: make(map[version]content), wanted: make(map[version]*format.Schema),
-	}
-	for _, s := range have.Schemas {
-		v := versionOf(s)
-		f.byVersion[v], f.contents[v] = s, bare(contentOf(s))
-		f.bySubject[s.Subject] = append(f.bySubject[s.Subject], s)
-	}
-	for _, s := range want.Schemas {
-		f.wanted[versionOf(s)] = s
-	}
-	return f
-}
-
-// find returns the version that is s and no other of the snapshot; nil if there is none.
-func (f *finder) find(m matching, s *format.Schema) *format.Schema {
-	if len(f.bySubject[s.Subject]) == 0 {
-		return nil
-	}
-	var found, shared *format.Schema
-	same := bare(contentOf(m.referring(s)))
-	for _, h := range f.bySubject[s.Subject] {
-		switch {
-		case same != f.contents[versionOf(h)]:
-		case m.used[versionOf(h)]:
-			if !h.Deleted && !s.Deleted {
-				shared = h
-			}
-		case f.itself(s, h):
-		case found == nil || closeness(s, h) > closeness(s, found):
-			found = h
-		}
-	}
-	if found == nil && !f.modes {
-		return shared // versions that differ in metadata are one where the registry keeps none
-	}
-	return found
-}
-
-// itself tells whether h is another version than s in the snapshot, too.
-func (f *finder) itself(s, h *format.Schema) bool {
-	w := f.wanted[versionOf(h)]
-	if w == nil || w == s || w.Deleted != h.Deleted || len(w.References) != len(h.References) {
-		return false
-	}
-	to := *w
-	to.References = slices.Clone(w.References)
-	for i := range to.References {
-		if w.References[i].Subject == h.References[i].Subject {
-			to.References[i] = h.References[i] // under another number, perhaps
-		}
-	}
-	return bare(contentOf(&to)) == f.contents[versionOf(h)]
-}
-
-// closeness is more for a version that is more like s, of those with the same content.
-func closeness(s, h *format.Schema) int {
-	n := 0
-	if h.Deleted == s.Deleted {
-		n += 2
-	}
-	if h.Version == s.Version {
-		n++
-	}
-	return n
-}
-
-// bare is c without what a registry may leave out.
-func bare(c content) content { return content{kind: c.kind, text: c.text, references: c.references} }
-
-func (m *matching) pair(s, here *format.Schema) {
-	m.here[versionOf(s)], m.used[versionOf(here)] = here, true
-}
-
-// referring is s with references to the versions that the schemas have here.
-func (m *matching) referring(s *format.Schema) *format.Schema {
-	if len(s.References) == 0 {
-		return s
-	}
-	out := *s
-	out.References = slices.Clone(s.References)
-	for i, r := range out.References {
-		if h := m.here[version{r.Subject, r.Version}]; h != nil {
-			out.References[i].Version = h.Version
-		}
-	}
-	return &out
-}
-
 // Plan returns what it takes to make the registry as the snapshot is, and what there is to say for
 // people besides. What cannot be done is a change that Lacks something.
 func Plan(want, have Content) ([]change.Change, []string) {
-	p := &planner{want: want, have: have, modes: want.hasModes() && have.hasModes(), matching: match(want, have)}
+	p := &planner{want: want, have: have, modes: want.hasModes() && have.hasModes(), matching: match(want, have), wantDeleted: make(map[version]bool)}
+	for _, s := range want.Schemas {
+		p.wantDeleted[versionOf(s)] = s.Deleted
+	}
 	p.subjects()
 	p.schemas()
 	p.sayIDs()
@@ -171,8 +43,9 @@ type planner struct {
 	want, have Content
 	modes      bool // both know them
 	matching
-	changes []change.Change
-	notes   []string
+	wantDeleted map[version]bool // of the snapshot's versions
+	changes     []change.Change
+	notes       []string
 }
 
 func (p *planner) say(format string, args ...any) {
@@ -221,7 +94,7 @@ func (p *planner) subjects() {
 	}
 	for _, h := range p.have.Subjects {
 		if !p.modes && h.Mode == modeImport {
-			p.say("%s: in mode IMPORT here, in which it takes no schemas of serializers; the snapshot says no mode", subjectName(h))
+			p.say("%s: in mode IMPORT here, so it accepts no schemas from serializers; the snapshot has no mode for it", subjectName(h))
 		}
 		if !want[h.Name] && h.Name != "" && len(p.differences(&format.Subject{Name: h.Name}, h)) > 0 {
 			p.add(change.Change{Action: change.Remove, Name: subjectName(h), Before: h})
@@ -279,9 +152,10 @@ func (p *planner) schemas() {
 		next[h.Subject] = max(next[h.Subject], h.Version)
 	}
 	foreign := foreignIDs(p.want, p.have, p.matching)
-	twins := p.twins()
+	twins := p.twins(foreign)
 	conflict := make(map[*format.Schema]bool) // versions here that are another schema in the snapshot
-	for _, s := range p.want.Schemas {
+	lacking := make(map[version]bool)         // versions of the snapshot that cannot be had
+	for _, s := range slices.Concat(levels(p.want.Schemas)...) {
 		name := "schema " + versionOf(s).String()
 		h := p.here[versionOf(s)]
 		if h == nil {
@@ -290,15 +164,20 @@ func (p *planner) schemas() {
 			switch other := taken[versionOf(s)]; {
 			case other != nil && !(numbered && p.used[versionOf(other)]): // to register it would write over the other one
 				c.Action, c.Before, c.Details = change.Alter, other, schemaDetails(s, other)
-				c.Lacks = "this version is another schema here, and no registry changes one"
+				c.Lacks = "this version is a different schema here, and a registry does not change versions"
 				conflict[other] = true
 			case twins[versionOf(s)]:
-				c.Lacks = "this registry has the same schema once, and an earlier version of it is not deleted"
+				c.Lacks = "this registry keeps equal schemas once only, and another version of it is not deleted"
+			case slices.ContainsFunc(s.References, func(r format.SchemaReference) bool { return lacking[version{r.Subject, r.Version}] }):
+				c.Lacks = "it refers to a version that cannot be registered here"
+			case slices.ContainsFunc(s.References, p.stayDeleted):
+				c.Lacks = "it refers to a version that is deleted here"
 			case numbered:
 				if next[s.Subject]++; next[s.Subject] != s.Version {
 					p.say("%s will be version %d here: this registry numbers versions one by one", name, next[s.Subject])
 				}
 			}
+			lacking[versionOf(s)] = c.Lacks != ""
 			p.add(c)
 			continue
 		}
@@ -308,13 +187,13 @@ func (p *planner) schemas() {
 		if d := schemaDetails(p.referring(s), h); len(d) > 0 {
 			c := change.Change{Action: change.Alter, Name: name, Before: h, After: s, Details: d}
 			if slices.ContainsFunc(d, func(d change.Detail) bool { return d.Field != "deleted" }) {
-				c.Lacks = "no registry changes metadata and rules of a version, and some keep none"
+				c.Lacks = "a registry does not change the metadata and rules of a version, and some registries keep none"
 			}
 			p.add(c)
 		}
 	}
 	for _, subject := range slices.Sorted(maps.Keys(foreign)) {
-		p.say("subject %s: its schemas get ids of this registry: an id is another schema's here", subject)
+		p.say("subject %s: this registry assigns ids to its schemas, because one of the ids belongs to another schema here", subject)
 	}
 	hidden := 0
 	for _, h := range slices.Backward(p.have.Schemas) { // those that refer to others before these
@@ -331,22 +210,55 @@ func (p *planner) schemas() {
 	}
 }
 
-// twins are deleted versions that a registry without metadata would take for an earlier one.
-func (p *planner) twins() map[version]bool {
-	out := make(map[version]bool)
-	if p.have.hasModes() {
-		return out
+// stayDeleted tells whether a reference is to a version that is deleted here, as in the snapshot. No registry
+// takes such a reference.
+func (p *planner) stayDeleted(r format.SchemaReference) bool {
+	h := p.here[version{r.Subject, r.Version}]
+	return h != nil && h.Deleted && p.wantDeleted[version{r.Subject, r.Version}]
+}
+
+// twins are deleted versions that a registry which gives versions would take for one that is not
+// deleted: for an earlier one, or for a later one if they are deleted last because others refer to them.
+func (p *planner) twins(foreign map[string]bool) map[version]bool {
+	alike := whole
+	if !p.have.hasModes() {
+		alike = bare
 	}
 	type in struct {
 		subject string
 		content content
 	}
-	live := make(map[in]bool)
-	for _, s := range p.want.Schemas { // versions in their order
-		if k := (in{s.Subject, bare(contentOf(s))}); !s.Deleted {
-			live[k] = true
-		} else if live[k] {
-			out[versionOf(s)] = true
+	live, deleted := make(map[in]version), make(map[in]version)
+	once := matching{here: make(map[version]*format.Schema)} // of the same versions, the first
+	referred := referredBy(p.want.Schemas)
+	out := make(map[version]bool)
+	for _, s := range slices.Concat(levels(p.want.Schemas)...) {
+		if p.have.hasModes() && !foreign[s.Subject] {
+			continue
+		}
+		k, v := in{s.Subject, alike(contentOf(once.referring(s)))}, versionOf(s)
+		first, is := live[k]
+		switch last, waits := deleted[k]; {
+		case s.Deleted && is:
+			out[v] = true
+		case s.Deleted && referred[v]:
+			deleted[k] = v
+		case s.Deleted:
+		case is:
+			once.here[v] = &format.Schema{Subject: s.Subject, Version: first.number}
+		default:
+			live[k], out[last] = v, waits
+		}
+	}
+	return out
+}
+
+// referredBy are the versions that schemas refer to.
+func referredBy(schemas []*format.Schema) map[version]bool {
+	out := make(map[version]bool)
+	for _, s := range schemas {
+		for _, r := range s.References {
+			out[version{r.Subject, r.Version}] = true
 		}
 	}
 	return out
@@ -403,11 +315,8 @@ func foreignIDs(want, have Content, m matching) map[string]bool {
 	}
 	registered := make(map[version]*format.Schema)
 	for _, s := range want.Schemas {
-		if h := m.here[versionOf(s)]; h != nil && h.Deleted && !s.Deleted {
-			registered[versionOf(s)] = s // once more, under the id that it has
-			continue
-		}
-		if m.here[versionOf(s)] != nil || taken[versionOf(s)] && !m.used[versionOf(s)] {
+		h := m.here[versionOf(s)]
+		if again := h != nil && h.Deleted && !s.Deleted; !again && (h != nil || taken[versionOf(s)] && !m.used[versionOf(s)]) {
 			continue
 		}
 		registered[versionOf(s)] = s
@@ -444,16 +353,18 @@ func IDs(want, have Content) (map[string]map[int]int, []string) {
 func idsOf(want, have Content, m matching) (map[string]map[int]int, []string) {
 	elsewhere := make(map[inContext]*format.Schema) // for an id any subject's will do
 	for _, h := range have.Schemas {
-		k := inContext{contextOf(h.Subject), bare(contentOf(h))}
-		if was := elsewhere[k]; was == nil || h.ID < was.ID {
-			elsewhere[k] = h
+		for _, k := range []inContext{{contextOf(h.Subject), contentOf(h)}, {contextOf(h.Subject), bare(contentOf(h))}} {
+			if was := elsewhere[k]; was == nil || h.ID < was.ID {
+				elsewhere[k] = h
+			}
 		}
 	}
 	out, kept, lost := make(map[string]map[int]int), make(map[string]map[int]bool), make(map[string]map[int]version)
 	for _, s := range want.Schemas {
 		c, h := contextOf(s.Subject), m.here[versionOf(s)]
-		if h == nil {
-			h = elsewhere[inContext{c, bare(contentOf(m.referring(s)))}]
+		if h == nil && !m.without(s) {
+			same := contentOf(m.referring(s))
+			h = cmp.Or(elsewhere[inContext{c, same}], elsewhere[inContext{c, bare(same)}])
 		}
 		if out[c] == nil {
 			out[c], kept[c], lost[c] = make(map[int]int), make(map[int]bool), make(map[int]version)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/cluster/change"
+	"github.com/kbkio/kbk/pkg/cluster/kafkatools"
 	"github.com/kbkio/kbk/pkg/cluster/registry/registrytest"
 	"github.com/kbkio/kbk/pkg/cluster/rest"
 )
@@ -51,7 +52,7 @@ func applyAll(t *testing.T, c *rest.Client, want Content) {
 		changes = slices.DeleteFunc(changes, func(c change.Change) bool { return (c.Action == change.Remove) != removals || c.Lacks != "" })
 		told := make(map[string]bool)
 		err := Apply(t.Context(), c, want, have, changes, func(c change.Change, err error) {
-			if err != nil && (i > 0 || rest.Answered(err).Code != 42206) {
+			if answer := rest.Answered(err); err != nil && (i > 0 || answer == nil || answer.Code != 42206) {
 				t.Errorf("%c %s: %v", c.Action, c.Name, err)
 			}
 			if told[c.Name] {
@@ -70,10 +71,11 @@ func schemaFrame(subject string, n, id int, text string, refs ...format.SchemaRe
 }
 
 // random is content that a registry may have. Ids are given by content and context, as registries do.
-func random(r *rand.Rand) Content {
+// With deletedRefs, deleted versions may refer to deleted ones.
+func random(r *rand.Rand, deletedRefs bool) Content {
 	c := Content{Subjects: []*format.Subject{{SubjectInfo: format.SubjectInfo{Compatibility: pick(r, "BACKWARD", "NONE"), Mode: pick(r, "READWRITE", "READONLY")}}}}
 	ids := make(map[string]int)
-	var live []version
+	var live, all []version
 	for _, context := range []string{"", ":.staging:"} {
 		for i := range r.IntN(6) {
 			s := &format.Subject{Name: fmt.Sprintf("%ss%d-value", context, i)}
@@ -102,8 +104,12 @@ func random(r *rand.Rand) Content {
 				if r.IntN(5) == 0 {
 					v.Metadata = fmt.Sprintf(`{"properties":{"n":"%d"}}`, r.IntN(3))
 				}
-				if len(live) > 0 && r.IntN(3) == 0 {
-					ref := live[r.IntN(len(live))]
+				of := live
+				if v.Deleted && deletedRefs {
+					of = all
+				}
+				if len(of) > 0 && r.IntN(3) == 0 {
+					ref := of[r.IntN(len(of))]
 					if ref.subject != s.Name && contextOf(ref.subject) == contextOf(s.Name) {
 						v.References = []format.SchemaReference{{Name: "r", Subject: ref.subject, Version: ref.number}}
 					}
@@ -120,6 +126,7 @@ func random(r *rand.Rand) Content {
 				}
 				v.ID = ids[key]
 				c.Schemas = append(c.Schemas, v)
+				all = append(all, versionOf(v))
 				if !v.Deleted {
 					live = append(live, versionOf(v))
 				}
@@ -202,7 +209,7 @@ func seeds(t *testing.T, n int, f func(*testing.T, *rand.Rand)) {
 // snapshot is, ids and versions and all, and so they are read again.
 func TestKept(t *testing.T) {
 	seeds(t, 20, func(t *testing.T, r *rand.Rand) {
-		want := random(r)
+		want := random(r, false)
 		if changes, notes := Plan(want, want); len(changes)+len(notes) > 0 {
 			t.Errorf("from itself to itself: %v, %q", changes, notes)
 		}
@@ -234,7 +241,7 @@ func TestKept(t *testing.T) {
 // change that lacks something, and all others are made; ids of the snapshot lead to the same schemas.
 func TestOther(t *testing.T) {
 	seeds(t, 20, func(t *testing.T, r *rand.Rand) {
-		want, other := random(r), random(r)
+		want, other := random(r, true), random(r, true)
 		other.Subjects[0].Mode = "READWRITE"
 		kind := r.IntN(3)
 		reg := &registrytest.Registry{NoModes: kind == 0, NoImport: kind == 1, NoList: r.IntN(2) == 0}
@@ -272,7 +279,12 @@ func TestOther(t *testing.T) {
 			byID[fmt.Sprint(contextOf(s.Subject), s.ID)] = s
 		}
 		m := match(want, got)
+		lacks := lackingOf(changes)
 		for _, s := range want.Schemas {
+			named := func(m string) bool { return strings.HasPrefix(m, fmt.Sprintf("schema id %d (", s.ID)) }
+			if lacks[versionOf(s)] && slices.ContainsFunc(missing, named) {
+				continue
+			}
 			id := s.ID
 			if to, mapped := ids[contextOf(s.Subject)][id]; mapped {
 				id = to
@@ -334,6 +346,17 @@ func conflicts(want, have Content) map[string]bool {
 	for _, c := range changes {
 		if s, ok := c.After.(*format.Schema); ok && c.Lacks != "" && c.Before != nil && contentOf(s) != contentOf(c.Before.(*format.Schema)) {
 			out[s.Subject] = true
+		}
+	}
+	return out
+}
+
+// lackingOf are the versions of the snapshot that are said not to be had.
+func lackingOf(changes []change.Change) map[version]bool {
+	out := make(map[version]bool)
+	for _, c := range changes {
+		if s, ok := c.After.(*format.Schema); ok && c.Lacks != "" && c.Action == change.Add {
+			out[versionOf(s)] = true
 		}
 	}
 	return out
@@ -422,7 +445,7 @@ func TestPlan(t *testing.T) {
 			"another schema under the version",
 			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("a-value", 1, 7, `"int"`)}},
 			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("a-value", 1, 7, `"long"`)}},
-			[]string{`~ schema a-value version 1 lacks this version is another schema here, and no registry changes one {"Field":"schema","Before":"\"long\"","After":"\"int\""}`},
+			[]string{`~ schema a-value version 1 lacks this version is a different schema here, and a registry does not change versions {"Field":"schema","Before":"\"long\"","After":"\"int\""}`},
 			nil, "", 1,
 		},
 		{
@@ -442,7 +465,7 @@ func TestPlan(t *testing.T) {
 			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("a-value", 1, 7, `"int"`)}},
 			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("b-value", 1, 7, `"long"`)}},
 			[]string{"+ schema a-value version 1", "- schema b-value version 1"},
-			[]string{"subject a-value: its schemas get ids of this registry: an id is another schema's here"},
+			[]string{"subject a-value: this registry assigns ids to its schemas, because one of the ids belongs to another schema here"},
 			"", 1,
 		},
 		{
@@ -455,15 +478,34 @@ func TestPlan(t *testing.T) {
 			Content{Subjects: none}, Content{Subjects: []*format.Subject{modes[0], {Name: "a-value", SubjectInfo: format.SubjectInfo{Mode: "IMPORT"}}}}, nil,
 			[]string{
 				"modes are not compared: the registry of the snapshot or this one does not know them",
-				"subject a-value: in mode IMPORT here, in which it takes no schemas of serializers; the snapshot says no mode",
+				"subject a-value: in mode IMPORT here, so it accepts no schemas from serializers; the snapshot has no mode for it",
 			}, "", 0,
 		},
 		{
 			"metadata that is not kept",
 			Content{Subjects: none, Schemas: []*format.Schema{{Subject: "a-value", Version: 1, SchemaInfo: format.SchemaInfo{ID: 1, Schema: `"int"`, Metadata: `{"properties": {}}`}}}},
 			Content{Subjects: none, Schemas: []*format.Schema{schemaFrame("a-value", 1, 1, `"int"`)}},
-			[]string{`~ schema a-value version 1 lacks no registry changes metadata and rules of a version, and some keep none {"Field":"metadata","Before":null,"After":"{\"properties\":{}}"}`},
+			[]string{`~ schema a-value version 1 lacks a registry does not change the metadata and rules of a version, and some registries keep none {"Field":"metadata","Before":null,"After":"{\"properties\":{}}"}`},
 			nil, "", 0,
+		},
+		{
+			"versions that differ in their metadata, and a reference to one of them",
+			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("a-value", 3, 7, `"int"`), withMetadata(schemaFrame("a-value", 5, 8, `"int"`)), schemaFrame("b-value", 1, 9, `"a"`, format.SchemaReference{Name: "a", Subject: "a-value", Version: 3})}},
+			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("a-value", 2, 1, `"int"`), withMetadata(schemaFrame("a-value", 3, 2, `"int"`)), schemaFrame("b-value", 1, 3, `"a"`, format.SchemaReference{Name: "a", Subject: "a-value", Version: 2})}},
+			nil, []string{
+				"schema a-value version 3 is version 2 here", "schema a-value version 5 is version 3 here",
+				"3 schemas: another id here than in the snapshot, so records need kbk-filter --schema-id-map",
+			}, "7=1\n8=2\n9=3\n", 0,
+		},
+		{
+			"a reference to a version that is another schema here",
+			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("a-value", 1, 7, `"int"`), schemaFrame("b-value", 1, 8, `"a"`, format.SchemaReference{Name: "a", Subject: "a-value", Version: 1})}},
+			Content{Subjects: modes, Schemas: []*format.Schema{schemaFrame("a-value", 1, 7, `"long"`), schemaFrame("c-value", 1, 8, `"a"`, format.SchemaReference{Name: "a", Subject: "a-value", Version: 1})}},
+			[]string{
+				`~ schema a-value version 1 lacks this version is a different schema here, and a registry does not change versions {"Field":"schema","Before":"\"long\"","After":"\"int\""}`,
+				"+ schema b-value version 1 lacks it refers to a version that cannot be registered here",
+				"- schema c-value version 1",
+			}, nil, "", 2,
 		},
 		{
 			"settings",
@@ -496,6 +538,51 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func withMetadata(s *format.Schema) *format.Schema {
+	s.Metadata = `{"properties":{"n":"1"}}`
+	return s
+}
+
+// TestOneOfTwo has two versions that a registry without mode IMPORT takes for one: the one that is deleted in
+// the snapshot is deleted last, and must not take the other one with it.
+func TestOneOfTwo(t *testing.T) {
+	c := serve(t, &registrytest.Registry{NoImport: true})
+	hidden, referring := schemaFrame("a-value", 1, 7, `"int"`), schemaFrame("b-value", 1, 8, `"a"`, format.SchemaReference{Name: "a", Subject: "a-value", Version: 1})
+	hidden.Deleted, referring.Deleted = true, true
+	want := Content{Subjects: []*format.Subject{{SubjectInfo: format.SubjectInfo{Compatibility: "BACKWARD", Mode: "READWRITE"}}}, Schemas: []*format.Schema{hidden, schemaFrame("a-value", 2, 7, `"int"`), referring}}
+	want.sort()
+	failed := applyOnce(t, c, want)
+	if !slices.Equal(failed, []string{"schema a-value version 1: version 1 of the registry is a-value version 2, too, which is not to be deleted"}) {
+		t.Errorf("failed: %q", failed)
+	}
+	if got := read(t, c); len(got.Schemas) != 2 || got.Schemas[0].Deleted {
+		t.Errorf("got\n%s", show(got))
+	}
+}
+
+// TestReferenceNotRegistered has a schema that refers to one that the registry refuses, while another one has
+// its number.
+func TestReferenceNotRegistered(t *testing.T) {
+	reg := &registrytest.Registry{NoModes: true}
+	c := serve(t, reg)
+	refused := false
+	reg.Before = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost || refused {
+			return false
+		}
+		refused = true
+		w.WriteHeader(http.StatusForbidden)
+		return true
+	}
+	want := Content{Subjects: []*format.Subject{{SubjectInfo: format.SubjectInfo{Compatibility: "BACKWARD"}}}, Schemas: []*format.Schema{
+		schemaFrame("a-value", 1, 7, `"int"`), schemaFrame("a-value", 2, 8, `"long"`), schemaFrame("b-value", 1, 9, `"a"`, format.SchemaReference{Name: "a", Subject: "a-value", Version: 1}),
+	}}
+	failed := applyOnce(t, c, want)
+	if len(failed) != 2 || !strings.Contains(failed[1], "schema b-value version 1: it refers to a-value version 1, which is not in the registry") {
+		t.Errorf("failed: %q", failed)
+	}
+}
+
 func TestRename(t *testing.T) {
 	topic := func(name string) string { return strings.TrimPrefix(name, "old.") }
 	in := Content{
@@ -519,38 +606,111 @@ func TestRename(t *testing.T) {
 	}
 }
 
-// TestScript runs the scripts, with curl.
+// TestScript runs scripts for registries of each kind, with curl. They do what Apply does.
 func TestScript(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("NOT TESTED: scripts of curl:", err)
 	}
-	seeds(t, 3, func(t *testing.T, r *rand.Rand) {
-		want := random(r)
-		want.Subjects[0].Mode = "READWRITE" // as long as it is, nothing can be registered
+	kind := 0
+	seeds(t, 6, func(t *testing.T, r *rand.Rand) {
+		kind++
+		want := random(r, true)
 		want.Subjects = append(want.Subjects, &format.Subject{Name: "it's-value", SubjectInfo: format.SubjectInfo{Deleted: true}})
 		want.Schemas = append(want.Schemas, schemaFrame("it's-value", 1, 999, `"it's"`))
 		want.Schemas[len(want.Schemas)-1].Deleted = true
 		want.sort()
-		c := serve(t, &registrytest.Registry{})
-		have := read(t, c)
-		changes, _ := Plan(want, have)
+		want.Subjects[0].Mode = "READWRITE" // as long as it is, nothing can be registered
+		for _, s := range want.Subjects[1:] {
+			if kind%3 != 0 {
+				s.Mode = ""
+			}
+		}
+		for _, s := range want.Schemas {
+			if kind%3 != 0 {
+				s.Schema = strings.Replace(s.Schema, registrytest.Incompatible, "f", 1)
+			}
+		}
+		var registries [2]*rest.Client // one for Apply, one for the script
+		for i := range registries {
+			registries[i] = serve(t, &registrytest.Registry{NoImport: kind%3 == 1, NoModes: kind%3 == 2})
+			if kind > 3 {
+				applyOnce(t, registries[i], some(rand.New(rand.NewPCG(uint64(kind), 1)), want))
+			}
+		}
+		have := read(t, registries[1])
+		failed := applyOnce(t, registries[0], want)
 		var b bytes.Buffer
-		if err := Script(&b, want, have, changes); err != nil {
+		changes, _ := Plan(want, have)
+		if err := Script(&b, want, have, feasible(changes)); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command("sh", "-eu")
-		cmd.Env = []string{"REGISTRY=" + c.URL(), "CURL_OPTS=", "PATH=/usr/bin:/bin"}
-		cmd.Stdin = &b
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
+		script := b.String()
+		status, said := run(t, registries[1], script)
+		got, wanted := read(t, registries[1]), read(t, registries[0])
+		other := slices.ContainsFunc(changes, func(c change.Change) bool { return otherID(c, want, got) })
+		for _, s := range slices.Concat(got.Schemas, wanted.Schemas) {
+			if kind%3 != 0 {
+				s.ID = 0 // by the order in which they came, of which Apply has none
+			}
 		}
-		if got := read(t, c); show(got) != show(want) {
-			t.Errorf("want\n%s\ngot\n%s", show(want), show(got))
+		switch {
+		case len(failed) > 0 && status == 1:
+		case len(failed) > 0 || show(got) != show(wanted):
+			t.Errorf("kind %d, status %d, apply failed %q\nwant\n%s\ngot\n%s\n%s\n%s", kind, status, failed, show(wanted), show(got), said, script)
+		case other && status != 4, !other && status != 0:
+			t.Errorf("kind %d, status %d\n%s\n%s", kind, status, said, script)
 		}
 	})
 	if err := Script(broken{}, Content{}, Content{}, []change.Change{{Action: change.Remove, Before: schemaFrame("a", 1, 1, "")}}); err == nil {
 		t.Error("a script was written to nowhere")
 	}
+}
+
+// feasible are changes that add or alter, and lack nothing.
+func feasible(changes []change.Change) []change.Change {
+	return slices.DeleteFunc(slices.Clone(changes), func(c change.Change) bool { return c.Action == change.Remove || c.Lacks != "" })
+}
+
+// applyOnce makes all changes but removals, and returns those that failed.
+func applyOnce(t *testing.T, c *rest.Client, want Content) (failed []string) {
+	t.Helper()
+	have := read(t, c)
+	changes, _ := Plan(want, have)
+	if err := Apply(t.Context(), c, want, have, feasible(changes), func(c change.Change, err error) {
+		if err != nil {
+			failed = append(failed, c.Name+": "+err.Error())
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return failed
+}
+
+// run runs a script as the commands of the command script have it.
+func run(t *testing.T, c *rest.Client, script string) (status int, said string) {
+	t.Helper()
+	var b bytes.Buffer
+	fmt.Fprintln(&b, "set -u\nfailed=0")
+	kafkatools.HeadCurl(&b, "REGISTRY", c.URL())
+	b.WriteString(script)
+	kafkatools.Tail(&b)
+	cmd := exec.Command("sh")
+	cmd.Env, cmd.Stdin = []string{"PATH=/usr/bin:/bin"}, &b
+	out, err := cmd.CombinedOutput()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+// otherID tells whether a schema that was registered has another id than in the snapshot.
+func otherID(c change.Change, want, got Content) bool {
+	s, ok := c.After.(*format.Schema)
+	if !ok || c.Lacks != "" || c.Action == change.Alter && s.Deleted {
+		return false
+	}
+	h := match(want, got).here[versionOf(s)]
+	return h != nil && h.ID != s.ID
 }
 
 type broken struct{}

@@ -131,7 +131,7 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	wait := c.wait
 	for try := 1; ; try++ {
 		err := c.once(ctx, method, path, text, into)
-		if err == nil || try == tries || ctx.Err() != nil || !c.passing(err) {
+		if err == nil || try == tries || ctx.Err() != nil && errors.Is(err, ctx.Err()) || !c.passing(err) {
 			return err
 		}
 		select {
