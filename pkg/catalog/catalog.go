@@ -329,7 +329,7 @@ func catSpec() command.Spec {
 		Name: "cat", Usage: "print records of one partition, or a snapshot of the cluster", Args: "REMOTE TOPIC:PARTITION", MaxArgs: 2,
 		Description: `Writes records of a partition to standard output, as a stream or, with --json, as lines for
 a look: keys and values that are no text are in base64. With --cluster-snapshot it writes a snapshot
-of what the cluster has beside records.`,
+of what the cluster has besides records.`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "cluster-snapshot", Usage: "instead of records write the snapshot `ID` of the cluster, as show lists it, or " + Latest},
 			&cli.StringFlag{Name: "topic-id", Usage: "if the topic was deleted and created again, take the incarnation `ID`, not the newest"},

@@ -19,7 +19,7 @@ import (
 	"github.com/kbkio/kbk/pkg/store"
 )
 
-// A ReportSnapshot is a snapshot of what a cluster has beside its records.
+// A ReportSnapshot is a snapshot of what a cluster has besides its records.
 type ReportSnapshot struct {
 	ID        string           `json:"id"`
 	Time      int64            `json:"time"` // when it was begun, in milliseconds since the epoch

@@ -275,13 +275,13 @@ func (p *pruning) summary() string {
 		what += ", and " + command.Count(n, "snapshot") + " of the cluster"
 	}
 	if p.trimmed > 0 {
-		what += fmt.Sprintf(", and of %s some topics", command.Count(int64(p.trimmed), "restore point"))
+		what += fmt.Sprintf(", and some topics of %s", command.Count(int64(p.trimmed), "restore point"))
 	}
 	if lost > 0 {
-		what += ", and what is known of " + command.Count(lost, "lost offset")
+		what += ", and what is known about " + command.Count(lost, "lost offset")
 	}
 	if forgotten > 0 {
-		what += ", and all that is known of " + command.Count(forgotten, "topic")
+		what += ", and everything about " + command.Count(forgotten, "topic")
 	}
 	return what
 }

@@ -130,7 +130,7 @@ type Report struct {
 	Topics  []ReportTopic    `json:"topics"`
 	Groups  []ReportGroup    `json:"groups"`
 	Points  []ReportPoint    `json:"points"` // oldest first
-	// ClusterSnapshots are what the cluster has beside records, oldest first.
+	// ClusterSnapshots are what the cluster has besides records, oldest first.
 	ClusterSnapshots []ReportSnapshot `json:"cluster_snapshots,omitempty"`
 }
 

@@ -51,7 +51,7 @@ type Status struct {
 	Damage        []string       `json:"damage,omitempty"`    // of the log
 	NoBackup      bool           `json:"no_backup,omitempty"` // there is no log, and no segment
 	Unmatched     []string       `json:"unmatched,omitempty"` // what of the selection is nowhere
-	// ClusterSnapshot is when the newest snapshot of what the cluster has beside records was
+	// ClusterSnapshot is when the newest snapshot of what the cluster has besides records was
 	// begun, in milliseconds since the epoch.
 	ClusterSnapshot *int64 `json:"cluster_snapshot,omitempty"`
 

@@ -292,5 +292,5 @@ func affected(parts []commitlog.ManifestPartition) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return numbers(names)
+	return command.Partitions(names)
 }

@@ -266,7 +266,7 @@ func (j *judge) age(t *StatusTopic) {
 	if n := len(t.ByWorkers); n > 0 {
 		all := "it"
 		if n < t.Partitions {
-			all = numbers(t.ByWorkers)
+			all = command.Partitions(t.ByWorkers)
 		}
 		j.say(note, "by_workers", t.name(), "workers of group %s store %s and make no restore points: what they have stored counts", strings.Join(t.Workers, ", "), all)
 	}
@@ -278,7 +278,7 @@ func (j *judge) age(t *StatusTopic) {
 	case t.NewestPoint == nil && len(t.ByWorkers) == 0:
 		j.say(isStale, "no_point", t.name(), "no restore point includes it")
 	case len(t.WithoutPoint) > 0:
-		j.say(isStale, "no_point", t.name(), "no restore point includes %s", numbers(t.WithoutPoint))
+		j.say(isStale, "no_point", t.name(), "no restore point includes %s", command.Partitions(t.WithoutPoint))
 	case t.CoveredAt == nil && len(t.ByWorkers) > 0:
 		j.say(isUnknown, "age_unknown", t.name(), "what its workers have stored has times ahead of this machine's clock: how old it is is not known")
 	case t.CoveredAt == nil:
@@ -393,26 +393,9 @@ func ago(d time.Duration) string {
 	return humanize.Comma(int64(d.Hours()/24)) + " d"
 }
 
-// numbers names partitions, or some of them.
-func numbers(partitions []int32) string {
-	const most = 5
-	var names []string
-	for _, n := range partitions[:min(len(partitions), most)] {
-		names = append(names, strconv.Itoa(int(n)))
-	}
-	text := "partitions " + strings.Join(names, ", ")
-	switch {
-	case len(partitions) == 1:
-		text = "partition " + names[0]
-	case len(partitions) > most:
-		text += fmt.Sprintf(" and %d more", len(partitions)-most)
-	}
-	return text
-}
-
 func partitionsAre(partitions []int32) string {
 	if len(partitions) == 1 {
-		return numbers(partitions) + " is"
+		return command.Partitions(partitions) + " is"
 	}
-	return numbers(partitions) + " are"
+	return command.Partitions(partitions) + " are"
 }

@@ -34,9 +34,10 @@ func (p *partition) sources(branch int) (s sources) {
 
 // choose returns segments that give every record that a branch has, whole where any has it
 // whole: those that were kept whole first, and between them what filters have left. Of offsets
-// that several have scanned they are those of the filters that the plan names.
-func (s sources) choose(v *coverage) []chosen {
-	out := fewest(nil, s[whole], math.MinInt64, math.MaxInt64)
+// that several have scanned they are those of the filters that the plan names. Segments that
+// reach over the offset next give only what no other segment has: see [Plan.Cut].
+func (s sources) choose(v *coverage, next int64) []chosen {
+	out := fewest(nil, s[whole], math.MinInt64, math.MaxInt64, next)
 	if len(s[filtered]) == 0 {
 		return out
 	}
@@ -48,7 +49,7 @@ func (s sources) choose(v *coverage) []chosen {
 			pick = ofWindows
 		}
 		for _, r := range p.Ranges {
-			out = pick(out, left, r[0], r[1])
+			out = pick(out, left, r[0], r[1], next)
 		}
 	}
 	slices.SortFunc(out, func(a, b chosen) int { return cmp.Compare(a.at, b.at) })
@@ -57,30 +58,45 @@ func (s sources) choose(v *coverage) []chosen {
 
 // fewest appends to out the fewest of segments, which are sorted by their beginning, that
 // together give of [at, until) what all of them give: of those that begin at or before the
-// first offset that is still to be given, always the one that reaches furthest.
-func fewest(out, segments []chosen, at, until int64) []chosen {
-	for i := 0; i < len(segments); {
-		if at = max(at, segments[i].at); at >= until {
-			break
+// first offset that is still to be given, always the one that reaches furthest, but not over
+// the offset next; where all of them do, the one that ends first.
+func fewest(out, segments []chosen, at, until, next int64) []chosen {
+	var open []chosen // those that begin at or before at, and may end behind it
+	for i := 0; ; {
+		open = slices.DeleteFunc(open, func(c chosen) bool { return c.end <= at })
+		if len(open) == 0 {
+			if i == len(segments) {
+				return out
+			}
+			at = max(at, segments[i].at)
 		}
-		best := i
+		if at >= until {
+			return out
+		}
 		for ; i < len(segments) && segments[i].at <= at; i++ {
-			if segments[i].end > segments[best].end {
-				best = i
+			if segments[i].end > at {
+				open = append(open, segments[i])
 			}
 		}
-		if end := min(segments[best].end, until); end > at {
-			out = append(out, chosen{segments[best].Content, at, end})
-			at = end
+		if len(open) == 0 {
+			continue
 		}
+		best := open[0]
+		for _, c := range open[1:] {
+			if best.end > next && c.end < best.end || best.end < c.end && c.end <= next {
+				best = c
+			}
+		}
+		end := min(best.end, until)
+		out = append(out, chosen{best.Content, at, end})
+		at = end
 	}
-	return out
 }
 
 // ofWindows appends to out segments of windows, each for the offsets of [from, until) at
 // which it has records: those of another window lie before them or behind. Where records of
 // two lie among one another, those of one are read.
-func ofWindows(out, segments []chosen, from, until int64) []chosen {
+func ofWindows(out, segments []chosen, from, until, next int64) []chosen {
 	var holding []chosen // for the offsets from their first record to their last
 	scanned := make(map[*Content]chosen)
 	for i, c := range segments {
@@ -93,7 +109,7 @@ func ofWindows(out, segments []chosen, from, until int64) []chosen {
 	}
 	slices.SortStableFunc(holding, func(a, b chosen) int { return cmp.Compare(a.at, b.at) })
 	first := len(out)
-	out = fewest(out, holding, from, until)
+	out = fewest(out, holding, from, until, next)
 	// Each also stands for what it has scanned between its records and those of others.
 	picked := out[first:]
 	for i := range picked {
@@ -128,7 +144,8 @@ func inAnother(segments []chosen, i int, at, end int64) bool {
 }
 
 // HasAllOf tells whether c surely has every record of o, as o has it, at the offsets that both
-// have scanned.
+// have scanned, unless Kafka has compacted records away between the two runs: see
+// [Plan.Replaces].
 func (c *Content) HasAllOf(o *Content) bool {
 	if len(c.Filters) == 0 || c.SHA256 == o.SHA256 || sameFilters(c.Filters, o.Filters) {
 		return true
@@ -138,6 +155,11 @@ func (c *Content) HasAllOf(o *Content) bool {
 	window := []string{Window}
 	return slices.Equal(c.Filters, window) && slices.Equal(o.Filters, window) && c.Holds == "" &&
 		c.MinTimestamp <= o.MinTimestamp && o.MaxTimestamp <= c.MaxTimestamp
+}
+
+// contiguous tells whether c surely has a record at each offset of [from, next).
+func (c *Content) contiguous(from, next int64) bool {
+	return c.Records == c.Last-c.First+1 && c.First <= from && next <= c.Last+1
 }
 
 // Hidden is what a segment may have that a plan does not read: records of [From, Next), which

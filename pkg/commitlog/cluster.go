@@ -16,7 +16,7 @@ import (
 // ClusterDir is the folder of snapshots of clusters in a backup's folder.
 const ClusterDir = "cluster"
 
-// A ClusterSnapshot is a stored object that holds what a cluster had beside its records: a
+// A ClusterSnapshot is a stored object that holds what a cluster had besides its records: a
 // [format.Snapshot]. (A [Snapshot] is one of the log.)
 type ClusterSnapshot struct {
 	Path    string           `json:"path"` // see [ClusterPath]

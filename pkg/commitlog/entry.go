@@ -17,8 +17,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -109,6 +111,23 @@ type Topic struct {
 	ReplicationFactor int               `json:"replication_factor"`
 	Configs           map[string]string `json:"configs,omitempty"`
 	Frame             []byte            `json:"frame,omitempty"`
+}
+
+// Compacted tells whether Kafka compacts the topic. A topic without a policy of its own has that of
+// its brokers, which is taken to be Kafka's default, delete.
+func (t Topic) Compacted() bool { return strings.Contains(t.Configs["cleanup.policy"], "compact") }
+
+// deletionsKept is Kafka's default of delete.retention.ms.
+const deletionsKept = 24 * time.Hour
+
+// KeepsDeletions is the topic's delete.retention.ms: how long Kafka keeps a tombstone after it has
+// compacted it. A topic without one of its own is taken to have Kafka's default. Java's largest
+// number is more than a Duration can hold, and becomes the longest one.
+func (t Topic) KeepsDeletions() time.Duration {
+	if ms, err := strconv.ParseInt(t.Configs["delete.retention.ms"], 10, 64); err == nil {
+		return time.Duration(min(ms, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
+	}
+	return deletionsKept
 }
 
 // A Mark says that [From, Next) of a partition was scanned, or is lost, whether or

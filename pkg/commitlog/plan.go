@@ -32,9 +32,14 @@ type Plan struct {
 	// were cut off in Kafka.
 	Branches []int64
 	// Epoch is the leader epoch of the last batch below Next, where it is known.
-	Epoch    *int32
+	Epoch *int32
+	// Compacted says that Kafka compacts the topic, as its newest description has it. Of two
+	// runs that have scanned the same offsets, the later one may have fewer records then.
+	Compacted bool
+
 	segments []chosen
-	sources  sources // that it was chosen from
+	sources  sources   // that it was chosen from
+	coverage *coverage // of the branch
 }
 
 // chosen is a segment of a plan, for the offsets [at, end).
@@ -66,24 +71,71 @@ func (p *Plan) chosen(c chosen) Chosen {
 // Instead returns what to read of the offsets in [at, next) when the segment cannot be read
 // that the plan has for them: one of any run that bad does not name, and false when none
 // has any of them. Offsets below its DropBelow no other segment has. It may reach further,
-// and it may have less than the one that cannot be read: see [Content.HasAllOf].
+// and it may have less than the one that cannot be read: see [Plan.Replaces].
 func (p *Plan) Instead(at, next int64, bad func(*Content) bool) (Chosen, bool) {
 	var left sources
 	for i, list := range p.sources {
 		left[i] = slices.DeleteFunc(slices.Clone(list), func(c chosen) bool { return bad(c.Content) })
 	}
-	given := fewest(nil, left[whole], at, math.MaxInt64)
+	given := fewest(nil, left[whole], at, math.MaxInt64, p.Next)
 	until := int64(math.MaxInt64)
 	if len(given) > 0 {
 		until = given[0].at
 	}
-	if before := fewest(nil, left[filtered], at, until); len(before) > 0 {
+	if before := fewest(nil, left[filtered], at, until, p.Next); len(before) > 0 {
 		given = before
 	}
 	if len(given) == 0 || given[0].at >= next {
 		return Chosen{}, false
 	}
 	return p.chosen(given[0]), true
+}
+
+// Replaces tells whether other surely has every record that seg has at the offsets
+// [from, next), as seg has it. Both have scanned them.
+func (p *Plan) Replaces(other, seg *Content, from, next int64) bool {
+	if other.SHA256 == seg.SHA256 {
+		return true
+	}
+	from, next = max(from, seg.First), min(next, seg.Last+1)
+	return from >= next || other.HasAllOf(seg) && (!p.Compacted || other.contiguous(from, next))
+}
+
+// Reread tells whether several segments that were kept whole have scanned the same offsets, or
+// several that were not. Without that, the plan has all of each earlier restore point.
+func (p *Plan) Reread() bool {
+	for _, list := range p.sources {
+		end := int64(math.MinInt64)
+		for _, c := range list {
+			if c.at < end {
+				return true
+			}
+			end = max(end, c.end)
+		}
+	}
+	return false
+}
+
+// HasAllBelow tells whether the plan surely reads every record that a restore up to the offset
+// next has: see [Plan.Cut].
+func (p *Plan) HasAllBelow(next int64) bool {
+	for _, c := range p.sources.choose(p.coverage, next) {
+		at, end := max(c.at, c.First), min(c.end, c.Last+1, next)
+		if at >= end {
+			continue
+		}
+		left := spans{{at, end}}
+		for _, q := range p.segments {
+			from, until := max(at, q.at), min(end, q.end)
+			if from < until && p.Replaces(q.Content, c.Content, from, until) {
+				left = left.without(spans{{from, until}})
+			}
+		}
+		if len(left) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // Size returns the bytes of the segments' objects.
@@ -115,12 +167,13 @@ func (s *State) PlanOf(topic, id string, number int32, branch int) (Plan, bool) 
 	plan := Plan{
 		Topic: topic, TopicID: id, Partition: number, From: v.from, Next: v.next, sources: p.sources(branch),
 		Holes: v.holes(), Lost: v.missing(), Pruned: v.gone(), Filtered: v.onlyFiltered(),
+		Compacted: s.Description(topic, id).Compacted(),
 	}
 	if branch == len(p.branches)-1 {
 		plan.Losses = p.lossesLeft(partitionKey{topic, id, number})
 	}
-	plan.segments = plan.sources.choose(&v)
-	plan.Hidden = plan.sources.hidden(&v, plan.segments)
+	plan.coverage = &v
+	plan.choose()
 	if v.reach == v.next {
 		plan.Epoch = v.epoch
 	}
@@ -147,9 +200,24 @@ func (s *State) Select() []Plan {
 	return plans
 }
 
+// choose chooses what is read, for offsets below p.Next.
+func (p *Plan) choose() {
+	p.segments = p.sources.choose(p.coverage, p.Next)
+	p.Hidden = p.sources.hidden(p.coverage, p.segments)
+}
+
 // Cut leaves of the plan what may hold records of offsets in [from, next) with
 // timestamps from since to until, both included.
+//
+// Segments that end at next or below are preferred to those that reach over it. They were read
+// when the log ended there; Kafka may have compacted records away since, and a later run has not
+// seen these.
 func (p *Plan) Cut(from, next, since, until int64) {
+	if next < p.Next {
+		p.Next = max(next, p.From)
+		p.Epoch, p.Losses = nil, nil
+		p.choose()
+	}
 	kept := p.segments[:0:0]
 	for _, c := range p.segments {
 		if max(c.First, c.at) < min(next, c.end) && min(c.Last, c.end-1) >= from && c.MinTimestamp <= until && c.MaxTimestamp >= since {
@@ -157,11 +225,7 @@ func (p *Plan) Cut(from, next, since, until int64) {
 		}
 	}
 	p.segments = kept
-	if next < p.Next {
-		p.Epoch, p.Losses = nil, nil
-	}
-	p.From, p.Next = min(max(p.From, from), p.Next), max(min(p.Next, next), p.From)
-	p.Next = max(p.Next, p.From)
+	p.From = min(max(p.From, from), p.Next)
 	for _, ranges := range []*[][2]int64{&p.Holes, &p.Lost, &p.Pruned} {
 		*ranges = spans(*ranges).clip(p.From, p.Next)
 	}

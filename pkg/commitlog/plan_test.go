@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 )
@@ -35,6 +36,98 @@ func TestPlanOfFilters(t *testing.T) {
 		got, hidden := describe(plan)
 		if fmt.Sprint(plan.Filtered) != c.want || got != c.segments || hidden != c.hidden {
 			t.Errorf("%s: says %v, reads %v and hides %v, and should say %s, read %s and hide %s", c.name, plan.Filtered, got, hidden, c.want, c.segments, c.hidden)
+		}
+	}
+}
+
+// TestPlanOfPoint has runs read the same offsets again, each with more behind them: as of an
+// earlier point, what was read then is chosen. Kafka may have compacted records away since.
+func TestPlanOfPoint(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		runs     [][2]int64
+		next     int64 // 0: the newest
+		segments string
+	}{
+		{"the newest", [][2]int64{{0, 10}, {0, 15}, {0, 18}}, 0, "[[0 18) of [0 18)]"},
+		{"the first point", [][2]int64{{0, 10}, {0, 15}, {0, 18}}, 10, "[[0 10) of [0 10)]"},
+		{"the second point", [][2]int64{{0, 10}, {0, 15}, {0, 18}}, 15, "[[0 15) of [0 15)]"},
+		{"between two points", [][2]int64{{0, 10}, {0, 15}, {0, 18}}, 12, "[[0 10) of [0 10) [10 15) of [0 15)]"},
+		{"all of a later run", [][2]int64{{0, 18}}, 10, "[[0 18) of [0 18)]"},
+		{"a hole before", [][2]int64{{5, 10}, {0, 18}}, 10, "[[0 18) of [0 18)]"},
+		{"a hole between", [][2]int64{{0, 3}, {5, 10}, {0, 18}}, 10, "[[0 3) of [0 3) [3 18) of [0 18)]"},
+		{"increments", [][2]int64{{0, 10}, {10, 15}, {0, 18}}, 15, "[[0 10) of [0 10) [10 15) of [10 15)]"},
+	} {
+		var s State
+		for _, r := range c.runs {
+			add(t, &s, NewRun(), &Entry{Filters: []string{}, Segments: []Segment{segment(t, "t1", 0, r[0], r[1])}})
+		}
+		plan, ok := s.Plan("orders", "t1", 0)
+		if !ok {
+			t.Fatal("no plan")
+		}
+		if c.next > 0 {
+			plan.Cut(0, c.next, math.MinInt64, math.MaxInt64)
+		}
+		if got, _ := describe(plan); got != c.segments {
+			t.Errorf("%s: reads %s, and should read %s", c.name, got, c.segments)
+		}
+	}
+}
+
+// TestHasAllBelow has runs read the same offsets again: what the newest plan reads may lack
+// records that an earlier restore point has, if Kafka compacts the topic.
+func TestHasAllBelow(t *testing.T) {
+	type run struct{ from, next, first, last, records int64 }
+	whole := func(from, next int64) run { return run{from, next, from, next - 1, next - from} }
+	for _, c := range []struct {
+		name      string
+		runs      []run
+		next      int64
+		compacted bool
+		want      bool
+	}{
+		{"one run", []run{{0, 10, 0, 9, 4}}, 5, true, true},
+		{"increments", []run{{0, 10, 0, 9, 4}, {10, 20, 10, 18, 5}}, 10, true, true},
+		{"the newest", []run{{0, 10, 0, 9, 4}, {0, 20, 1, 18, 7}}, 20, true, true},
+		{"read again", []run{{0, 10, 0, 9, 4}, {0, 20, 1, 18, 7}}, 10, true, false},
+		{"read again, not compacted", []run{{0, 10, 0, 9, 4}, {0, 20, 1, 18, 7}}, 10, false, true},
+		{"read again, with all offsets", []run{{0, 10, 0, 9, 4}, whole(0, 20)}, 10, true, true},
+		{"its first record is later", []run{{0, 10, 0, 9, 4}, {0, 20, 1, 19, 19}}, 10, true, false},
+		{"the rest of it is read", []run{{0, 10, 4, 9, 4}, {0, 20, 4, 19, 16}}, 10, true, true},
+		{"the same again", []run{{0, 10, 0, 9, 4}, {0, 10, 0, 9, 4}}, 10, true, true},
+		{"a part of it read again", []run{{0, 10, 0, 9, 4}, {8, 20, 9, 18, 7}}, 10, true, true},
+		{"below what was read again", []run{whole(0, 10), {10, 20, 10, 19, 4}, {10, 30, 10, 29, 8}}, 10, true, true},
+		{"in three segments", []run{{0, 10, 0, 9, 4}, whole(0, 5), whole(5, 8), whole(8, 20)}, 10, true, true},
+		{"in three segments, one compacted", []run{{0, 10, 0, 9, 4}, whole(0, 5), {5, 8, 5, 7, 2}, whole(8, 20)}, 10, true, true},
+		{"nothing of it is left", []run{{0, 10, 0, 9, 4}, {0, 20, 12, 19, 8}}, 10, true, false},
+	} {
+		var s State
+		for i, r := range c.runs {
+			seg := segment(t, "t1", 0, r.from, r.next)
+			seg.First, seg.Last, seg.Records = r.first, r.last, r.records
+			if r != c.runs[0] {
+				seg.SHA256 = HashOf(fmt.Append(nil, i))
+			}
+			var err error
+			if seg.Path, err = SegmentPath(&seg); err != nil {
+				t.Fatal(err)
+			}
+			configs := map[string]string{}
+			if c.compacted {
+				configs["cleanup.policy"] = "compact,delete"
+			}
+			add(t, &s, NewRun(), &Entry{Filters: []string{}, Topics: []Topic{{Name: "orders", ID: "t1", Partitions: 1, Configs: configs}}, Segments: []Segment{seg}})
+		}
+		plan, ok := s.Plan("orders", "t1", 0)
+		if !ok || plan.Compacted != c.compacted {
+			t.Fatalf("%s: %v, compacted %v", c.name, ok, plan.Compacted)
+		}
+		if got := plan.HasAllBelow(c.next); got != c.want {
+			t.Errorf("%s: has all below %d: %v", c.name, c.next, got)
+		}
+		if !c.want && !plan.Reread() {
+			t.Errorf("%s: no offset was read twice", c.name)
 		}
 	}
 }

@@ -935,7 +935,7 @@ func BenchmarkBatches(b *testing.B) {
 }
 
 // TestClusterLeftOut: a stream that is picked from or masked is no copy of the cluster, and what
-// the cluster has beside records was looked at by no mask. Lines of JSON have it.
+// the cluster has besides records was looked at by no mask. Lines of JSON have it.
 func TestClusterLeftOut(t *testing.T) {
 	in, err := os.ReadFile("../../format/testdata/good/cluster.kbk")
 	ok(t, err)

@@ -30,7 +30,7 @@ const (
 
 // Flag is the flag of commands that commit.
 func Flag() cli.Flag {
-	return &cli.StringFlag{Name: "heartbeat", Usage: "after each commit, write the time to a file or request an http(s) URL: `FILE|URL`"}
+	return &cli.StringFlag{Name: "heartbeat", Usage: "tell `FILE|URL` of each commit: the time is written to the file, or the http(s) URL is requested"}
 }
 
 // A Heartbeat beats in a goroutine of its own. Its methods do nothing for nil.

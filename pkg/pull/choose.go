@@ -432,13 +432,33 @@ func (sel *selection) note() {
 		for _, r := range p.Pruned {
 			sel.notes = append(sel.notes, fmt.Sprintf("%s/%d: offsets %d to %d were pruned from the backup", p.Topic, p.Partition, r[0], r[1]-1))
 		}
-		for _, f := range p.Filtered {
-			sel.notes = append(sel.notes, fmt.Sprintf("%s/%d: offsets %d to %d are in the backup only as %s left them", p.Topic, p.Partition, f.From, f.Next-1, strings.Join(f.Filters, ", ")))
-		}
 		for _, at := range p.Branches {
 			sel.notes = append(sel.notes, fmt.Sprintf("%s/%d: from offset %d on other records took the place of ones that were read before", p.Topic, p.Partition, at))
 		}
 	}
+	sel.notes = append(sel.notes, filteredNotes(sel.plans)...)
+}
+
+// filteredNotes says of each topic what the backup has only as filters have left it.
+func filteredNotes(plans []commitlog.Plan) (notes []string) {
+	for i := 0; i < len(plans); {
+		topic, first, offsets := plans[i].Topic, "", int64(0)
+		filters := make(map[string]bool)
+		for ; i < len(plans) && plans[i].Topic == topic; i++ {
+			for _, f := range plans[i].Filtered {
+				if first == "" {
+					first = fmt.Sprintf("%s/%d: offsets %d to %d", topic, plans[i].Partition, f.From, f.Next-1)
+				}
+				offsets += f.Next - f.From
+				filters[strings.Join(f.Filters, ", ")] = true
+			}
+		}
+		if offsets > 0 {
+			notes = append(notes, fmt.Sprintf("%s: the backup has %s only as filters have left them (%s; the first: %s)",
+				topic, command.Count(offsets, "offset"), strings.Join(slices.Sorted(maps.Keys(filters)), "; "), first))
+		}
+	}
+	return notes
 }
 
 // bound cuts a plan to what cfg asks for, below position, and says so in the window.

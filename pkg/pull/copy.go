@@ -2,12 +2,14 @@ package pull
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -34,6 +36,7 @@ func (b *backup) copyMoments(ctx context.Context, cfg Config, sel *selection) er
 
 func (b *backup) gatherMoments(ctx context.Context, cfg Config, sel *selection) error {
 	reads := make(map[[2]string]map[int32]*commitlog.Plan)
+	reread := make(map[*commitlog.Plan]bool)
 	for i := range sel.plans {
 		p := &sel.plans[i]
 		key := [2]string{p.Topic, p.TopicID}
@@ -41,6 +44,7 @@ func (b *backup) gatherMoments(ctx context.Context, cfg Config, sel *selection) 
 			reads[key] = make(map[int32]*commitlog.Plan)
 		}
 		reads[key][p.Partition] = p
+		reread[p] = p.Reread()
 	}
 	var buf bytes.Buffer
 	z, err := zstd.NewWriter(&buf, zstd.WithEncoderConcurrency(1))
@@ -57,17 +61,26 @@ func (b *backup) gatherMoments(ctx context.Context, cfg Config, sel *selection) 
 		return nil
 	}, func(m *commitlog.Moment) error {
 		some := len(m.Topics) == 0
+		var lacks lackList
 		kept := m.Keep(func(topic, id string, partition int32) bool {
 			plan := reads[[2]string{topic, id}][partition]
-			stays := plan != nil && b.survives(plan, m)
-			some = some || stays
-			return stays
+			if plan == nil { // it is not copied
+				return false
+			}
+			why := b.lacksOf(plan, reread[plan], m)
+			if why != "" {
+				lacks.add(topic, partition, why)
+			}
+			some = some || why == ""
+			return why == ""
 		})
-		if !some {
+		if !some && len(lacks) == 0 {
 			left++
 			return nil
 		}
-		frame, err := momentFrame(kept).AppendFrame(nil)
+		moment := momentFrame(kept)
+		moment.Lacks = lacks.sorted()
+		frame, err := moment.AppendFrame(nil)
 		if err != nil {
 			return fmt.Errorf("restore point %s: %w", m.Entry, err)
 		}
@@ -85,17 +98,56 @@ func (b *backup) gatherMoments(ctx context.Context, cfg Config, sel *selection) 
 	return err
 }
 
-// survives tells whether what a moment has of a partition is part of the plan for it: where
-// other records took the place of some that the moment has, it is not.
-func (b *backup) survives(plan *commitlog.Plan, m *commitlog.Moment) bool {
+// Why a copy of a partition lacks records that a restore point has.
+const (
+	lackCutOff    = "Kafka cut the log off below the point, and other records took the place of the old ones"
+	lackCompacted = "a later run has read the same offsets again, and Kafka may have compacted records away before that"
+)
+
+// lacksOf tells why the plan for a partition may lack records that a moment has of it; "" where it
+// has all of them.
+func (b *backup) lacksOf(plan *commitlog.Plan, reread bool, m *commitlog.Moment) string {
 	branch := b.state.BranchAt(plan.Topic, plan.TopicID, plan.Partition, m)
 	cut := b.state.CutOf(plan.Topic, plan.TopicID, plan.Partition, branch)
 	for _, t := range m.Topics {
-		if at, ok := t.Partitions[plan.Partition]; ok && t.Name == plan.Topic && t.ID == plan.TopicID {
-			return at[1] <= cut
+		at, ok := t.Partitions[plan.Partition]
+		if !ok || t.Name != plan.Topic || t.ID != plan.TopicID {
+			continue
+		}
+		if at[1] > cut {
+			return lackCutOff
+		}
+		then := *plan // the topic may have been compacted only then
+		then.Compacted = plan.Compacted || t.Topic != nil && t.Topic.Compacted()
+		if reread && !then.HasAllBelow(at[1]) {
+			return lackCompacted
 		}
 	}
-	return false
+	return ""
+}
+
+// A lackList is what a restore point lacks in a copy.
+type lackList []format.MomentLack
+
+func (l *lackList) add(topic string, partition int32, why string) {
+	for i := range *l {
+		if have := &(*l)[i]; have.Topic == topic && have.Why == why {
+			have.Partitions = append(have.Partitions, partition)
+			return
+		}
+	}
+	*l = append(*l, format.MomentLack{Topic: topic, Partitions: []int32{partition}, Why: why})
+}
+
+// sorted is the list in an order that does not change from run to run.
+func (l lackList) sorted() []format.MomentLack {
+	for i := range l {
+		slices.Sort(l[i].Partitions)
+	}
+	slices.SortFunc(l, func(a, b format.MomentLack) int {
+		return cmp.Or(strings.Compare(a.Topic, b.Topic), strings.Compare(a.Why, b.Why))
+	})
+	return l
 }
 
 func momentFrame(m *commitlog.Moment) *format.Moment {

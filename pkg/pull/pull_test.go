@@ -261,6 +261,107 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// TestPointBeforeCompaction has each run read a compacted topic from its beginning: a restore
+// point has what its own run has read, though Kafka had compacted some of it away when the next
+// run came.
+func TestPointBeforeCompaction(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "b")
+	left := [][]int64{{0, 1, 2, 3}, {0, 2, 3, 4, 5}, {3, 4, 5, 6}} // by the compaction before each run
+	for run, all := range left {
+		next := all[len(all)-1] + 1
+		backUp(t, dir, func(w *format.Writer) {
+			mark(t, w, 0, 0, format.MarkInfo{})
+			for _, o := range all {
+				records(t, w, 0, o, o+1)
+			}
+			mark(t, w, 0, next, format.MarkInfo{})
+			ok(t, w.Write(&format.Point{Time: int64(run+1) * 1000}))
+		})
+	}
+	for run, all := range left {
+		at := time.UnixMilli(int64(run+1) * 1000)
+		got, _ := pulled(t, Config{Remote: dir, At: &at})
+		want := []string{"mark t/0 0"}
+		for _, o := range all {
+			want = append(want, offsets(o, o+1)...)
+		}
+		same(t, fmt.Sprint("point ", run+1), got, append(want, fmt.Sprint("mark t/0 ", all[len(all)-1]+1), fmt.Sprint("point ", (run+1)*1000)))
+	}
+}
+
+// TestCopyOfCompacted copies a backup in which each run has read a compacted topic from its
+// beginning: what the copy's points may lack is reported, and not part of them.
+func TestCopyOfCompacted(t *testing.T) {
+	left := [][]int64{{0, 1, 2, 3}, {0, 2, 3, 4, 5}, {3, 4, 5, 6}}
+	run := func(dir string, n int, policy string) {
+		backUp(t, dir, func(w *format.Writer) {
+			ok(t, w.Write(&format.Topic{Name: "t", ID: "id", Partitions: 2, Configs: map[string]string{"cleanup.policy": policy}}))
+			mark(t, w, 0, 0, format.MarkInfo{})
+			for _, o := range left[n] {
+				records(t, w, 0, o, o+1)
+			}
+			mark(t, w, 0, left[n][len(left[n])-1]+1, format.MarkInfo{})
+			mark(t, w, 1, 0, format.MarkInfo{})
+			ok(t, w.Write(&format.Point{Time: int64(n+1) * 1000}))
+		})
+	}
+	copyOf := func(from, to string) error {
+		segments, status := segmentsOf(t, Config{Remote: from})
+		if status != command.OK {
+			t.Errorf("the pull has status %d", status)
+		}
+		return push.Run(t.Context(), push.Config{Remote: to, Transfers: 2, Checkpoint: time.Hour, CheckpointSegments: 1000, MaxFrame: 1 << 20}, env(), segments, io.Discard)
+	}
+	points := func(dir string) (out []string) {
+		for n := range left {
+			at := time.UnixMilli(int64(n+1) * 1000)
+			var frames bytes.Buffer
+			if err := Run(t.Context(), Config{Remote: dir, At: &at, Transfers: 1, Memory: 1 << 20}, env(), &frames); frames.Len() == 0 {
+				out = append(out, err.Error())
+				continue
+			}
+			var got []string
+			for _, f := range unpacked(t, &frames) {
+				if strings.HasPrefix(f, "t/0@") {
+					got = append(got, f)
+				}
+			}
+			out = append(out, strings.Join(got, ", "))
+		}
+		return out
+	}
+
+	dir, nightly := filepath.Join(t.TempDir(), "b"), filepath.Join(t.TempDir(), "nightly")
+	for n := range left {
+		run(dir, n, "compact")
+		ok(t, copyOf(dir, nightly))
+	}
+	same(t, "the points of a copy that is made after each run", points(nightly), points(dir))
+
+	late := filepath.Join(t.TempDir(), "late")
+	whole := points(dir)
+	same(t, "the points", whole[:1], []string{strings.Join(offsets(0, 4), ", ")})
+	want := "done, but the copy's restore points have less than those of the backup: t, partition 0: not part of 2 restore points, the newest of 1970-01-01T00:00:02Z: " + lackCompacted
+	for range 2 { // the first of them may have been killed when it had not reported it yet
+		if err := copyOf(dir, late); command.StatusOf(err) != command.Loss || err.Error() != want {
+			t.Errorf("a copy ends with %v", err)
+		}
+		same(t, "the points of a late copy", points(late), []string{"", "", whole[2]})
+	}
+	at := time.UnixMilli(1000)
+	segments, status := segmentsOf(t, Config{Remote: late, At: &at, Selection: partitions.Selection{Topics: []string{"t"}}})
+	same(t, "what a restore of such a point says", endOf(t, segments.Bytes()).Losses, []string{"t/0: no restore point at 1970-01-01T00:00:01Z or before includes it"})
+	if status != command.Loss {
+		t.Errorf("its status is %d", status)
+	}
+
+	dir = filepath.Join(t.TempDir(), "b")
+	for n := range left { // offsets that are missing are of transactions
+		run(dir, n, "delete")
+	}
+	ok(t, copyOf(dir, filepath.Join(t.TempDir(), "copy")))
+}
+
 // TestPoint has three runs, the last of another part, and restores to each point.
 func TestPoint(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "b")
@@ -346,6 +447,39 @@ func TestSkipDamaged(t *testing.T) {
 	ok(t, os.Remove(files[3]))
 	got, _ = pulled(t, Config{Remote: dir, SkipDamaged: true})
 	same(t, "end", got, slices.Concat([]string{"mark t/0 0"}, offsets(0, 10), []string{"mark t/0 10"}))
+}
+
+// TestSkipDamagedCompacted reads the segment of another run instead of one that is damaged: of a
+// compacted topic, that one may have other records.
+func TestSkipDamagedCompacted(t *testing.T) {
+	for policy, want := range map[string][]string{
+		"compact": {"t/0: offsets 0 to 5 could not be read as the backup has them, and are here as another run has read them: Kafka may have compacted records away between the two runs"},
+		"delete":  nil,
+	} {
+		dir := filepath.Join(t.TempDir(), "b")
+		for _, left := range [][]int64{{0, 1, 5}, {0, 5, 7}} {
+			backUp(t, dir, func(w *format.Writer) {
+				ok(t, w.Write(&format.Topic{Name: "t", ID: "id", Partitions: 1, Configs: map[string]string{"cleanup.policy": policy}}))
+				mark(t, w, 0, 0, format.MarkInfo{})
+				for _, o := range left {
+					records(t, w, 0, o, o+1)
+				}
+				mark(t, w, 0, left[len(left)-1]+1, format.MarkInfo{})
+				ok(t, w.Write(&format.Point{Time: left[len(left)-1]}))
+			})
+		}
+		files, err := filepath.Glob(filepath.Join(dir, "topics/t/partition=0/segment-*-00000000000000000005-*"))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%d files, %v", len(files), err)
+		}
+		ok(t, os.Remove(files[0]))
+		at := time.UnixMilli(5)
+		segments, status := segmentsOf(t, Config{Remote: dir, At: &at, SkipDamaged: true})
+		same(t, policy, endOf(t, segments.Bytes()).Losses, want)
+		if (status == command.Loss) != (want != nil) {
+			t.Errorf("%s: status %d", policy, status)
+		}
+	}
 }
 
 // TestReachBack leaves out a segment whose records the next one has in part.

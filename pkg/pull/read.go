@@ -267,8 +267,8 @@ func (r *reader) instead(ctx context.Context, p *part, seg commitlog.Chosen, why
 			if err := r.segment(p, other, data); err != nil {
 				return err
 			}
-			if from := max(at, other.DropBelow); !other.HasAllOf(&seg.Content) && from < min(p.at, next) {
-				p.reduced = append(p.reduced, reduced{from, min(p.at, next), other.Filters})
+			if from, until := max(at, other.DropBelow), min(p.at, next); from < until && !p.plan.Replaces(&other.Content, &seg.Content, from, until) {
+				p.reduced = append(p.reduced, reduced{from, until, other.Filters})
 			}
 			at = p.at
 			continue
@@ -383,7 +383,7 @@ type part struct {
 // not be read.
 type reduced struct {
 	from, next int64
-	filters    []string
+	filters    []string // of the segment that was read; none: what compaction left may be less
 }
 
 func newPart(plan *commitlog.Plan) *part {
@@ -439,7 +439,11 @@ func (p *part) losses() []string {
 	say(p.plan.Holes, "are not in the backup: no run has read them")
 	say(without(without(p.holes, p.plan.Holes), p.plan.Pruned), "are in objects of the backup that could not be read")
 	for _, r := range p.reduced {
-		say([][2]int64{{r.from, r.next}}, "could not be read as the backup has them, and are here only as "+strings.Join(r.filters, ", ")+" left them")
+		why := "could not be read as the backup has them, and are here as another run has read them: Kafka may have compacted records away between the two runs"
+		if len(r.filters) > 0 {
+			why = "could not be read as the backup has them, and are here only as " + strings.Join(r.filters, ", ") + " left them"
+		}
+		say([][2]int64{{r.from, r.next}}, why)
 	}
 	for _, h := range p.plan.Hidden {
 		say([][2]int64{{h.From, h.Next}}, h.Why())

@@ -28,7 +28,7 @@ type appender struct {
 	began    *store.Log // as it was when the run began
 	manifest bool       // may be written
 	backup   string     // its id
-	founded  bool       // by this run
+	founded  bool       // this run has given it one
 	joined   []string   // other ids that it has written to be of the same backup
 	own      []string   // files of the entries that it has written
 }
@@ -39,7 +39,7 @@ func (a *appender) append(ctx context.Context, e *commitlog.Entry, now time.Time
 		if err := a.identify(ctx); err != nil {
 			return "", err
 		}
-		e.Seen = a.began.Seen()
+		e.Seen, e.Joins = a.began.Seen(), slices.Clone(a.joined)
 	}
 	e.Backup = a.backup
 	a.run.Stamp(e, now)
@@ -64,11 +64,32 @@ func (a *appender) identify(ctx context.Context) error {
 		a.backup = others[0]
 		return nil
 	}
+	if err := a.giveID(ctx); err != nil || !a.manifest {
+		return err
+	}
+	return a.agree(ctx)
+}
+
+// giveID gives the backup an id.
+func (a *appender) giveID(ctx context.Context) error {
 	a.backup, a.founded = commitlog.NewBackup(), true
 	if !a.manifest {
 		return nil
 	}
 	return a.store.WriteManifest(ctx, commitlog.NewManifest(a.backup, time.Now()))
+}
+
+// agree takes another id for the one that this run has given, if manifest.json has another
+// one by now. A third run may have taken this one before, so the first entry says that they
+// are one.
+func (a *appender) agree(ctx context.Context) error {
+	now, err := a.store.BackupIDs(ctx, a.began.Files)
+	if err != nil || len(now) == 0 || slices.Contains(now, a.backup) {
+		return err
+	}
+	a.joined = append([]string{a.backup}, now[1:]...)
+	a.backup = now[0]
+	return nil
 }
 
 // joins returns, behind the first and the last entry of a run that gave the backup its id,

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -8,19 +9,30 @@ import (
 	"github.com/kbkio/kbk/pkg/store"
 )
 
-// TestJoinsBehindTheLastEntry: of two runs that begin a backup at the same time, the later
-// one is killed before it has looked for the other. The one that is left says that both
-// are of one backup.
-func TestJoinsBehindTheLastEntry(t *testing.T) {
+// noBackup is a store without a backup, and the log that a run reads there when it begins.
+func noBackup(t *testing.T) (*store.Store, *store.Log) {
+	t.Helper()
 	st, err := store.Open(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer st.Close()
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	began, err := st.ReadLog(t.Context(), store.LogOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return st, began
+}
+
+// TestJoinsBehindTheLastEntry: of two runs that begin a backup at the same time, the later
+// one is killed before it has looked for the other. The one that is left says that both
+// are of one backup.
+func TestJoinsBehindTheLastEntry(t *testing.T) {
+	st, began := noBackup(t)
 	a := &appender{store: st, run: commitlog.NewRun(), began: began}
 	mark := func(topic string) *commitlog.Entry {
 		return &commitlog.Entry{Marks: []commitlog.Mark{{Topic: topic, Next: 1}}}
@@ -57,6 +69,47 @@ func TestJoinsBehindTheLastEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	if topics := log.Topics(); len(topics) != 2 {
+		t.Errorf("topics %q", topics)
+	}
+}
+
+// TestTakesTheIDThatStays: two runs give a new backup an id at the same moment, in a store that
+// lists no entry yet. The one whose manifest.json is overwritten takes the other's id; a third run
+// had found its own before.
+func TestTakesTheIDThatStays(t *testing.T) {
+	st, began := noBackup(t)
+	var runs [3]*appender
+	for i := range runs {
+		runs[i] = &appender{store: st, run: commitlog.NewRun(), began: began, manifest: true}
+	}
+	one, two, third := runs[0], runs[1], runs[2]
+	step := func(do func(context.Context) error) {
+		t.Helper()
+		if err := do(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	step(one.giveID)
+	step(third.identify)
+	step(two.giveID)
+	given := one.backup
+	step(one.agree)
+	step(two.agree)
+	if one.backup != two.backup || one.backup == given || third.backup != given {
+		t.Fatalf("ids %s, %s and %s, and at first %s", one.backup, two.backup, third.backup, given)
+	}
+	for i, a := range runs {
+		e := &commitlog.Entry{Marks: []commitlog.Mark{{Topic: string(rune('a' + i)), Next: 1}}, Backup: a.backup, Joins: a.joined}
+		a.run.Stamp(e, time.Now())
+		if _, err := st.AppendEntry(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log, err := st.ReadLog(t.Context(), store.LogOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if topics := log.Topics(); len(topics) != 3 {
 		t.Errorf("topics %q", topics)
 	}
 }

@@ -207,6 +207,9 @@ type pusher struct {
 	segments, skipped, stored int64
 	snapshots                 int64 // of clusters
 	foreign                   int64 // restore points of which the stream has nothing
+	lacking                   lacking
+	copiedBefore              map[string]copiedPoint // by the point's id
+	deletions                 deletions
 }
 
 // A checkpoint is a log entry in the making, and the uploads that must be done
@@ -220,6 +223,11 @@ type checkpoint struct {
 	// How far each partition is stored when the entry is, segments that the backup
 	// had before included.
 	reached map[key]int64
+}
+
+// logOptions are how the log is read: without the segments one by one, and without what is damaged.
+func (cfg *Config) logOptions() store.LogOptions {
+	return store.LogOptions{Keep: func(string, int32) bool { return false }, SkipDamaged: true, Signed: cfg.Signers.Check()}
 }
 
 // Run stores the segments that it reads from in, and writes a [receipt.Receipt] for each log
@@ -258,7 +266,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	// What is covered is enough. What is damaged counts for nothing, and is stored again.
-	backup, err := st.ReadLog(ctx, store.LogOptions{Keep: func(string, int32) bool { return false }, SkipDamaged: true, Signed: cfg.Signers.Check()})
+	backup, err := st.ReadLog(ctx, cfg.logOptions())
 	if err != nil {
 		return err
 	}
@@ -280,6 +288,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		room: make(chan struct{}, cfg.Transfers+1), freed: make(chan []byte, cfg.Transfers+1),
 		appender:  &appender{store: st, run: commitlog.NewRun(), began: backup, manifest: !cfg.NoManifest},
 		compactor: newCompactor(cfg, st, backup, env.Log), partitions: make(map[key]*metrics.Partition),
+		lacking: make(lacking), copiedBefore: make(map[string]copiedPoint), deletions: newDeletions(time.UnixMilli(h.Created)),
 	}
 	p.sending.SetLimit(cfg.Transfers)
 	if h.Source != nil {
@@ -314,6 +323,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	err = g.Wait()
 	_ = p.sending.Wait() // each upload's error went to its checkpoint
 	count.Output.End()
+	p.deletions.warn(env.Log) // in any case: the next run goes on where this one has ended
 	if err != nil {
 		return p.explain(err)
 	}
@@ -322,6 +332,9 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 		if err := st.WriteManifest(whole, state.Manifest()); err != nil {
 			return command.WithHint(err, "the backup itself is complete, the manifest is only a summary; where nothing can be overwritten use --no-manifest")
 		}
+	}
+	if err := p.lookBack(whole); err != nil {
+		return err
 	}
 	there := ""
 	if p.snapshots > 0 {
@@ -339,6 +352,11 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, receip
 	if err == nil && len(backup.Damage) > 0 {
 		err = command.WithHint(command.WithStatus(command.Loss, fmt.Errorf("done, but %s of the log could not be read and are ignored", command.Count(int64(len(backup.Damage)), "file"))),
 			"kbk-catalog repair tells what can be done")
+	}
+	if lacks := p.lacking.err(); err == nil {
+		err = lacks
+	} else if lacks != nil {
+		env.Log.Warn(lacks.Error())
 	}
 	return err
 }
@@ -537,7 +555,9 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 		}
 		p.order.Topic(t)
 		p.ids[t.Name] = t.ID
-		e.Topics = append(e.Topics, *commitlog.TopicOf(t, f.raw))
+		about := commitlog.TopicOf(t, f.raw)
+		p.deletions.topic(about)
+		e.Topics = append(e.Topics, *about)
 	case format.KindGroup:
 		g, err := commitlog.GroupOf(f.raw)
 		if err != nil {
@@ -585,43 +605,16 @@ func (p *pusher) frame(ctx context.Context, f frame) error {
 	return nil
 }
 
-// maxMoments is how many bytes of restore points from another backup an entry gets.
-const maxMoments = 4 << 20
-
-// moment takes in a restore point of the backup that the stream was copied from: as far as
-// the stream has spoken of what it has.
-func (p *pusher) moment(ctx context.Context, raw []byte) error {
-	f, err := format.DecodeMoment(raw)
-	if err != nil {
-		return command.Input(err)
-	}
+// begins notes that the stream begins to speak of a partition at an offset.
+func (p *pusher) begins(k key, at int64) {
 	p.mu.Lock()
-	known := p.state.HasPoint(f.ID)
-	p.mu.Unlock()
-	if known { // it was copied before
-		return nil
+	defer p.mu.Unlock()
+	if next, ok := p.state.Next(k.topic, k.id, k.partition); !ok || next != at || at == 0 {
+		return
 	}
-	point, err := format.DecodePoint(f.Point)
-	if err != nil {
-		return command.Input(err)
+	if run, known := p.state.LastRun(k.topic, k.id, k.partition); known {
+		p.deletions.read[k] = commitlog.TimeOf(run.Entry)
 	}
-	m, err := commitlog.MomentOf(f, func(topic, id string, partition int32, next int64) bool {
-		at, spoken := p.position[key{topic, id, partition}]
-		return spoken && next <= at
-	})
-	if err != nil {
-		return command.Input(err)
-	}
-	if m == nil {
-		p.foreign++
-		return nil
-	}
-	e := &p.current.entry
-	e.Points = append(e.Points, commitlog.Point{Time: point.Time, Frame: f.Point, Without: point.Without, Moment: m})
-	if p.current.moments += int64(len(raw)); p.current.moments >= maxMoments {
-		return p.checkpoint(ctx)
-	}
-	return nil
 }
 
 // mark notes that a partition was scanned up to an offset.
@@ -638,6 +631,9 @@ func (p *pusher) mark(ctx context.Context, m *format.Mark) error {
 		}
 	}
 	from, known := p.position[k]
+	if !known {
+		p.begins(k, m.Next)
+	}
 	if known && m.Next > from {
 		p.count.Offsets.Add(m.Next - from)
 	}
@@ -703,6 +699,7 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 	at, known := p.position[k]
 	if !known {
 		at = m.From
+		p.begins(k, at)
 	}
 	if !known || at < next {
 		p.position[k] = next
@@ -731,6 +728,7 @@ func (p *pusher) segment(ctx context.Context, raw []byte) error {
 		p.count.There.Add(s.Records)
 		return nil
 	}
+	p.deletions.segment(k, m)
 	p.current.entry.Segments = append(p.current.entry.Segments, s)
 	p.segments++
 	p.stored += s.Size
@@ -767,18 +765,27 @@ func (p *pusher) upload(raw []byte, put func() error) {
 // put uploads a segment that is not covered, and checks every one: the log only learns what
 // it is told.
 func (p *pusher) put(ctx context.Context, m *format.Segment, data []byte, s commitlog.Segment, covered bool) error {
+	began, there := time.Now(), covered || int64(len(data)) != m.Size
+	err := p.putOrCheck(ctx, s.Path, data, s.SHA256.String(), there, func() error { return segment.Check(m, data) })
+	if err == nil && !there {
+		p.uploaded(&s, time.Since(began))
+	}
+	return err
+}
+
+// putOrCheck uploads data, unless it is there already. The upload compares the data with sum. If it
+// is there, or if the sums differ, check looks at the data and says what is wrong with it.
+func (p *pusher) putOrCheck(ctx context.Context, path string, data []byte, sum string, there bool, check func() error) error {
 	var err error
-	if !covered && int64(len(data)) == m.Size {
-		began := time.Now()
-		if err = p.store.PutSegment(ctx, s.Path, data, s.SHA256.String()); err == nil {
-			p.uploaded(&s, time.Since(began))
+	if !there {
+		if err = p.store.PutSegment(ctx, path, data, sum); err == nil {
 			return nil
 		}
 		if !errors.Is(err, store.ErrSum) {
 			return storeError{err}
 		}
 	}
-	if err = cmp.Or(segment.Check(m, data), err); err != nil {
+	if err = cmp.Or(check(), err); err != nil {
 		err = command.Input(err)
 	}
 	return err

@@ -237,3 +237,32 @@ func TestGroupsTellByThemselves(t *testing.T) {
 		t.Errorf("entries have %q, want %q", got, want)
 	}
 }
+
+// TestCopyEndsBelowPoint copies a point of which the stream does not have the last offsets: it is
+// reported, each time.
+func TestCopyEndsBelowPoint(t *testing.T) {
+	dir := t.TempDir()
+	var point bytes.Buffer
+	w := format.NewWriter(&point)
+	ok(t, w.WriteHeader(new(format.Header)))
+	ok(t, w.Flush())
+	point.Reset()
+	ok(t, w.Write(&format.Point{Time: 1000}))
+	ok(t, w.Flush())
+	input := stream(t, new(format.End), func(w *format.Writer) {
+		mark(t, w, 0, format.MarkInfo{})
+		mark(t, w, 2, format.MarkInfo{})
+		ok(t, w.Write(&format.Moment{Point: point.Bytes(), MomentInfo: format.MomentInfo{ID: "20261126T000627.026Z-c7ca9421-000007", Topics: []format.MomentTopic{
+			{Name: "t", ID: "id", Partitions: map[int32][2]int64{0: {3, 3}}}, {Name: "not copied", Partitions: map[int32][2]int64{0: {0, 9}}},
+		}}}))
+		ok(t, w.Write(&format.Moment{Point: point.Bytes(), MomentInfo: format.MomentInfo{ID: "20261126T000627.026Z-c7ca9421-000006", Topics: []format.MomentTopic{
+			{Name: "t", ID: "id", Partitions: map[int32][2]int64{0: {0, 2}}},
+		}}}))
+	})
+	for range 2 {
+		err := Run(t.Context(), testConfig(dir), testEnv(io.Discard), bytes.NewReader(input), io.Discard)
+		if want := "t, partition 0: not part of 1 restore point, the newest of 1970-01-01T00:00:01Z: the last offsets below the point were pruned, or are missing"; command.StatusOf(err) != command.Loss || !strings.Contains(err.Error(), want) {
+			t.Errorf("it ends with %v", err)
+		}
+	}
+}

@@ -2,13 +2,11 @@ package push
 
 import (
 	"context"
-	"errors"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
 	"github.com/kbkio/kbk/pkg/segment"
-	"github.com/kbkio/kbk/pkg/store"
 )
 
 // snapshot uploads a snapshot of a cluster, unless the backup has it already.
@@ -25,17 +23,7 @@ func (p *pusher) snapshot(ctx context.Context, raw []byte) error {
 	known := p.state.HasClusterSnapshot(s.ID)
 	p.mu.Unlock()
 	p.upload(raw, func() error {
-		if err := segment.CheckSnapshot(m, data); err != nil {
-			return command.Input(err)
-		}
-		if known {
-			return nil
-		}
-		err := p.store.PutSegment(ctx, s.Path, data, s.SHA256.String())
-		if err != nil && !errors.Is(err, store.ErrSum) {
-			return storeError{err}
-		}
-		return err
+		return p.putOrCheck(ctx, s.Path, data, s.SHA256.String(), known || int64(len(data)) != m.Size, func() error { return segment.CheckSnapshot(m, data) })
 	})
 	if known {
 		return nil

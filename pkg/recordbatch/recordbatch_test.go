@@ -232,7 +232,7 @@ func TestLarge(t *testing.T) {
 		return b
 	}
 	var many []format.Record
-	for i := range int64(5000) {
+	for i := range int64(3000) { // more than atOnce
 		many = append(many, format.Record{Offset: i, Timestamp: i, Value: noise(int(i) % 2000)})
 	}
 	one := []format.Record{

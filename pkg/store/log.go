@@ -84,8 +84,8 @@ func (s *Store) LoadMoment(ctx context.Context, state *commitlog.State, p commit
 // was stored.
 func (s *Store) ReadFile(ctx context.Context, f commitlog.File, use func(io.Reader) error) (err error) {
 	defer s.describe(&err, "read", f.Path)
-	var o fs.Object
-	if err := s.retry(ctx, func() (err error) { o, err = s.find(ctx, f.Path); return err }); err != nil {
+	o, err := s.findAgain(ctx, f.Path)
+	if err != nil {
 		return err
 	}
 	data, err := s.read(ctx, o, f.Size)
@@ -98,15 +98,32 @@ func (s *Store) ReadFile(ctx context.Context, f commitlog.File, use func(io.Read
 	return use(bytes.NewReader(data))
 }
 
-// ReadLoose returns the content of an object that no log lists.
+// ReadLoose returns the content of an object that no log lists, and that others may replace
+// while it is read.
 func (s *Store) ReadLoose(ctx context.Context, path string) (data []byte, err error) {
 	defer s.describe(&err, "read", path)
-	var o fs.Object
-	if err := s.retry(ctx, func() (err error) { o, err = s.find(ctx, path); return err }); err != nil {
+	o, err := s.findAgain(ctx, path)
+	if err != nil {
 		return nil, err
 	}
-	return s.read(ctx, o, MaxSegment)
+	for try := 1; ; try++ {
+		if data, err = s.read(ctx, o, MaxSegment); err == nil || try == replacedTries {
+			return data, err
+		}
+		// Remotes that cannot replace an object in one step say all kinds of things then.
+		now, findErr := s.findAgain(ctx, path)
+		switch {
+		case findErr != nil:
+			return nil, findErr
+		case !errors.Is(err, ErrNotFound) && now.Size() == o.Size() && now.ModTime(ctx).Equal(o.ModTime(ctx)):
+			return nil, err
+		}
+		o = now
+	}
 }
+
+// replacedTries is how often an object is read that is replaced while it is read.
+const replacedTries = 10
 
 // WriteFile stores a file that belongs to the log, a snapshot or what it needs. What is
 // there already under this name is not written over, if it is the same.

@@ -165,3 +165,46 @@ func TestLogIsWhole(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
+
+// TestReadWhileRunsEnd reads a log while one run after the other ends, each of them between the
+// reader's list and its reading of the manifest. Nothing is missing then: it was not there yet.
+func TestReadWhileRunsEnd(t *testing.T) {
+	for _, name := range []string{"local", "memory"} {
+		t.Run(name, func(t *testing.T) {
+			ctx, s, ended := t.Context(), open(t, remotes[name](t)), 0
+			backup := commitlog.NewBackup()
+			end := func() {
+				t.Helper()
+				e := &commitlog.Entry{Backup: backup, Filters: []string{}, Final: true}
+				commitlog.NewRun().Stamp(e, time.Now())
+				if _, err := s.AppendEntry(ctx, e); err != nil {
+					t.Fatal(err)
+				}
+				ended++
+				state := new(commitlog.State)
+				state.Fold(e, "")
+				if err := s.WriteManifest(ctx, state.Manifest()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			end()
+			known, due := 0, false // when the reader began last
+			log, err := s.ReadLog(ctx, LogOptions{
+				Begin: func() { known, due = ended, true },
+				Entry: func(*commitlog.Entry, string) error {
+					if due {
+						end()
+					}
+					due = false
+					return nil
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if log.Entries() != known || ended < 3 {
+				t.Errorf("%d entries of %d that were there when reading began; %d runs ended", log.Entries(), known, ended)
+			}
+		})
+	}
+}

@@ -136,9 +136,11 @@ const loadTries = 10
 func (s *Store) ReadLog(ctx context.Context, opts LogOptions) (log *Log, err error) {
 	defer s.describe(&err, "read", commitlog.LogDir)
 	suspects := suspects{files: make(map[string]error), backups: make(map[string]bool)}
+	var earlier *commitlog.Manifest
 	for try, pauses := 1, 0; ; {
-		r := &logReader{store: s, opts: opts, last: try == loadTries, patient: pauses < mostPauses, suspects: suspects}
+		r := &logReader{store: s, opts: opts, last: try == loadTries, patient: pauses < mostPauses, suspects: suspects, earlier: earlier}
 		err := r.read(ctx)
+		earlier = r.earlier
 		switch {
 		case errors.Is(err, errUnlisted) && fs.UnWrapFs(s.fs).Features().IsLocal: // it was written behind the list, or is lost
 			pauses = mostPauses
@@ -169,10 +171,11 @@ func (s *Store) ReadLog(ctx context.Context, opts LogOptions) (log *Log, err err
 type logReader struct {
 	store    *Store
 	opts     LogOptions
-	last     bool             // reading will not begin anew for what is gone
-	patient  bool             // nor for two ids of the backup and what was not listed, unless this is set
-	suspects suspects         // outlive the reader; not changed while entries are read
-	found    map[string]error // suspects that were found while entries were read
+	last     bool                // reading will not begin anew for what is gone
+	patient  bool                // nor for two ids of the backup and what was not listed, unless this is set
+	suspects suspects            // outlive the reader; not changed while entries are read
+	found    map[string]error    // suspects that were found while entries were read
+	earlier  *commitlog.Manifest // read before the list, nil if it was not; then as it is now
 
 	log     *Log
 	objects map[string]fs.Object // of the listing, by name
@@ -224,12 +227,17 @@ func (r *logReader) read(ctx context.Context) error {
 // complete looks whether the log has what manifest.json says that it has. A list may show
 // nothing of what was written a moment ago; an object is found by its name at once. Of a log
 // that is known to be damaged it is no news.
+//
+// What runs have written since the list was made is not missing: then the log has all that
+// an earlier manifest names, one that was read before the list.
 func (r *logReader) complete(ctx context.Context) error {
 	m, err := r.store.manifest(ctx)
 	if m == nil || err != nil {
 		return err
 	}
-	if r.log.promised = m.Backup; len(r.log.Damage) > 0 || !m.Missing(r.log.State, r.log.Files) {
+	before := r.earlier
+	r.earlier, r.log.promised = m, m.Backup
+	if len(r.log.Damage) > 0 || !m.Missing(r.log.State, r.log.Files) || before != nil && !before.Missing(r.log.State, r.log.Files) {
 		return nil
 	}
 	if r.patient {
@@ -329,7 +337,7 @@ func (r *logReader) signed(ctx context.Context, name string, data []byte, at tim
 	}
 	o, err := r.objects[name+SignatureSuffix], error(nil)
 	if o == nil { // it was written before the file, and may be listed later all the same
-		err = r.store.retry(ctx, func() (err error) { o, err = r.store.find(ctx, name+SignatureSuffix); return err })
+		o, err = r.store.findAgain(ctx, name+SignatureSuffix)
 	}
 	var sig []byte
 	if err == nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kbkio/kbk/pkg/store/internal/initenv"
 
+	"github.com/kbkio/kbk/pkg/command"
 	"github.com/rclone/rclone/fs"
 	"github.com/rclone/rclone/fs/accounting"
 	"github.com/rclone/rclone/fs/config"
@@ -89,7 +90,8 @@ func newFs(ctx context.Context, remote string) (fs.Fs, error) {
 	f, err := fs.NewFs(ctx, remote)
 	switch {
 	case errors.Is(err, fs.ErrorNotFoundInConfigFile):
-		return nil, fmt.Errorf("no remote of this name in rclone's configuration (%s)", config.GetConfigPath())
+		return nil, command.WithHint(fmt.Errorf("no remote of this name in rclone's configuration (%s)", config.GetConfigPath()),
+			fmt.Sprintf("set it up there, or in variables such as %s=s3; docs/how-to/back-up-to-s3.md has examples", fs.ConfigToEnv(parsed.Name, "type")))
 	case errors.Is(err, fs.ErrorIsFile):
 		return nil, errors.New("is a file, not a folder")
 	case err != nil:

@@ -60,7 +60,7 @@ const (
 	maxSignature = 1 << 20
 )
 
-// A Verify says how an upload is verified, beside its size.
+// A Verify says how an upload is verified, in addition to its size.
 type Verify string
 
 // The ways to verify.
@@ -304,8 +304,8 @@ func (s *Store) ReadSegmentInto(ctx context.Context, seg commitlog.Segment, buf 
 	if seg.Size > MaxSegment {
 		return nil, fmt.Errorf("%s are more than the %s of the largest segment", command.Count(seg.Size, "byte"), humanize.Comma(MaxSegment))
 	}
-	var o fs.Object
-	if err := s.retry(ctx, func() (err error) { o, err = s.find(ctx, seg.Path); return err }); err != nil {
+	o, err := s.findAgain(ctx, seg.Path)
+	if err != nil {
 		return nil, err
 	}
 	if size := o.Size(); size >= 0 && size != seg.Size {
@@ -335,6 +335,12 @@ func (s *Store) find(ctx context.Context, path string) (fs.Object, error) {
 	return o, err
 }
 
+// findAgain is find, tried again where an error may pass.
+func (s *Store) findAgain(ctx context.Context, path string) (o fs.Object, err error) {
+	err = s.retry(ctx, func() (err error) { o, err = s.find(ctx, path); return err })
+	return o, err
+}
+
 // read returns the content of o, which may have limit bytes. Memory grows with what
 // arrives, not with what o says of itself.
 func (s *Store) read(ctx context.Context, o fs.Object, limit int64) ([]byte, error) {
@@ -345,18 +351,15 @@ func (s *Store) read(ctx context.Context, o fs.Object, limit int64) ([]byte, err
 func (s *Store) readInto(ctx context.Context, o fs.Object, limit int64, buf []byte) ([]byte, error) {
 	err := s.retry(ctx, func() error {
 		in, err := o.Open(ctx)
-		if errors.Is(err, fs.ErrorObjectNotFound) || errors.Is(err, iofs.ErrNotExist) {
-			return ErrNotFound
-		}
 		if err != nil {
-			return damage(err)
+			return unreadable(err)
 		}
 		defer in.Close()
 		if n := min(max(o.Size(), 0), limit, trustedSize) + 1; int64(cap(buf)) < n { // 1 for the end to be seen
 			buf = make([]byte, 0, n)
 		}
 		buf, err = appendAll(buf[:0], s.limited(ctx, in), limit+1)
-		return damage(err)
+		return unreadable(err)
 	})
 	if err != nil {
 		return nil, err
@@ -391,9 +394,13 @@ func appendAll(b []byte, r io.Reader, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// damage makes [ErrDamaged] of what an encrypting remote says of an object that
-// somebody else changed.
-func damage(err error) error {
+// unreadable makes [ErrNotFound] of what a remote says of an object that is gone, which some say
+// only when its first bytes are read, and [ErrDamaged] of what an encrypting remote says of one
+// that somebody else changed.
+func unreadable(err error) error {
+	if errors.Is(err, fs.ErrorObjectNotFound) || errors.Is(err, iofs.ErrNotExist) {
+		return ErrNotFound
+	}
 	for _, sign := range []error{
 		crypt.ErrorEncryptedFileTooShort, crypt.ErrorEncryptedFileBadHeader,
 		crypt.ErrorEncryptedBadMagic, crypt.ErrorEncryptedBadBlock,
@@ -494,9 +501,7 @@ func (s *Store) place(ctx context.Context, path string, old fs.Object, c content
 	}
 	defer func() {
 		if err != nil && !mayPass(err) { // there is no later try
-			if left, findErr := s.find(ctx, path+s.tmp); findErr == nil {
-				_ = left.Remove(ctx) // litter at worst
-			}
+			s.removeUploaded(ctx, path)
 		}
 	}()
 	tmp, err := s.upload(ctx, path+s.tmp, old, c)
@@ -506,23 +511,38 @@ func (s *Store) place(ctx context.Context, path string, old fs.Object, c content
 	if err := s.disk.syncFile(ctx, tmp); err != nil {
 		return err
 	}
-	if _, err = move(ctx, tmp, path); err == nil {
-		return nil
+	for try := 1; ; try++ {
+		if _, err = move(ctx, tmp, path); err == nil {
+			return nil
+		}
+		old, findErr := s.find(ctx, path)
+		switch {
+		case errors.Is(findErr, ErrNotFound) && try < renameTries: // another writer has removed it, as below
+			continue
+		case findErr != nil || try == renameTries:
+			return err
+		}
+		if same, _ := s.holds(ctx, old, c, false); same { // moved, and only the answer was lost, or another writer stores the same
+			s.removeUploaded(ctx, path)
+			return nil
+		}
+		// This remote does not rename over an object.
+		if removeErr := old.Remove(ctx); removeErr != nil && !errors.Is(unreadable(removeErr), ErrNotFound) {
+			return err
+		}
 	}
-	old, findErr := s.find(ctx, path)
-	if findErr != nil {
-		return err
-	}
-	if same, _ := s.holds(ctx, old, c, false); same { // moved, and only the answer was lost
-		return nil
-	}
-	// This remote does not rename over an object.
-	if removeErr := old.Remove(ctx); removeErr != nil {
-		return err
-	}
-	_, err = move(ctx, tmp, path)
-	return err
 }
+
+// removeUploaded removes what was sent and is not to be renamed. If it cannot, it is litter.
+func (s *Store) removeUploaded(ctx context.Context, path string) {
+	if left, err := s.find(ctx, path+s.tmp); err == nil {
+		_ = left.Remove(ctx)
+	}
+}
+
+// renameTries is how often an object is renamed on a remote that does not rename over another
+// one, while other writers do the same.
+const renameTries = 10
 
 // upload sends c to path, over old unless it is nil, and verifies what arrived.
 func (s *Store) upload(ctx context.Context, path string, old fs.Object, c content) (o fs.Object, err error) {
@@ -532,8 +552,8 @@ func (s *Store) upload(ctx context.Context, path string, old fs.Object, c conten
 	} else {
 		o, err = s.fs.Put(ctx, in, c.info(path))
 	}
-	if errors.Is(err, fs.ErrorObjectNotFound) { // the backend has looked for it, as we would
-		return nil, fserrors.RetryError(fmt.Errorf("verify: %w: it did not arrive", ErrDamaged))
+	if err != nil && errors.Is(unreadable(err), ErrNotFound) { // the backend has looked for it, as we would
+		return nil, fserrors.RetryError(fmt.Errorf("verify: %w: it did not arrive: %w", ErrDamaged, err))
 	}
 	if err != nil {
 		return nil, err

@@ -22,8 +22,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/commitlog"
 
+	_ "github.com/rclone/rclone/backend/union" // for TestSecretsStayOut; kbk_dozen leaves it out
 	_ "github.com/rclone/rclone/cmd/serve/s3"
 	_ "github.com/rclone/rclone/cmd/serve/sftp"
 	_ "github.com/rclone/rclone/cmd/serve/webdav"
@@ -569,6 +571,10 @@ func TestOpenFails(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "abcdef") {
 			t.Errorf("Open(%q): got %v, want an error with %q", remote, err, want)
 		}
+	}
+	_, err := Open(t.Context(), "nowhere:bucket/b")
+	if hint := command.HintOf(err); !strings.Contains(hint, "RCLONE_CONFIG_NOWHERE_TYPE") {
+		t.Errorf("a remote that is not configured: %v, hint %q", err, hint)
 	}
 }
 

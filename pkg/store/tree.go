@@ -2,11 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
 	"io"
-	iofs "io/fs"
-
-	"github.com/rclone/rclone/fs"
 )
 
 // OpenFile opens a file below the backup's folder, whatever it is. Its reader fails where
@@ -19,10 +15,7 @@ func (s *Store) OpenFile(ctx context.Context, path string) (in io.ReadCloser, er
 			return err
 		}
 		in, err = o.Open(ctx)
-		if errors.Is(err, fs.ErrorObjectNotFound) || errors.Is(err, iofs.ErrNotExist) {
-			return ErrNotFound
-		}
-		return err
+		return unreadable(err)
 	})
 	if err != nil {
 		return nil, err

@@ -70,6 +70,9 @@ func (w *world) crashing(what string, v *vault, prunes bool, do func(), again *f
 		}
 		maps.Copy(before.perhaps[p], offsets)
 	}
+	for p, at := range after.hollow { // likewise where it begins
+		before.hollow[p] = max(before.hollow[p], at)
+	}
 	if prunes { // it took back promises, from the first change on
 		before.promised, before.hollow = after.promised, after.hollow
 	}

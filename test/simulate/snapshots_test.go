@@ -15,7 +15,7 @@ import (
 	"github.com/kbkio/kbk/pkg/segment"
 )
 
-// A snapshot is one of what the cluster has beside records, as a vault has it.
+// A snapshot is one of what the cluster has besides records, as a vault has it.
 type snapshot struct {
 	time int64 // milliseconds since the epoch
 	sure bool  // it was promised, and nothing may have pruned it since

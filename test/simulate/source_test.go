@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -164,6 +165,9 @@ func (w *world) parsed(bound string) fetch.Bound {
 
 func (w *world) fromCursor(v *vault, r *reading) {
 	c := w.cursor(v)
+	for name, t := range c.Topics { // the fake cluster forgets the epochs of what it has compacted away
+		maps.DeleteFunc(t.Epochs, func(n, _ int32) bool { return len(w.compacted[part{name, t.ID, n}]) > 0 })
+	}
 	r.cfg.Cursor = c
 	r.how += " from a cursor"
 	r.begin = func(p part, start, end int64) int64 {
@@ -230,6 +234,9 @@ func (w *world) fetch(v *vault) *fetched {
 	}
 	if r.groups != nil {
 		f.groups = r.groups
+		if err := errors.Join(w.sameGroups(f.stream, r.groups), f.stream.noMoreGroups(r.groups, f.stream.ids)); err != nil {
+			w.breaks("fetch %s: %v", r.how, err)
+		}
 	} else if len(f.stream.groups) > 0 {
 		w.breaks("fetch %s: groups that nobody asked for", r.how)
 	}

@@ -44,7 +44,7 @@ type vault struct {
 	begun    bool                    // an entry was written, perhaps
 	newest   *groupsAt               // of the run that has read groups last; nil: it may not be known
 
-	snapshots map[string]snapshot // of what the cluster has beside records, by id
+	snapshots map[string]snapshot // of what the cluster has besides records, by id
 }
 
 // groupsAt are the offsets that groups had committed in some topics.
@@ -58,7 +58,8 @@ type point struct {
 	time   int64
 	at     map[part][2]int64 // where Kafka's log began, and the first offset that is not part of it
 	groups map[string]map[string]map[int32]int64
-	asked  bool // the groups are all that there were
+	asked  bool                    // the groups are all that there were
+	had    map[part]map[int64]bool // see reread
 }
 
 func newVault(rng *rand.Rand) *vault {
@@ -204,6 +205,9 @@ func (w *world) newPushing(v *vault, f *fetched) *pushing {
 		Transfers: 1 + w.rng.IntN(3), Checkpoint: time.Duration(20+w.rng.IntN(200)) * time.Millisecond, CheckpointSegments: 1 + w.rng.IntN(4),
 		RetryFor: 5 * time.Minute, MaxFrame: 1 << 20, NoManifest: w.rng.IntN(2) == 0,
 	}
+	if v.late { // known: without a manifest the next run may not see what this one has written
+		p.cfg.NoManifest = false
+	}
 	if !p.cfg.NoManifest && w.rng.IntN(2) == 0 {
 		p.cfg.CompactAfter = 2 + w.rng.IntN(5)
 	}
@@ -233,6 +237,9 @@ func (p *pushing) book(w *world) {
 	}
 	for key, at := range s.hollow {
 		v.hollow[key] = max(v.hollow[key], at)
+	}
+	if !p.f.filtered {
+		v.reread(w, s)
 	}
 	final, n := false, 0
 	lines := json.NewDecoder(&p.receipts)
@@ -292,6 +299,28 @@ func (p *pushing) book(w *world) {
 	for key, rs := range s.records {
 		for offset := range rs {
 			promise(v.promised, key, offset, whole(key, offset))
+		}
+	}
+}
+
+// reread takes back what a run has read again when Kafka had compacted it away: the newest state
+// need not have it any more. The points that were made before it do.
+func (v *vault) reread(w *world, s *stream) {
+	for key, next := range s.next {
+		for offset, whole := range v.promised[key] {
+			if _, ok := s.records[key][offset]; ok || offset < s.first[key] || offset >= next || !w.compacted[key][offset] {
+				continue
+			}
+			delete(v.promised[key], offset)
+			promise(v.perhaps, key, offset, whole)
+			for _, pt := range v.points {
+				if at, ok := pt.at[key]; ok && offset < at[1] {
+					if pt.had == nil {
+						pt.had = make(map[part]map[int64]bool)
+					}
+					promise(pt.had, key, offset, whole)
+				}
+			}
 		}
 	}
 }
@@ -431,36 +460,45 @@ func (c *chore) book(w *world) {
 func (v *vault) pruned(keep int) {
 	v.pruneSnapshots()
 	left := make(map[part]int)
-	start := make(map[part]int64)
-	kept := make(map[part][][2]int64) // the newest first
+	all, sure := make(map[part][][2]int64), make(map[part][][2]int64) // the newest first
 	for _, pt := range slices.Backward(v.points) {
 		for key, at := range pt.at {
 			if left[key] == keep {
 				delete(pt.at, key)
 				continue
 			}
-			// One that is perhaps not there counts for what it may have pushed out only.
-			if left[key]++; left[key] == 1 || at[0] < start[key] {
-				start[key] = at[0]
-			}
-			kept[key] = append(kept[key], at)
-		}
-	}
-	// A record may have come behind one point and have expired before the next.
-	for key, logs := range kept {
-		for i, at := range logs[1:] {
-			if at[1] < logs[i][0] {
-				start[key] = max(start[key], logs[i][0])
-				break
+			left[key]++
+			if all[key] = append(all[key], at); pt.time > 0 {
+				sure[key] = append(sure[key], at)
 			}
 		}
 	}
-	// A point that is perhaps there hides none: count again without it, for what is deleted
-	// at most the higher of both starts holds, which is that with it, since logs only move on.
-	for key, from := range start {
+	for key, logs := range all {
+		from := neededFrom(logs)
+		// One that is perhaps not there may have pushed out others, and keeps nothing.
+		if len(sure[key]) > 0 {
+			from = max(from, neededFrom(sure[key]))
+		}
 		v.hollow[key] = max(v.hollow[key], from)
-		maps.DeleteFunc(v.promised[key], func(offset int64, _ bool) bool { return offset < from })
+		below := func(offset int64, _ bool) bool { return offset < from }
+		maps.DeleteFunc(v.promised[key], below)
+		for _, pt := range v.points {
+			maps.DeleteFunc(pt.had[key], below)
+		}
 	}
+}
+
+// neededFrom is the offset from which on a partition's points, the newest first, need all records.
+// A record may have come behind one point and have expired before the next.
+func neededFrom(logs [][2]int64) int64 {
+	from := logs[0][0]
+	for _, at := range logs[1:] {
+		if at[1] < from {
+			break
+		}
+		from = min(from, at[0])
+	}
+	return from
 }
 
 // pull reads a vault and unpacks it.
@@ -666,9 +704,11 @@ func (w *world) restorePoint() {
 			continue
 		}
 		next := p.at[key][1]
-		for offset, whole := range v.promised[key] {
-			if _, ok := s.records[key][offset]; !ok && offset < next && (whole || !s.hides(key, offset)) {
-				w.breaks("%s: %s: record %d is not there, and %d is its end", what, key, offset, next)
+		for _, had := range []map[int64]bool{v.promised[key], p.had[key]} {
+			for offset, whole := range had {
+				if _, ok := s.records[key][offset]; !ok && offset < next && (whole || !s.hides(key, offset)) {
+					w.breaks("%s: %s: record %d is not there, and %d is its end", what, key, offset, next)
+				}
 			}
 		}
 		for offset := range s.records[key] {
@@ -766,18 +806,76 @@ func (w *world) copyOver() {
 		return
 	}
 	f := &fetched{packed: packed, stream: w.read("copy", records), status: status(err), holes: true, filtered: true}
-	f.whole = func(p part, offset int64) bool {
-		return from.promised[p][offset] || from.perhaps[p][offset] && f.stream.records[p][offset] == w.truth[p][offset]
+	f.whole = func(p part, offset int64) bool { return from.promised[p][offset] }
+	for p, offsets := range from.perhaps { // what looks whole may be what a filter has left
+		for offset := range offsets {
+			if got, ok := f.stream.records[p][offset]; ok && got == w.truth[p][offset] {
+				promise(to.perhaps, p, offset, true)
+			}
+		}
 	}
 	f.stream.points = nil
 	for key, at := range from.hollow {
 		to.hollow[key] = max(to.hollow[key], at)
 	}
 	p := w.newPushing(to, f)
+	words := w.texts.Len()
 	w.bubble(func() { p.run(w, false) })
+	said := w.texts.String()[words:]
+	if p.err != nil {
+		said += p.err.Error()
+	}
+	if strings.Contains(said, pointsLack) && f.status == command.OK && status(p.err) == command.Loss {
+		w.say("copy: %v", p.err)
+		p.err = nil
+	}
 	p.book(w)
 	to.keepSnapshots(f.stream, status(p.err) == f.status)
 	w.check("copy", to)
+	if status(p.err) == f.status {
+		w.copiedPoints(from, to, f.stream, said)
+	}
+}
+
+// pointsLack is how kbk-push begins to say what a copy's points lack.
+const pointsLack = "the copy's restore points have less than those of the backup"
+
+// copiedPoints holds restores of some points of a copy against those of its original: what a
+// point lacks in the copy is no part of it, and was reported.
+func (w *world) copiedPoints(from, to *vault, copied *stream, said string) {
+	points := w.listed(from)
+	for range min(2, len(points)) {
+		id := points[w.rng.IntN(len(points))].ID
+		_, had, err := w.pull(from, pull.Config{Point: id, Newest: true})
+		if had == nil {
+			w.breaks("point %s: pull: %v", id, err)
+		}
+		want := w.read("point "+id, had)
+		got := new(stream)
+		if _, has, err := w.pull(to, pull.Config{Point: id, Newest: true}); has != nil {
+			got = w.read("point "+id+" of the copy", has)
+		} else if status(err) != command.Failed { // there is no such point
+			w.breaks("point %s of the copy: pull: %v", id, err)
+		}
+		for _, key := range sortedParts(want.next) {
+			if copied.ids[key.topic] != key.id { // another incarnation is copied
+				continue
+			}
+			if _, ok := got.next[key]; !ok {
+				lacks := strings.Contains(said, pointsLack) && strings.Contains(said, key.topic+", partition")
+				hole := strings.Contains(said, fmt.Sprintf("%s/%d: offsets", key.topic, key.n))
+				if !lacks && !hole {
+					w.breaks("point %s of the copy does not include %s, and nobody says so", id, key)
+				}
+				continue
+			}
+			for offset := range want.records[key] {
+				if _, ok := got.records[key][offset]; !ok && !got.hides(key, offset) {
+					w.breaks("point %s of the copy: %s: record %d is not there", id, key, offset)
+				}
+			}
+		}
+	}
 }
 
 // restoreWindow restores a part of the first vault.

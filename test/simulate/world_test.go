@@ -39,7 +39,7 @@ type part struct {
 
 func (p part) String() string { return fmt.Sprintf("%s/%d (%s)", p.topic, p.n, p.id) }
 
-// A content is what a record has beside its place.
+// A content is what a record has besides its place.
 type content struct {
 	key, value string
 	time       int64
@@ -479,7 +479,7 @@ type stream struct {
 	points  []*point
 	end     *format.End
 
-	snapshots map[string]int64 // of what the cluster has beside records: their times, by id
+	snapshots map[string]int64 // of what the cluster has besides records: their times, by id
 	snapshot  string           // the one that is being read
 }
 
