@@ -4,21 +4,26 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
@@ -464,6 +469,43 @@ func TestGroup(t *testing.T) {
 	<-a.done
 	if got := w.committed("t"); !maps.Equal(got, map[int32]int64{0: 22, 1: 22, 2: 22, 3: 22}) {
 		t.Errorf("at the end %v is committed", got)
+	}
+}
+
+// TestGroupAsksAgain has the coordinator close connections, and refuse new ones for a moment, when
+// it is asked where the group has come to. A run that follows for weeks does not end at that.
+func TestGroupAsksAgain(t *testing.T) {
+	w := newWorld(t, 2, "t", 1)
+	w.produce("t", 0, 10)
+	var refuse, asked atomic.Int32
+	w.fake.ControlKey(int16(kmsg.OffsetFetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.fake.KeepControl()
+		if asked.Add(1) > 4 {
+			return nil, nil, false
+		}
+		refuse.Store(3)
+		return nil, errors.New("the connection is closed"), true
+	})
+	receipts := filepath.Join(t.TempDir(), "receipts")
+	if err := os.WriteFile(receipts, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := w.follow(func(c *Config) {
+		c.Group, c.Receipts, c.SessionTimeout = "workers", receipts, 6*time.Second
+		c.Kafka.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if refuse.Add(-1) >= 0 {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+	})
+	f.until(0, "rec t/0 9")
+	f.receive(receipts)
+	close(f.stop)
+	<-f.over
+	f.receive(receipts)
+	if err := <-f.done; command.StatusOf(err) != command.Interrupted {
+		t.Errorf("it ended with %v", err)
 	}
 }
 

@@ -144,7 +144,16 @@ func (m *member) subscribe(topics ...string) {
 // cursor is where to begin with partitions: where the group has come to, or else where
 // cfg says.
 func (m *member) cursor(ctx context.Context, given *cursor.Cursor, topics []string) (*cursor.Cursor, error) {
-	offsets, err := m.adm.FetchOffsetsForTopics(ctx, m.group, topics...)
+	var offsets kadm.OffsetResponses
+	err := kafka.Retry(ctx, m.adm, kafka.Patience, func() (err error) {
+		offsets, err = m.adm.FetchOffsetsForTopics(ctx, m.group, topics...)
+		offsets.Each(func(o kadm.OffsetResponse) {
+			if o.Err != nil && err == nil {
+				err = fmt.Errorf("%s/%d: %w", o.Topic, o.Partition, o.Err)
+			}
+		})
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the offsets of group %s: %w", m.group, err)
 	}
@@ -158,9 +167,6 @@ func (m *member) cursor(ctx context.Context, given *cursor.Cursor, topics []stri
 	}
 	for topic, parts := range offsets {
 		for num, o := range parts {
-			if o.Err != nil {
-				return nil, fmt.Errorf("read the offset of group %s in %s/%d: %w", m.group, topic, num, o.Err)
-			}
 			if o.At < 0 {
 				continue
 			}
@@ -377,7 +383,8 @@ func (s *source) retake() {
 // planGiven plans to read partitions from where the group has come to.
 func (s *source) planGiven(ctx context.Context, given map[string][]int32) (*plan, error) {
 	names := slices.Sorted(maps.Keys(given))
-	meta, err := s.adm.Metadata(ctx, names...)
+	var meta kadm.Metadata
+	err := kafka.Retry(ctx, s.adm, s.cfg.Timeout, func() (err error) { meta, err = s.adm.Metadata(ctx, names...); return err })
 	if err != nil {
 		return nil, fmt.Errorf("list topics: %w", err)
 	}
@@ -393,7 +400,8 @@ func (s *source) planGiven(ctx context.Context, given map[string][]int32) (*plan
 		}
 	}
 	cfg := s.cfg
-	if cfg.Cursor, err = s.member.cursor(ctx, s.cfg.Cursor, names); err != nil {
+	err = kafka.Retry(ctx, s.adm, s.cfg.Timeout, func() (err error) { cfg.Cursor, err = s.member.cursor(ctx, s.cfg.Cursor, names); return err })
+	if err != nil {
 		return nil, err
 	}
 	return s.planner(cfg).plan(ctx, meta, selected)

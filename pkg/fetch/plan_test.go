@@ -241,6 +241,19 @@ func TestUnmatched(t *testing.T) {
 	}
 }
 
+func TestNoTopic(t *testing.T) {
+	for name, want := range map[string][2]string{
+		"order":       {`topic "order" does not exist; did you mean "orders"?`, invisible},
+		"audit":       {`topic "audit" does not exist`, invisible},
+		"orders*":     {`topic "orders*" does not exist; did you mean "orders"?`, `no topic has a name with "*" in it; a regular expression begins with ^, as in -t '^orders'`},
+		"orders,cust": {`topic "orders,cust" does not exist`, `no topic has a name with "," in it; a regular expression begins with ^, as in -t '^orders'`},
+	} {
+		if err := noTopic(name, []string{"customers", "orders"}); err.Error() != want[0] || command.HintOf(err) != want[1] {
+			t.Errorf("%s: %v, hint %q; want %q", name, err, command.HintOf(err), want)
+		}
+	}
+}
+
 // TestSelectedNothing has flags that select nothing, beside others that do.
 func TestSelectedNothing(t *testing.T) {
 	w := newWorld(t, 1, "t", 2)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -271,7 +272,7 @@ func selectTopics(all kadm.TopicDetails, cfg Config) (selection, error) {
 		t, ok := all[name]
 		switch {
 		case !ok || errors.Is(t.Err, kerr.UnknownTopicOrPartition):
-			return nil, command.WithHint(fmt.Errorf("topic %q does not exist", name), invisible)
+			return nil, noTopic(name, slices.Sorted(maps.Keys(all)))
 		case t.IsInternal && !cfg.Internal:
 			return nil, command.WithHint(fmt.Errorf("topic %q is Kafka's own", name), "to read it all the same, add --internal")
 		case excluded(name):
@@ -311,3 +312,15 @@ func matcher(flag string, patterns []string) (func(string) bool, error) {
 	}
 	return matches, nil
 }
+
+// noTopic is the error about a topic that is not among those of the cluster.
+func noTopic(name string, topics []string) error {
+	err := fmt.Errorf("topic %q does not exist%s", name, command.Nearest(name, topics))
+	if notOfTopics.MatchString(name) {
+		return command.WithHint(err, fmt.Sprintf("no topic has a name with %q in it; a regular expression begins with ^, as in -t '^orders'", notOfTopics.FindString(name)))
+	}
+	return command.WithHint(err, invisible)
+}
+
+// notOfTopics is a character that Kafka does not allow in the name of a topic.
+var notOfTopics = regexp.MustCompile(`[^A-Za-z0-9._-]`)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -183,23 +184,48 @@ func TopicConfigs(ctx context.Context, cl *kgo.Client, topics []string) (configs
 		r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, name
 		req.Resources = append(req.Resources, r)
 	}
-	resp, err := req.RequestWith(ctx, cl)
-	if err != nil {
-		return nil, nil, fmt.Errorf("describe topic configs: %w", err)
-	}
-	for _, r := range resp.Resources {
-		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
-			failed[r.ResourceName] = err
-			continue
+	adm := kadm.NewClient(cl)
+	err = Retry(ctx, adm, CatchUp, func() error {
+		var resp *kmsg.DescribeConfigsResponse
+		err := Retry(ctx, adm, Patience, func() (err error) {
+			resp, err = req.RequestWith(ctx, cl)
+			return err
+		})
+		if err != nil {
+			return err
 		}
-		for _, c := range r.Configs {
-			if c.Source == kmsg.ConfigSourceDynamicTopicConfig && c.Value != nil {
-				if configs[r.ResourceName] == nil {
-					configs[r.ResourceName] = make(map[string]string)
-				}
-				configs[r.ResourceName][c.Name] = *c.Value
+		clear(configs)
+		clear(failed)
+		for _, r := range resp.Resources {
+			if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+				failed[r.ResourceName] = err
+				continue
+			}
+			configs[r.ResourceName] = setOn(&r)
+		}
+		for _, err := range failed {
+			if Transient(err) {
+				return err
 			}
 		}
+		return nil
+	})
+	if err != nil && len(failed) == 0 {
+		return nil, nil, fmt.Errorf("describe topic configs: %w", err)
 	}
 	return configs, failed, nil
+}
+
+// setOn are the configs that were set on a topic; nil for none.
+func setOn(topic *kmsg.DescribeConfigsResponseResource) map[string]string {
+	var out map[string]string
+	for _, c := range topic.Configs {
+		if c.Source == kmsg.ConfigSourceDynamicTopicConfig && c.Value != nil {
+			if out == nil {
+				out = make(map[string]string)
+			}
+			out[c.Name] = *c.Value
+		}
+	}
+	return out
 }

@@ -17,6 +17,9 @@ import (
 // otherwise: a broker that restarts needs less.
 const Patience = 2 * time.Minute
 
+// CatchUp is how long a broker may need to learn of a topic that another one has shown.
+const CatchUp = 5 * time.Second
+
 const (
 	retryMin = 100 * time.Millisecond
 	retryMax = time.Second

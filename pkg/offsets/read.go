@@ -82,9 +82,26 @@ func (e *existing) every(ctx context.Context, committed bool) (all map[place][2]
 	return all, err
 }
 
+// leaderMoves is how long a partition may be without a leader because another broker takes it
+// over.
+const leaderMoves = 3 * time.Second
+
 // bounds returns where the partitions that exist begin and end, and why that cannot be
-// had of some.
+// had of some. Of those whose leader moves, it asks again for a moment.
 func (e *existing) bounds(ctx context.Context, committed bool) (bounds map[place][2]int64, unknown map[place]error) {
+	_ = kafka.Retry(ctx, e.adm, leaderMoves, func() error {
+		bounds, unknown = e.listBounds(ctx, committed)
+		for _, err := range unknown {
+			if kafka.Transient(err) {
+				return err
+			}
+		}
+		return nil
+	})
+	return bounds, unknown
+}
+
+func (e *existing) listBounds(ctx context.Context, committed bool) (bounds map[place][2]int64, unknown map[place]error) {
 	asked := make(map[string][]int32)
 	for name, t := range e.topics {
 		asked[name] = slices.Collect(maps.Keys(t.Partitions))

@@ -45,14 +45,15 @@ type Logs struct {
 
 	ctx context.Context
 
-	mu      sync.Mutex
+	mu      sync.Mutex // is not held while anything is waited for
 	topics  map[string]*topic
 	markers map[int32]chan *markerJob // by broker
 }
 
-// A topic is what is known of a topic's partitions.
+// A topic is what is known of a topic's partitions, once done is closed: it does not change then.
 type topic struct {
-	read    time.Time // when the cluster was asked
+	asked   time.Time // when the cluster was
+	done    chan struct{}
 	id      [16]byte
 	leaders map[int32]int32
 	err     error
@@ -79,42 +80,70 @@ func (g *Logs) retry(err error) {
 // leader returns the broker that leads a partition, and the topic's id. What is known of
 // the topic must not be older than since.
 func (g *Logs) leader(ctx context.Context, p Partition, since time.Time) (broker int32, id [16]byte, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	t := g.topics[p.Topic]
-	if t == nil || t.err != nil || t.read.Before(since) {
-		if t, err = g.describe(ctx, p.Topic); err != nil {
-			return -1, id, err
-		}
-		g.topics[p.Topic] = t
+	t := g.topic(p, since)
+	select {
+	case <-t.done:
+	case <-ctx.Done():
+		return -1, id, context.Cause(ctx)
 	}
-	if t.err != nil {
-		return -1, id, t.err
-	}
-	broker, ok := t.leaders[p.Num]
-	switch {
-	case !ok:
-		t.err = kerr.UnknownTopicOrPartition // it is to be asked for again
-		return -1, id, t.err
-	case broker < 0:
-		t.err = kerr.LeaderNotAvailable
-		return -1, id, t.err
+	if broker, err = t.leader(p.Num); err != nil {
+		return -1, id, err
 	}
 	return broker, t.id, nil
 }
 
-func (g *Logs) describe(ctx context.Context, name string) (*topic, error) {
-	read := time.Now()
+// topic is what is known of a partition's topic, or is being asked for, since a time. Whoever waits for the
+// answer does so with a context of its own; the question does not end with one of them.
+func (g *Logs) topic(p Partition, since time.Time) *topic {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t := g.topics[p.Topic]
+	if t == nil || t.asked.Before(since) || t.without(p.Num) {
+		t = &topic{asked: time.Now(), done: make(chan struct{}), leaders: make(map[int32]int32)}
+		g.topics[p.Topic] = t
+		go g.describe(p.Topic, t)
+	}
+	return t
+}
+
+func (g *Logs) describe(name string, t *topic) {
+	defer close(t.done)
+	ctx, cancel := context.WithTimeout(g.ctx, g.timeout)
+	defer cancel()
 	meta, err := g.adm.Metadata(ctx, name)
 	if err != nil {
-		return nil, err
+		t.err = err
+		return
 	}
 	d := meta.Topics[name]
-	t := &topic{read: read, id: d.ID, leaders: make(map[int32]int32), err: d.Err}
+	t.id, t.err = d.ID, d.Err
 	for num, part := range d.Partitions {
 		t.leaders[num] = part.Leader
 	}
-	return t, nil
+}
+
+// without tells whether it is known that there is no leader of a partition: it is to be asked for again.
+func (t *topic) without(partition int32) bool {
+	select {
+	case <-t.done:
+		_, err := t.leader(partition)
+		return err != nil
+	default:
+		return false
+	}
+}
+
+func (t *topic) leader(partition int32) (int32, error) {
+	broker, ok := t.leaders[partition]
+	switch {
+	case t.err != nil:
+		return -1, t.err
+	case !ok:
+		return -1, kerr.UnknownTopicOrPartition
+	case broker < 0:
+		return -1, kerr.LeaderNotAvailable
+	}
+	return broker, nil
 }
 
 // retriable tells an error that may be over in a moment from one that is final. An error

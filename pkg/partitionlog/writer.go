@@ -409,7 +409,9 @@ func (l *Log) answered(raw []byte, base, appendTime int64, err error) {
 		it := &l.queue[at]
 		it.written(base, replaced(raw, appendTime))
 		l.pop()
-	case errors.Is(err, kerr.OutOfOrderSequenceNumber) && front, errors.Is(err, kerr.UnknownProducerID):
+	// Clients take a duplicate for written (KIP-98). Where the broker does not remember the batch
+	// itself, that proves nothing: such a record was seen to be missing.
+	case errors.Is(err, kerr.OutOfOrderSequenceNumber) && front, errors.Is(err, kerr.UnknownProducerID), errors.Is(err, kerr.DuplicateSequenceNumber):
 		l.fail(fmt.Errorf("%w: %w", ErrSequence, err))
 		return
 	case errors.Is(err, kerr.OutOfOrderSequenceNumber): // because one before it failed

@@ -317,6 +317,18 @@ func TestWriterRefusal(t *testing.T) {
 	}
 }
 
+// TestWriterDuplicate has the broker say that it has had a batch, and not where: clients take that
+// for written (KIP-98, DUPLICATE_SEQUENCE_NUMBER), though it need not be in the log.
+func TestWriterDuplicate(t *testing.T) {
+	w := newWorld(t, 1, time.Minute)
+	w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.DuplicateSequenceNumber, Count: 1})
+	for _, r := range w.write(1, 3, 1)[0] {
+		if !errors.Is(r.err, ErrSequence) || !errors.Is(r.err, kerr.DuplicateSequenceNumber) {
+			t.Errorf("%v", r.err)
+		}
+	}
+}
+
 // TestWriterTimeout wants a partition that cannot be written to be named, and given up.
 func TestWriterTimeout(t *testing.T) {
 	t.Parallel()

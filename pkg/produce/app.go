@@ -162,6 +162,9 @@ func action(ctx context.Context, c *cli.Context, env *command.Env) error {
 	if err = Run(ctx, cfg, env, in, out); err == nil && !cfg.DryRun { // the target may have had everything
 		beats.Beat()
 	}
+	if status := command.StatusOf(err); status != command.OK && status != command.Loss {
+		return err // the map has no end, and is open for the reason
+	}
 	return errors.Join(err, out.Close())
 }
 

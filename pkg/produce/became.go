@@ -1,13 +1,10 @@
 package produce
 
 import (
-	"context"
-	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/kbkio/kbk/format"
-	"github.com/kbkio/kbk/pkg/kafka"
 )
 
 // spoken are the partitions that a stream speaks of, by topic: those with a mark or a
@@ -40,22 +37,14 @@ func becameFrames(cfg *Config, all spoken, ids map[string]string) []format.Targe
 	return out
 }
 
-// became looks up the topics that the stream's partitions went to.
-func (p *producer) became(ctx context.Context) ([]format.Target, error) {
-	if p.cfg.DryRun || len(p.spoken) == 0 { // of a dry run there is no map
-		return nil, nil
-	}
-	names := make(map[string]bool)
-	for topic := range p.spoken {
-		names[p.cfg.Naming.Target(topic)] = true
-	}
-	meta, err := p.targets.adm.Metadata(ctx, slices.Sorted(maps.Keys(names))...)
-	if err != nil {
-		return nil, fmt.Errorf("look at the target topics: %w", err)
+// became are the topics that the stream's partitions went to.
+func (p *producer) became() []format.Target {
+	if p.cfg.DryRun { // of a dry run there is no map
+		return nil
 	}
 	ids := make(map[string]string)
-	for name, t := range meta.Topics {
-		ids[name] = kafka.FormatTopicID(t.ID)
+	for name, t := range p.targets.topics {
+		ids[name] = t.id
 	}
-	return becameFrames(p.cfg, p.spoken, ids), nil
+	return becameFrames(p.cfg, p.spoken, ids)
 }

@@ -53,14 +53,19 @@ func (p *producer) mayWriteMarkers(ctx context.Context) (bool, error) {
 	const alter, clusterAction = 1 << 7, 1 << 9
 	req := kmsg.NewPtrDescribeClusterRequest()
 	req.IncludeClusterAuthorizedOperations = true
-	resp, err := req.RequestWith(ctx, p.targets.keeper.cl)
-	if err == nil {
-		err = kerr.ErrorForCode(resp.ErrorCode)
-	}
+	var has int32
+	err := p.targets.keeper.retry(ctx, func() error {
+		resp, err := req.RequestWith(ctx, p.targets.keeper.cl)
+		if err != nil {
+			return err
+		}
+		has = resp.ClusterAuthorizedOperations
+		return kerr.ErrorForCode(resp.ErrorCode)
+	})
 	if err != nil {
 		return false, fmt.Errorf("ask for rights on the cluster: %w", err)
 	}
-	return resp.ClusterAuthorizedOperations&(alter|clusterAction) != 0, nil
+	return has&(alter|clusterAction) != 0, nil
 }
 
 // openExact decides where a lane's log starts, when the offset of its first record is

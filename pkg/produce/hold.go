@@ -224,7 +224,23 @@ func (n *note) has(run string) bool {
 
 // alter sets configs of topics, and takes others off them, all in one request. It returns
 // the errors by topic.
-func (k *keeper) alter(ctx context.Context, set map[string]map[string]string, unset map[string][]string) map[string]error {
+func (k *keeper) alter(ctx context.Context, set map[string]map[string]string, unset map[string][]string) (failed map[string]error) {
+	req := alteration(set, unset)
+	// The topics are there, as a broker has just said: one that does not know them is behind.
+	_ = kafka.Retry(ctx, k.adm, kafka.CatchUp, func() error {
+		failed = k.send(ctx, req)
+		for _, err := range failed {
+			if errors.Is(err, kerr.UnknownTopicOrPartition) {
+				return err
+			}
+		}
+		return nil
+	})
+	return failed
+}
+
+// alteration is the request of [keeper.alter].
+func alteration(set map[string]map[string]string, unset map[string][]string) *kmsg.IncrementalAlterConfigsRequest {
 	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
 	names := make(map[string]bool)
 	for name := range set {
@@ -248,6 +264,11 @@ func (k *keeper) alter(ctx context.Context, set map[string]map[string]string, un
 		}
 		req.Resources = append(req.Resources, r)
 	}
+	return req
+}
+
+// send sends a request until a broker answers it, and returns the errors by topic.
+func (k *keeper) send(ctx context.Context, req *kmsg.IncrementalAlterConfigsRequest) map[string]error {
 	failed := make(map[string]error)
 	err := k.retry(ctx, func() error {
 		clear(failed)
@@ -270,8 +291,8 @@ func (k *keeper) alter(ctx context.Context, set map[string]map[string]string, un
 		return nil
 	})
 	if err != nil {
-		for name := range names {
-			failed[name] = err
+		for _, r := range req.Resources {
+			failed[r.ResourceName] = err
 		}
 	}
 	return failed
@@ -348,20 +369,37 @@ func holds(resp *kmsg.DescribeConfigsResponse, change map[string]map[string]stri
 	return true
 }
 
-// settingsOf returns the configs of topics. Topics whose configs may not be seen are
-// missing.
-func settingsOf(ctx context.Context, adm *kadm.Client, log *slog.Logger, names []string) (map[string]map[string]setting, error) {
+// settings returns the configs of topics that are there. Topics whose configs may not be seen
+// are missing.
+func (k *keeper) settings(ctx context.Context, names []string) (map[string]map[string]setting, error) {
 	out := make(map[string]map[string]setting)
 	if len(names) == 0 {
 		return out, nil
 	}
-	all, err := adm.DescribeTopicConfigs(ctx, names...)
-	if err != nil {
+	var all kadm.ResourceConfigs
+	var refused error
+	err := kafka.Retry(ctx, k.adm, kafka.CatchUp, func() error {
+		refused = nil
+		err := k.retry(ctx, func() (err error) {
+			all, err = k.adm.DescribeTopicConfigs(ctx, names...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, r := range all {
+			if kafka.Transient(r.Err) {
+				refused = r.Err
+			}
+		}
+		return refused
+	})
+	if err != nil && !errors.Is(err, refused) {
 		return nil, fmt.Errorf("look at the target topics' configs: %w", err)
 	}
 	for _, r := range all {
 		if r.Err != nil {
-			log.Warn(fmt.Sprintf("topic %s: its configs cannot be read, and are left as they are: %v", r.Name, r.Err))
+			k.log.Warn(fmt.Sprintf("topic %s: its configs cannot be read, and are left as they are: %v", r.Name, r.Err))
 			continue
 		}
 		m := make(map[string]setting)
@@ -484,7 +522,7 @@ func (k *keeper) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	have, err := settingsOf(ctx, k.adm, k.log, names)
+	have, err := k.settings(ctx, names)
 	if err != nil {
 		return err
 	}
@@ -611,11 +649,14 @@ func (k *keeper) renew(ctx context.Context) error {
 
 // meet learns which cluster it is.
 func (k *keeper) meet(ctx context.Context) error {
-	meta, err := k.adm.BrokerMetadata(ctx)
+	err := k.retry(ctx, func() error {
+		meta, err := k.adm.BrokerMetadata(ctx)
+		k.cluster = meta.Cluster
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("ask for the cluster's id: %w", err)
 	}
-	k.cluster = meta.Cluster
 	return nil
 }
 
@@ -725,12 +766,18 @@ func (k *keeper) forget(ctx context.Context, names []string) {
 	}
 	err := k.write(ctx, empty)
 	if err == nil || errors.Is(err, kerr.UnknownTopicOrPartition) {
-		var resps kadm.DeleteOffsetsResponses
-		if resps, err = k.adm.DeleteOffsets(ctx, holdGroup, topics); err == nil {
-			err = resps.Error()
-		}
+		err = k.retry(ctx, func() error {
+			resps, err := k.adm.DeleteOffsets(ctx, holdGroup, topics)
+			if err == nil {
+				err = resps.Error()
+			}
+			if errors.Is(err, kerr.UnknownTopicOrPartition) { // it is gone, and its note with it
+				return nil
+			}
+			return err
+		})
 	}
-	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 		k.log.Warn(fmt.Sprintf("group %s: its notes are no longer needed, but could not be deleted: %v", holdGroup, err))
 	}
 }
@@ -750,12 +797,17 @@ func (k *keeper) release(ctx context.Context) (released int, err error) {
 	if len(metas) == 0 {
 		return 0, nil
 	}
-	names := slices.Sorted(maps.Keys(metas))
-	meta, err := k.adm.Metadata(ctx, names...)
+	var meta kadm.Metadata
+	err = k.retry(ctx, func() (err error) {
+		meta, err = k.adm.Metadata(ctx, slices.Collect(maps.Keys(metas))...)
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("look at the topics of group %s: %w", holdGroup, err)
 	}
-	settings, err := settingsOf(ctx, k.adm, k.log, names)
+	maps.DeleteFunc(metas, func(name, _ string) bool { return errors.Is(meta.Topics[name].Err, kerr.UnknownTopicOrPartition) })
+	names := slices.Sorted(maps.Keys(metas))
+	settings, err := k.settings(ctx, names)
 	if err != nil {
 		return 0, err
 	}

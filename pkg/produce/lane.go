@@ -514,6 +514,8 @@ func explain(l *lane, g *gathering, err error) error {
 	}
 	err = fmt.Errorf("%s: %w", what, err)
 	switch {
+	case errors.Is(err, kerr.DuplicateSequenceNumber): // which proves nothing
+		return command.WithHint(err, "run the same line again: it continues behind what is in the topic")
 	case errors.Is(err, partitionlog.ErrSequence):
 		return command.WithHint(err, "requests of a killed run have come late; nothing is duplicated or lost: run the same line again")
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):

@@ -913,11 +913,15 @@ func TestReplicaAway(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			refused := 0
+			refused, described := 0, 0
 			r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
 				switch req := req.(type) {
 				case *kmsg.DescribeClusterRequest:
 					resp := req.ResponseKind().(*kmsg.DescribeClusterResponse)
+					if described++; described == 1 {
+						resp.ErrorCode = kerr.RequestTimedOut.Code
+						return resp, nil, true
+					}
 					for i := range c.knows {
 						resp.Brokers = append(resp.Brokers, kmsg.DescribeClusterResponseBroker{IsFenced: i == 0})
 					}

@@ -82,7 +82,7 @@ func Run(ctx context.Context, cfg Config, env *command.Env, in io.Reader, out io
 	if err != nil {
 		return err
 	}
-	w := format.NewWriter(out)
+	w := command.NewWriter(out)
 	if err := w.WriteHeader(&format.Header{ID: h.ID, Created: time.Now().UnixMilli(), Content: format.ContentRecords, Source: h.Source}); err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (p *producer) run(ctx context.Context, cancel context.CancelCauseFunc, r *f
 		}
 		return errors.Join(err, p.maps.Flush())
 	}
-	return p.close(context.WithoutCancel(ctx), end, began)
+	return p.close(end, began)
 }
 
 // prove looks whether the target holds what it should, and notes in end what it does not.
@@ -285,11 +285,8 @@ func (p *producer) stopped() bool {
 }
 
 // close ends the map and says what was done.
-func (p *producer) close(ctx context.Context, end *format.End, began time.Time) error {
-	became, err := p.became(ctx)
-	if err != nil {
-		return err
-	}
+func (p *producer) close(end *format.End, began time.Time) error {
+	became := p.became()
 	for i := range became {
 		if err := p.maps.Write(&became[i]); err != nil {
 			return fmt.Errorf("write the map: %w", err)

@@ -1,6 +1,7 @@
 package produce
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -179,9 +180,10 @@ var errAway = errors.New("not all brokers of the cluster are up")
 
 // passes tells whether a change that was refused need not be refused when the cluster is
 // looked at again. It may have been made already: the client repeats a request whose answer
-// was lost; the broker that was looked at may be behind; or somebody else was quicker.
+// was lost; the broker that was looked at may be behind; or somebody else was quicker. Or the
+// controller is away.
 func passes(err error) bool {
-	return errors.Is(err, kerr.TopicAlreadyExists) || errors.Is(err, kerr.InvalidPartitions) || errors.Is(err, errAway)
+	return kafka.Transient(err) || errors.Is(err, kerr.TopicAlreadyExists) || errors.Is(err, kerr.InvalidPartitions) || errors.Is(err, errAway)
 }
 
 // look returns what the cluster has of some topics.
@@ -210,7 +212,7 @@ func (t *targets) look(ctx context.Context, wishes []wish) (map[string]topicStat
 		}
 		have[name] = state
 	}
-	settings, err := settingsOf(ctx, t.adm, t.log, there)
+	settings, err := t.keeper.settings(ctx, there)
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +270,13 @@ func (t *targets) create(ctx context.Context, tp topicPlan, ask creator) error {
 func (t *targets) brokersAway(ctx context.Context, replicas int) bool {
 	req := kmsg.NewPtrDescribeClusterRequest()
 	req.IncludeFencedBrokers = true
-	resp, err := req.RequestWith(ctx, t.cl)
+	var resp *kmsg.DescribeClusterResponse
+	err := t.keeper.retry(ctx, func() (err error) {
+		if resp, err = req.RequestWith(ctx, t.cl); err == nil {
+			err = kerr.ErrorForCode(resp.ErrorCode)
+		}
+		return err
+	})
 	switch {
 	case err != nil:
 		return false
@@ -345,10 +353,13 @@ func (t *targets) carryOut(ctx context.Context, p plan) (map[string]topicState, 
 }
 
 func (t *targets) addPartitions(ctx context.Context, name string, had, has int) error {
-	resps, err := t.adm.UpdatePartitions(ctx, has, name)
-	if err == nil {
-		err = resps.Error()
-	}
+	err := t.keeper.retry(ctx, func() error {
+		resps, err := t.adm.UpdatePartitions(ctx, has, name)
+		if err == nil {
+			err = resps.Error()
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("add partitions to topic %s: %w", name, err)
 	}
@@ -510,11 +521,13 @@ func (t *targets) grow(ctx context.Context, target *target, needs int) error {
 		return tooFew(target.source.name, target.name, target.partitions, needs)
 	}
 	if !t.cfg.DryRun {
-		if err := t.addPartitions(ctx, target.name, target.partitions, needs); err != nil {
+		err := t.addPartitions(ctx, target.name, target.partitions, needs)
+		if err != nil && !errors.Is(err, kerr.InvalidPartitions) {
 			return err
 		}
-		if err := t.await(ctx, map[string]int{target.name: needs}); err != nil {
-			return err
+		// It may have them: where the answer to the request was lost, the client repeats it.
+		if awaitErr := t.await(ctx, map[string]int{target.name: needs}); awaitErr != nil {
+			return cmp.Or(err, awaitErr)
 		}
 	}
 	target.partitions = needs
