@@ -11,10 +11,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 module=$(go list -m)
-# What links rclone takes minutes to compile with the race detector on; all else
-# is tested with it.
-light=() heavy=() real=()
+# What links rclone takes minutes to compile with the race detector on. All else is tested
+# with it, except packages in which nothing runs concurrently. Packages whose tests take long
+# come first: go test begins them in this order, and the last ones would run alone.
+light=("$module"/pkg/{produce,pack,fetch}) heavy=() real=("$module"/test/{e2e,histories})
+# In these nothing runs concurrently, and with it they take minutes.
+alone=("$module"/format "$module"/pkg/{commitlog,jsonline})
 while read -r pkg deps; do
+    case " ${light[*]} ${alone[*]} ${real[*]} " in *" $pkg "*) continue ;; esac
     case $pkg in
     "$module"/test/need*) light+=("$pkg") ;;
     "$module"/test/simulate) ;;
@@ -34,10 +38,19 @@ if ! command -v "$(CGO_ENABLED=1 go env CC)" >/dev/null; then
     race=() with="WITHOUT the race detector, as there is no C compiler"
 fi
 
+files=()
+for dir in "${alone[@]#"$module"/}"; do files+=("$dir"/*.go); done
+if grep -E '\bgo (func|[a-zA-Z.]+\()|\.Go\(|"(sync|sync/atomic)"|\.Parallel\(' "${files[@]}"; then
+    echo "test/run.sh: the lines above run concurrently, so the package takes the race detector" >&2
+    exit 1
+fi
+
 mkdir -p bin/test
 results=$(mktemp -d bin/test/results.XXXXXX)
+fuzz="" # process id
 finish() {
     status=$?
+    [ -z "$fuzz" ] || kill "$fuzz" 2>/dev/null || true
     echo
     go run ./test/need/report "$results"/*.json || status=1
     rm -rf "$results"
@@ -52,24 +65,37 @@ sum() {
 }
 
 echo "== packages without storage, $with"
-CGO_ENABLED=$((${#race[@]} > 0)) sum -- -count=1 ${race[@]+"${race[@]}"} "${light[@]}"
+# The race detector takes cgo; what tests build themselves does not, and is compiled already.
+CGO_ENABLED=$((${#race[@]} > 0)) sum -- -count=1 -exec 'env CGO_ENABLED=0' ${race[@]+"${race[@]}"} "${light[@]}"
+echo "== packages that run nothing concurrently"
+sum -- -count=1 "${alone[@]}"
 if [ "${1:-}" = fast ]; then
-    passed="Passed: ${#light[@]} packages $with."
+    passed="Passed: ${#light[@]} packages $with, and ${#alone[@]} that do not need it."
     exit
 fi
 
-echo "== packages with storage"
-sum -- -count=1 "${heavy[@]}"
-
 echo "== simulation"
-sum -- -tags synctests -count=1 "$module/test/simulate"
+sum -- -tags "synctests${TAGS:+,$TAGS}" -count=1 "$module/test/simulate"
 
 echo "== real Kafka, real storage"
 for tool in java mvn; do
     command -v $tool >/dev/null || { echo "test/run.sh: $tool is not on the PATH, and the main tests need it" >&2; exit 1; }
 done
-KBK_BIN=$PWD/bin sum -- -count=1 -timeout 30m -p 1 "${real[@]}"
+# They wait for half of the time, so three run at once: the first two take longest, and the
+# others run one after the other beside them, in the end those with storage that need no Kafka.
+# CI fuzzes meanwhile, at low priority.
+if [ -n "${CI:-}" ]; then
+    nice -n 19 test/fuzz.sh 20s "" 240 >"$results/fuzz.txt" 2>&1 &
+    fuzz=$!
+fi
+KBK_BIN=$PWD/bin sum -- -count=1 -timeout 45m -p 3 "${real[@]}" "${heavy[@]}"
+if [ -n "$fuzz" ]; then
+    echo "== fuzzing"
+    wait "$fuzz" || { cat "$results/fuzz.txt"; exit 1; }
+    fuzz="" # it has ended
+    tail -n 1 "$results/fuzz.txt"
+fi
 
 version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' test/kafka/pom.xml)
-passed="Passed: ${#light[@]} packages $with, ${#heavy[@]} with storage,
+passed="Passed: ${#light[@]} packages $with, ${#alone[@]} that do not need it, ${#heavy[@]} with storage,
 and the end-to-end tests against Apache Kafka $version and storage servers."

@@ -177,6 +177,9 @@ func start(t *testing.T, dir string, env []string, command string) *terminal {
 	t.Cleanup(func() {
 		_, _ = io.WriteString(in, "\x03exit\n")
 		in.Close()
+		// Ctrl-C may take along what comes behind it. Without its terminal the shell ends, too.
+		kill := time.AfterFunc(5*time.Second, func() { _ = cmd.Process.Kill() })
+		defer kill.Stop()
 		_ = cmd.Wait()
 	})
 	return term

@@ -13,7 +13,14 @@ import (
 	"time"
 )
 
-const maxSize = 120e6 // bytes, of all commands together
+// maxSize is how many bytes all commands together may take. It is 120 MB on every system. Those
+// of macOS on amd64 are the largest, 3.4 MB larger than those of Linux on amd64, which tests see.
+func maxSize() int64 {
+	if runtime.GOOS == "linux" && runtime.GOARCH == "amd64" {
+		return 116e6
+	}
+	return 120e6
+}
 
 var (
 	bin      string   // what make build has made
@@ -95,8 +102,8 @@ func TestInstall(t *testing.T) {
 		t.Fatalf("make install: %v\n%s", err, out)
 	}
 	installed := filepath.Join(root, "opt/kbk")
-	if n := size(t, filepath.Join(installed, "bin")); n > maxSize {
-		t.Errorf("the commands are %d bytes, over %d", n, int64(maxSize))
+	if n := size(t, filepath.Join(installed, "bin")); n > maxSize() {
+		t.Errorf("the commands are %d bytes, over %d", n, maxSize())
 	} else {
 		t.Logf("the commands are %.1f MB", float64(n)/1e6)
 	}

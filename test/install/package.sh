@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs bin/kbk.deb as a user does, runs what it installs, and removes it; does the same with
-# bin/kbk.rpm in a root of its own; and runs the commands of bin/kbk-image.tar in another one. It
-# takes Debian with its package rpm, and root.
+# Installs the deb that make packages has made, as a user does, runs what it installs, and removes
+# it; does the same with the rpm in a root of its own; unpacks the archive and runs what is in it;
+# and runs the commands of bin/kbk-image.tar in another root. It takes Debian with its package rpm,
+# and root.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -20,6 +21,7 @@ installed() {
         grep -q "$c" "$1/usr/share/bash-completion/completions/$c" || fail "bash completes no $c"
         grep -q "$c" "$1/usr/share/fish/vendor_completions.d/$c.fish" || fail "fish completes no $c"
     done
+    [ -e "$1/usr/share/doc/kbk/docs/how-to/nightly-backup.md" ] && [ -e "$1/usr/share/doc/kbk/contrib/systemd/kbk-backup@.timer" ] || fail "there are no how-tos, or no units of systemd"
     grep -q '#compdef kbk' "$1/usr/share/zsh/$2/_kbk" || fail "zsh completes nothing"
     KBK_BIN=$1/usr/bin go run ./examples/demo >"$root/demo.log" 2>&1 || { cat "$root/demo.log" >&2; fail "the demo fails with the installed commands"; }
 }
@@ -30,7 +32,9 @@ removed() {
     [ -z "$left" ] || fail "the package is removed, and these stay: $left"
 }
 
-dpkg -i bin/kbk.deb >/dev/null
+# GoReleaser empties dist first, so there is one of each.
+(cd dist && sha256sum --quiet --ignore-missing -c checksums.txt) || fail "a package has not the checksum in checksums.txt"
+dpkg -i dist/kbk_*.deb >/dev/null
 size=$(dpkg-query -W -f '${Installed-Size}' kbk) # KiB
 [ "$size" -le 117187 ] || fail "the package takes $size KiB installed, over 120 MB"
 installed "" vendor-completions
@@ -41,7 +45,7 @@ echo "The deb is installed, runs and is removed again."
 # Debian's rpm says each time that alien should be used instead.
 mkdir "$root/rpm"
 rpm() { command rpm --root "$root/rpm" "$@" 2>"$root/rpm.log" || { cat "$root/rpm.log" >&2; fail "rpm $* fails"; }; }
-rpm -i --nodeps bin/kbk.rpm # there is nothing to depend on, and no /bin/sh in this root
+rpm -i --nodeps dist/kbk_*.rpm # there is nothing to depend on, and no /bin/sh in this root
 [ -z "$(rpm -q --requires kbk)$(rpm -q --scripts kbk)" ] || fail "the rpm depends on other packages, or has scripts"
 size=$(rpm -q --queryformat '%{SIZE}' kbk)
 [ "$size" -le 120000000 ] || fail "the rpm takes $size bytes installed, over 120 MB"
@@ -50,6 +54,17 @@ installed "$root/rpm" site-functions
 rpm -e kbk
 removed "$root/rpm"
 echo "The rpm is installed, runs and is removed again."
+
+mkdir "$root/archive"
+tar -xzf dist/kbk_*_linux_*.tar.gz -C "$root/archive"
+for c in "${commands[@]}"; do
+    [ -s "$root/archive/man/man1/$c.1" ] || fail "the archive has no page of $c"
+    env -i "$root/archive/$c" --version >/dev/null || fail "$c of the archive does not run"
+done
+for f in LICENSE README.md CHANGELOG.md completions/kbk.bash completions/_kbk completions/kbk.fish; do
+    [ -s "$root/archive/$f" ] || fail "the archive has no $f"
+done
+echo "The commands of the archive run."
 
 mkdir "$root/image" "$root/fs"
 tar -xf bin/kbk-image.tar -C "$root/image"

@@ -2,44 +2,31 @@ package install
 
 import (
 	"os"
-	"reflect"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// TestPackageContents wants the packages of a release to have what make deb puts into one,
-// which CI installs.
-func TestPackageContents(t *testing.T) {
-	read := func(name string, into any) {
-		t.Helper()
-		text, err := os.ReadFile("../../" + name)
-		if err == nil {
-			err = yaml.Unmarshal(text, into)
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
+func readYAML(t *testing.T, name string, into any) {
+	t.Helper()
+	text, err := os.ReadFile("../../" + name)
+	if err == nil {
+		err = yaml.Unmarshal(text, into)
 	}
-	type content struct{ Src, Dst, Type, Packager string }
-	var own struct{ Contents []content }
-	read("packaging/nfpm.yaml", &own)
-	own.Contents = slices.DeleteFunc(own.Contents, func(c content) bool { // which GoReleaser adds by itself
-		return c.Dst == "/usr/bin/kbk" || c.Dst == "/usr/bin/kbk-catalog"
-	})
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+}
+
+// TestEveryCommand wants each command where a release lists them by name.
+func TestEveryCommand(t *testing.T) {
 	var release struct {
-		Nfpms []struct {
-			Contents []content
-			Bindir   string
-		}
 		HomebrewCasks []struct{ Binaries, Manpages []string } `yaml:"homebrew_casks"`
 	}
-	read(".goreleaser.yaml", &release)
-	if len(release.Nfpms) != 1 || release.Nfpms[0].Bindir != "/usr/bin" || len(own.Contents) < 3 || !reflect.DeepEqual(release.Nfpms[0].Contents, own.Contents) {
-		t.Errorf("the packages of a release have %+v, and make deb puts in %+v", release.Nfpms, own.Contents)
-	}
+	readYAML(t, ".goreleaser.yaml", &release)
 	if len(release.HomebrewCasks) != 1 {
 		t.Fatalf("%d casks", len(release.HomebrewCasks))
 	}
@@ -68,6 +55,35 @@ func TestReleaseEnvironment(t *testing.T) {
 	for _, m := range regexp.MustCompile(`\.Env\.(\w+)`).FindAllSubmatch(text, -1) {
 		if name := string(m[1]); name != "HOME" {
 			t.Errorf(".goreleaser.yaml needs %s in the environment: use envOrDefault", name)
+		}
+	}
+}
+
+// TestReleaseFlags wants the programs of a release to be built as make builds them: what is
+// tested is what is released, and as small.
+func TestReleaseFlags(t *testing.T) {
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var release struct {
+		Builds []struct{ Flags, Tags, Ldflags []string }
+	}
+	readYAML(t, ".goreleaser.yaml", &release)
+	if len(release.Builds) != 2 {
+		t.Fatalf("%d programs", len(release.Builds))
+	}
+	for _, b := range release.Builds {
+		flags := strings.Join(b.Flags, " ") + " -tags=$(TAGS)"
+		linker, _, _ := strings.Cut(strings.Join(b.Ldflags, " "), " -X ")
+		for _, line := range []string{
+			"export TAGS := " + strings.Join(b.Tags, ","),
+			"export GOFLAGS := $(strip $(GOFLAGS) " + flags + ")",
+			"LDFLAGS := " + linker + " -X ",
+		} {
+			if !strings.Contains(string(makefile), "\n"+line) {
+				t.Errorf("a release is built with other flags than make uses: the Makefile has no %q", line)
+			}
 		}
 	}
 }
