@@ -41,6 +41,9 @@ func TestManPages(t *testing.T) {
 			continue
 		}
 		page := string(raw)
+		if strings.Contains(page, "\n|") {
+			t.Errorf("%s: the page has a table, which man makes wider than a terminal", app.Name)
+		}
 		known := map[string]bool{"--help": true, "-h": true, "--version": true, "-v": true}
 		for _, flag := range flagsOf(app) {
 			entry := entryOf(page, flag.Names()[0])

@@ -2,19 +2,17 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kbkio/kbk/examples/sample"
 	"github.com/kbkio/kbk/test/docs/markdown"
@@ -25,7 +23,7 @@ import (
 // other, as somebody would who types them, and wants them to print what the page says. A block
 // that cannot be run here says why ("norun"); test/docs checks its flags.
 //
-// What a page calls localhost:9092 is an embedded broker with the topics of make kafka, and
+// What a page calls localhost:9092 is an embedded broker with the topics and the group of make kafka, and
 // test:9092 is an empty one: the pages are about the commands, and the other tests of this
 // package about Kafka. Folders of the machine are below the test's own, and so is s3:, which
 // is a remote that leads to a folder.
@@ -64,16 +62,10 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
-// groupOf is a consumer group of the broker at localhost:9092, which has read a part of orders.
-const groupOf = "billing"
-
 func runPage(t *testing.T, blocks []markdown.Block) {
 	need.Tools(t, "jq", "age", "ssh-keygen")
 	source, target := startBroker(t), startBroker(t)
 	if err := sample.Fill(t.Context(), source); err != nil {
-		t.Fatal(err)
-	}
-	if err := commitGroup(t.Context(), source); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
@@ -124,13 +116,14 @@ func runPage(t *testing.T, blocks []markdown.Block) {
 			continue
 		}
 		if missing := unprinted(here.Replace(b.Text), printed(last)); missing != "" {
-			t.Errorf("%s: the block before prints no line (behind the ones before) such as\n%s\nit prints:\n%s", b.Where(), missing, printed(last))
+			t.Errorf("%s: the block before prints no line such as\n%s\nit prints:\n%s", b.Where(), missing, printed(last))
 		}
 	}
 }
 
 // unprinted is the first line of what a page says is printed that is not. Numbers may be
-// others, … stands for anything, and a line may be left out.
+// others, … stands for anything, and a line may be left out. The stages of a pipe write at the
+// same time, so their lines may come in another order.
 func unprinted(said, printed string) string {
 	rest := strings.Split(printed, "\n")
 next:
@@ -139,12 +132,13 @@ next:
 			continue
 		}
 		pattern := regexp.QuoteMeta(strings.TrimSpace(line))
+		pattern = regexp.MustCompile(`\bin=[^)]*\)`).ReplaceAllLiteralString(pattern, `in=[^)]*\)`) // 229ms on one machine is 2.035s on another
 		pattern = regexp.MustCompile(`[0-9]+`).ReplaceAllLiteralString(pattern, "[0-9]+")
 		pattern = regexp.MustCompile(`\s+`).ReplaceAllLiteralString(pattern, `\s+`)
 		like := regexp.MustCompile(`^\s*` + strings.ReplaceAll(pattern, "…", ".*") + `\s*$`)
 		for i, l := range rest {
 			if like.MatchString(l) {
-				rest = rest[i+1:]
+				rest = slices.Delete(rest, i, i+1)
 				continue next
 			}
 		}
@@ -161,19 +155,4 @@ func startBroker(t *testing.T) string {
 	}
 	t.Cleanup(c.Close)
 	return c.ListenAddrs()[0]
-}
-
-// commitGroup has the group stand at offset 1000 of each partition of orders.
-func commitGroup(ctx context.Context, brokers string) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers))
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	offsets := make(kadm.Offsets)
-	for p := range sample.Topics[0].Partitions {
-		offsets.AddOffset(sample.Topics[0].Name, p, 1000, -1)
-	}
-	res, err := kadm.NewClient(cl).CommitOffsets(ctx, groupOf, offsets)
-	return errors.Join(err, res.Error())
 }

@@ -97,6 +97,7 @@ func TestScripts(t *testing.T) {
 				}
 				env.Setenv(name, strings.TrimSpace(string(value)))
 			}
+			env.Setenv("GORACE", os.Getenv("GORACE")) // make test-race says there where races are reported
 			env.Setenv("PATH", env.WorkDir+string(os.PathListSeparator)+env.Getenv("PATH"))
 			return consumerGroups(env.WorkDir)
 		},

@@ -110,9 +110,10 @@ func TestFollow(t *testing.T) {
 	if _, err := kadm.NewClient(cl).UpdatePartitions(t.Context(), 3, "follow-a"); err != nil {
 		t.Fatal(err)
 	}
-	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "follow-a", Partition: 2, Value: []byte("new")}).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
+	p.until("the new partition is there", func() bool { // a broker may not know of it at once
+		cl.ForceMetadataRefresh()
+		return cl.ProduceSync(t.Context(), &kgo.Record{Topic: "follow-a", Partition: 2, Value: []byte("new")}).FirstErr() == nil
+	})
 	stored("follow-a", 201)
 	commitOffset(t, "follow-group", "follow-a", 77)
 	p.until("another restore point", func() bool { points, _, groups := logged(t, dir); return points > 1 && groups["follow-group"] == 77 })

@@ -28,7 +28,14 @@ import (
 	"github.com/kbkio/kbk/test/need"
 )
 
-const patience = 2 * time.Minute
+// patience is how long a test waits for what is to come.
+var patience = 2 * time.Minute
+
+func init() {
+	if os.Getenv("GORACE") != "" { // make test-race: the commands take several times as long
+		patience *= 4
+	}
+}
 
 func client(opts ...kgo.Opt) (*kgo.Client, error) { return connect(cluster.Bootstrap(), opts...) }
 
@@ -37,6 +44,7 @@ func connect(brokers string, opts ...kgo.Opt) (*kgo.Client, error) {
 		kgo.SeedBrokers(strings.Split(brokers, ",")...),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.MetadataMinAge(50*time.Millisecond), // tests wait for topics to come and go
+		kgo.UnknownTopicRetries(-1),             // a broker may answer for a topic a while after it is created
 		kgo.TransactionTimeout(10*time.Minute),  // what a test leaves open stays open for as long as it runs
 	)...)
 }

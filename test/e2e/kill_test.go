@@ -41,7 +41,7 @@ const (
 func backupLine(topic, dir, checkpoint string) []string {
 	return []string{
 		fmt.Sprintf("kbk-fetch -b %s -t %s", cluster.Bootstrap(), topic),
-		slowStage(40<<20, ""),
+		slowStage(25<<20, ""),
 		"kbk-pack --segment-size 256KiB --memory 16MiB",
 		fmt.Sprintf("kbk-push --checkpoint %s %s", checkpoint, dir),
 	}
@@ -118,7 +118,7 @@ func TestKillBackup(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "backup")
-			p := start(t, backupLine(topic, dir, "50ms")...)
+			p := start(t, backupLine(topic, dir, "200ms")...)
 			p.until("a checkpoint with records", func() bool { return files(dir+"/log/*.json") >= 2 && verify(t, dir).records > 0 })
 			p.kill(victim)
 			part := verify(t, dir)
@@ -128,7 +128,7 @@ func TestKillBackup(t *testing.T) {
 			if n := readable(t, dir); n != part.records {
 				t.Errorf("%d records can be read, and %d are committed", n, part.records)
 			}
-			again := run(t, backupLine(topic, dir, "50ms")...)
+			again := run(t, backupLine(topic, dir, "200ms")...)
 			if !strings.Contains(again.said(last), "already stored") {
 				t.Errorf("nothing was resumed:\n%s", again)
 			}
@@ -182,7 +182,7 @@ func TestKillRestore(t *testing.T) {
 	const topic = "kill-restore"
 	seedBig(t, topic)
 	dir := filepath.Join(t.TempDir(), "backup")
-	run(t, backupLine(topic, dir, "50ms")...)
+	run(t, backupLine(topic, dir, "200ms")...)
 	for victim, name := range []string{source: "kbk-pull", packing: "kbk-pack", last: "kbk-produce"} {
 		if victim == slowly {
 			continue
@@ -295,7 +295,7 @@ func TestInterruptBackup(t *testing.T) {
 	const topic = "interrupt"
 	seedBig(t, topic)
 	dir := filepath.Join(t.TempDir(), "backup")
-	p := start(t, backupLine(topic, dir, "50ms")...)
+	p := start(t, backupLine(topic, dir, "200ms")...)
 	p.until("a checkpoint", func() bool { return files(dir+"/log/*.json") >= 1 })
 	p.interrupted()
 	part := verify(t, dir)
@@ -308,7 +308,7 @@ func TestInterruptBackup(t *testing.T) {
 	if n := readable(t, dir); n != part.records {
 		t.Errorf("%d records can be read, and %d are committed", n, part.records)
 	}
-	again := run(t, backupLine(topic, dir, "50ms")...)
+	again := run(t, backupLine(topic, dir, "200ms")...)
 	if !strings.Contains(again.said(last), "already stored") {
 		t.Errorf("nothing was resumed:\n%s", again)
 	}
@@ -390,7 +390,7 @@ func TestSecondInterrupt(t *testing.T) {
 	if part := verify(t, dir); part.final || part.records == 0 {
 		t.Errorf("it was not stopped in the middle: %+v", part)
 	}
-	run(t, backupLine(topic, dir, "50ms")...)
+	run(t, backupLine(topic, dir, "200ms")...)
 	if n := readable(t, dir); n != bigTotal {
 		t.Errorf("%d records after the same line again", n)
 	}

@@ -37,6 +37,16 @@ func start(t *testing.T, lines ...string) *pipeline {
 	t.Helper()
 	dir := t.TempDir()
 	p := &pipeline{t: t, output: filepath.Join(dir, "stdout")}
+	// Not before all have started: the first leads the group that the others join, and when it
+	// has ended and was waited for, there is no such group.
+	defer func() {
+		for _, s := range p.stages {
+			go func() {
+				_ = s.Wait() // the status says it
+				close(s.done)
+			}()
+		}
+	}()
 	var in *os.File
 	for i, line := range lines {
 		words := strings.Fields(line)
@@ -65,10 +75,6 @@ func start(t *testing.T, lines ...string) *pipeline {
 		if err := s.Start(); err != nil {
 			t.Fatal(err)
 		}
-		go func() {
-			_ = s.Wait() // the status says it
-			close(s.done)
-		}()
 		t.Cleanup(func() {
 			_ = s.Process.Kill()
 			<-s.done

@@ -3,6 +3,7 @@ package histories
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -139,8 +140,24 @@ func (c *content) take(f *format.Frame) error {
 			return err
 		}
 		c.groups[g.ID] = g
+	case format.KindEnd:
+		e, err := format.DecodeEnd(f.Raw)
+		if err != nil {
+			return err
+		}
+		c.lost = append(c.lost, e.Losses...)
 	}
 	return nil
+}
+
+// bounds are the first and the last records of the logs, a line each.
+func (c *content) bounds() string {
+	var b strings.Builder
+	for _, at := range slices.SortedFunc(maps.Keys(c.logs), func(a, b place) int { return strings.Compare(a.String(), b.String()) }) {
+		log := c.logs[at]
+		fmt.Fprintf(&b, "\n\t%s: %d records, from offset %d to %d", at, len(log), log[0].offset, log[len(log)-1].offset)
+	}
+	return b.String()
 }
 
 // A tally is what a comparison has found.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -147,6 +148,24 @@ func (p *pipe) waitFor(patience time.Duration) (status []int, err error) {
 		}
 	}
 	return status, nil
+}
+
+// isToRunAgain tells whether a pipe, of which no stage was killed, has ended as it may while
+// brokers fail, and says so: the same line is run again then, as the message asks for or the next
+// run does anyway.
+func (p *pipe) isToRunAgain() bool {
+	return slices.ContainsFunc(p.stages, func(s *stage) bool {
+		said := s.said()
+		switch s.status() {
+		case 1: // all brokers hang twice in a row, or what a broker says of a batch that it may have proves nothing
+			return strings.Contains(said, "error: connect to ") && strings.Contains(said, "no answer within ") ||
+				strings.Contains(said, "the broker has another batch of this producer last")
+		case 4: // the coordinator is late to abort the transaction of a writer that has crashed
+			return strings.Contains(said, openThen)
+		default:
+			return false
+		}
+	})
 }
 
 // tidy wants all that a command says to be under its name: a crash of Go is not.

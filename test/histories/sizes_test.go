@@ -32,15 +32,7 @@ func newRig(t *testing.T, heapMB int) *rig {
 	if !*sizes {
 		t.Skip("it takes minutes: -sizes")
 	}
-	w, err := newWorld(t.Context(), 1, heapMB)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := w.close(); err != nil {
-			t.Error(err)
-		}
-	})
+	w := startWorld(t, 1, heapMB)
 	r := &rig{world: w, t: t, job: &job{name: "run", dir: t.TempDir(), env: w.env()}}
 	r.table.WriteString("| command | time | CPU | memory |\n| --- | ---: | ---: | ---: |\n")
 	return r

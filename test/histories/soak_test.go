@@ -57,15 +57,7 @@ func TestSoak(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("it looks into /proc")
 	}
-	w, err := newWorld(t.Context(), 1, 256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := w.close(); err != nil {
-			t.Error(err)
-		}
-	})
+	w := startWorld(t, 1, 256)
 	s := &soak{
 		world: w, t: t, dir: t.TempDir(), topics: []topicPlan{{"soak.a", 3, 1}, {"soak.b", 2, 1}}, ledger: &ledger{all: make(map[string]*written)},
 		began: time.Now(), seed: *oneSeed, tail: newContent(), usages: make(map[string][]usage), sum: total{events: make(map[kind]int), runs: make(map[string]int)},
@@ -74,7 +66,7 @@ func TestSoak(t *testing.T) {
 		s.seed = uint64(s.began.UnixMilli())
 	}
 	t.Logf("seed %d", s.seed)
-	err = s.create(t.Context(), s.topics, "retention.ms=600000", "segment.bytes=1048576", "retention.bytes=-1")
+	err := s.create(t.Context(), s.topics, "retention.ms=600000", "segment.bytes=1048576", "retention.bytes=-1")
 	if err == nil {
 		err = s.run(t.Context())
 	}

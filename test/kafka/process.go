@@ -83,9 +83,11 @@ func (p *process) terminate() error {
 	case <-p.done:
 		return nil
 	case <-time.After(stopGrace):
-		return errors.Join(fmt.Errorf("still running %v after SIGTERM", stopGrace), p.kill())
+		return errors.Join(fmt.Errorf("%w %v after SIGTERM", errRunning, stopGrace), p.kill())
 	}
 }
+
+var errRunning = errors.New("still running")
 
 // kill ends the process with SIGKILL.
 func (p *process) kill() error {

@@ -51,7 +51,7 @@ func run(ctx context.Context, stop func()) error {
 	case err != nil:
 		return errors.Join(err, c.Close())
 	}
-	fmt.Printf(`bootstrap: %[1]s, with the topics orders, payments and customers
+	fmt.Printf(`bootstrap: %[1]s, with the topics orders, payments and customers, and the consumer group billing
 try, after make build and PATH=$PWD/bin:$PATH in another terminal:
   kbk-fetch -b %[1]s -t orders | kbk-pack | kbk-push /tmp/nightly
   kbk-pull /tmp/nightly | kbk-pack -d | kbk-produce -b %[1]s --create-topics --rename orders=orders-restored > map.kbk
