@@ -28,7 +28,11 @@ var Topics = []Topic{
 	{"customers", 2, 5_000, customer},
 }
 
-// Fill creates the topics and writes their records, always the same ones.
+// Group is a consumer group that has read the first records of each partition of orders.
+const Group = "billing"
+
+// Fill creates the topics and writes their records, always the same ones, and commits the offsets
+// of Group.
 func Fill(ctx context.Context, brokers ...string) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
 	if err != nil {
@@ -51,6 +55,13 @@ func Fill(ctx context.Context, brokers ...string) error {
 		if err := errors.Join(cl.Flush(ctx), failed); err != nil {
 			return fmt.Errorf("produce to %s: %w", t.Name, err)
 		}
+	}
+	read := make(kadm.Offsets)
+	for p := range Topics[0].Partitions {
+		read.AddOffset(Topics[0].Name, p, 1000, -1)
+	}
+	if err := kadm.NewClient(cl).CommitAllOffsets(ctx, Group, read); err != nil {
+		return fmt.Errorf("commit the offsets of %s: %w", Group, err)
 	}
 	return nil
 }
