@@ -235,9 +235,7 @@ func (b *behind) Error() string {
 	return fmt.Sprintf("the replicas of %s have %d of %d offsets", b.p, b.has, b.ends)
 }
 
-// look returns the bounds as they are now. A consumer is only shown what all in-sync
-// replicas have; the log's real end is told to whoever asks as a debugging consumer does
-// (ListOffsetsRequest, DEBUGGING_REPLICA_ID).
+// look returns the bounds as they are now.
 func (g *Logs) look(ctx context.Context, topics []string) (map[Partition]Bounds, error) {
 	var listed [2]kadm.ListedOffsets
 	for i, list := range []func(context.Context, ...string) (kadm.ListedOffsets, error){g.adm.ListStartOffsets, g.adm.ListEndOffsets} {
@@ -256,7 +254,7 @@ func (g *Logs) look(ctx context.Context, topics []string) (map[Partition]Bounds,
 	}
 	var parts []Partition
 	listed[1].Each(func(o kadm.ListedOffset) { parts = append(parts, Partition{o.Topic, o.Partition}) })
-	ends, err := g.realEnds(ctx, parts)
+	ends, err := g.ends(ctx, parts, debugging)
 	if err != nil {
 		return nil, err
 	}
@@ -273,9 +271,16 @@ func (g *Logs) look(ctx context.Context, topics []string) (map[Partition]Bounds,
 	return at, nil
 }
 
-func (g *Logs) realEnds(ctx context.Context, parts []Partition) (map[Partition]int64, error) {
+// As whom one asks where a log ends (ListOffsetsRequest). A consumer is only shown what all
+// in-sync replicas have, and a debugging consumer the end of the leader's own log.
+const (
+	consuming = -1 // CONSUMER_REPLICA_ID
+	debugging = -2 // DEBUGGING_REPLICA_ID
+)
+
+func (g *Logs) ends(ctx context.Context, parts []Partition, replica int32) (map[Partition]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
-	req.ReplicaID = -2
+	req.ReplicaID = replica
 	topics := make(map[string]*kmsg.ListOffsetsRequestTopic)
 	for _, p := range parts {
 		t := topics[p.Topic]
@@ -313,12 +318,22 @@ func (g *Logs) realEnds(ctx context.Context, parts []Partition) (map[Partition]i
 	return ends, nil
 }
 
-// End is the real end of one partition's log, now.
+// End is the end of one partition's log, once all in-sync replicas have what the leader has:
+// what only a leader has is cut off if another takes over.
 func (g *Logs) End(ctx context.Context, p Partition) (end int64, err error) {
 	err = g.Retry(ctx, p, func(ctx context.Context, _ time.Time) error {
-		ends, err := g.realEnds(ctx, []Partition{p})
-		end = ends[p]
-		return err
+		own, err := g.ends(ctx, []Partition{p}, debugging)
+		if err != nil {
+			return err
+		}
+		shown, err := g.ends(ctx, []Partition{p}, consuming)
+		if err != nil {
+			return err
+		}
+		if end = own[p]; shown[p] < end {
+			return &behind{p, shown[p], end}
+		}
+		return nil
 	})
 	if err != nil {
 		err = fmt.Errorf("look for the end of %s: %w", p, err)

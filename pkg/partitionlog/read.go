@@ -80,7 +80,7 @@ const findSize = 1 << 20
 // find looks from an offset on for batches that were sent, in their order. They are known
 // by producer, epoch, sequence and length. What it has found counts where it fails, too.
 func (g *Logs) find(ctx context.Context, p Partition, from int64, sent []recordbatch.Batch) (found []foundBatch, err error) {
-	ends, err := g.realEnds(ctx, []Partition{p})
+	ends, err := g.ends(ctx, []Partition{p}, debugging)
 	if err != nil {
 		return nil, err
 	}

@@ -20,13 +20,13 @@ func TestBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
+	// The leader has more than its followers, for a while.
 	w.fake.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		w.fake.KeepControl()
 		list := req.(*kmsg.ListOffsetsRequest)
 		if n++; list.ReplicaID != -2 || n > 10 {
 			return nil, nil, false
 		}
-		// The leader has more than its followers.
 		resp := list.ResponseKind().(*kmsg.ListOffsetsResponse)
 		for _, rt := range list.Topics {
 			st := kmsg.NewListOffsetsResponseTopic()
@@ -46,6 +46,10 @@ func TestBounds(t *testing.T) {
 	}
 	if n < 10 {
 		t.Errorf("it did not wait for the followers: %d questions", n)
+	}
+	n = 0
+	if end, err := w.logs.End(t.Context(), Partition{"t", 1}); err != nil || end != 12 || n < 10 {
+		t.Errorf("the end of one is %d, %v, after %d questions", end, err, n)
 	}
 	if none, err := w.logs.Bounds(t.Context(), nil); len(none) > 0 || err != nil {
 		t.Errorf("%v, %v", none, err)

@@ -331,7 +331,7 @@ var errNoMarkers = errors.New("the broker says that they are written, but the lo
 // unmovedFor is how long an end must not have moved after an answer that did not come.
 const unmovedFor = 500 * time.Millisecond
 
-// unmovedEnd is the real end of a partition's log when it no longer moves.
+// unmovedEnd is the end of a partition's log when it no longer moves.
 func (p *producer) unmovedEnd(ctx context.Context, at partitionlog.Partition) (int64, error) {
 	for last := int64(-1); ; {
 		end, err := p.logs.End(ctx, at)

@@ -311,21 +311,58 @@ func TestCutMeanwhile(t *testing.T) {
 		if !ok || len(list.Topics) == 0 || list.Topics[0].Partitions[0].Timestamp != -1 {
 			return nil, nil, false
 		}
-		resp := list.ResponseKind().(*kmsg.ListOffsetsResponse)
-		for _, rt := range list.Topics {
-			st := kmsg.NewListOffsetsResponseTopic()
-			st.Topic = rt.Topic
-			for _, rp := range rt.Partitions {
-				sp := kmsg.NewListOffsetsResponseTopicPartition()
-				sp.Partition, sp.Offset = rp.Partition, cut
-				st.Partitions = append(st.Partitions, sp)
-			}
-			resp.Topics = append(resp.Topics, st)
-		}
-		return resp, nil, true
+		return listed(list, cut), nil, true
 	})
 	close(slow.go_)
 	(<-done).want(t, 1, "topic t, partition 0: the log ends at offset 30, and this run has written up to 40")
+}
+
+// listed is the answer that all partitions that are asked for end at an offset.
+func listed(list *kmsg.ListOffsetsRequest, end int64) *kmsg.ListOffsetsResponse {
+	resp := list.ResponseKind().(*kmsg.ListOffsetsResponse)
+	for _, rt := range list.Topics {
+		st := kmsg.NewListOffsetsResponseTopic()
+		st.Topic = rt.Topic
+		for _, rp := range rt.Partitions {
+			sp := kmsg.NewListOffsetsResponseTopicPartition()
+			sp.Partition, sp.Offset = rp.Partition, end
+			st.Partitions = append(st.Partitions, sp)
+		}
+		resp.Topics = append(resp.Topics, st)
+	}
+	return resp
+}
+
+// TestMarkersOfOldLeader has a leader write markers that its followers never get, and another
+// leader cut them off.
+func TestMarkersOfOldLeader(t *testing.T) {
+	t.Parallel()
+	for _, gap := range []int64{1, 3} {
+		r := newRig(t)
+		frames := join(frameList{topic("t", 1)}, records("t", 0, 0, 5), records("t", 0, 5+gap, 5))
+		asked, isolated := 0, false
+		r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
+			switch req := req.(type) {
+			case *kmsg.WriteTxnMarkersRequest:
+				if !isolated {
+					isolated = true
+					return nil, errors.New("no followers"), true
+				}
+			case *kmsg.ListOffsetsRequest:
+				if isolated && req.ReplicaID == -2 && asked < 4 {
+					asked++
+					return listed(req, 5+gap), nil, true
+				}
+			}
+			return nil, nil, false
+		})
+		r.produce(stream(t, &format.End{}, frames...), func(c *Config) { c.Exact = true }).want(t, 0)
+		if asked < 4 {
+			t.Errorf("the old leader was asked %d times", asked)
+		}
+		r.free()
+		r.same("t", 1, wanted(true, frames, 1))
+	}
 }
 
 func TestRetention(t *testing.T) {
