@@ -89,6 +89,7 @@ var everyBroker = flag.Bool("every-broker", false, "have each fault happen to ea
 
 func TestThreeBrokers(t *testing.T) {
 	w := newWorld(t, 3)
+	t.Run("the end of a log", w.endWaits)
 	first := rand.IntN(3)
 	for i, f := range faults {
 		for broker := range 3 {
