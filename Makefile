@@ -58,7 +58,7 @@ soak: build ## what takes hours: HISTORIES=30m SOAK=2h SEED=…
 	cd test/e2e && go test -count=1 -v -timeout 30m -run TestResumeUnderQuota . -quota-kills=50
 	KBK_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 1h -run TestThreeBrokers ./test/brokers -every-broker
 	go test -count=1 -v -timeout 1h -run 'TestKillEverywhere|TestTransientErrors' ./pkg/produce -kill-step=1 -every-error
-	go test -count=1 -v -timeout 1h -run TestTransientErrors ./pkg/fetch ./pkg/offsets -every-error
+	go test -count=1 -v -timeout 1h -run TestTransientErrors ./pkg/fetch ./pkg/offsets ./pkg/cluster -every-error
 	go test -count=1 -v -timeout 2h -run TestEveryByte ./pkg/catalog -damage-cases=0
 	KBK_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 1h -run 'TestSlowStore|TestStoreAway' ./test/stores -long
 	$(histories) -run 'TestManyPartitions|TestSmallRecords|TestLargeRecords' -sizes

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/cluster/change"
 	"github.com/kbkio/kbk/pkg/cluster/diff"
+	"github.com/kbkio/kbk/pkg/kafka"
 )
 
 const resourcesAtOnce = 1000 // whose configs a request reads or changes
@@ -89,24 +91,29 @@ func (c *Client) brokerConfigs(ctx context.Context) ([]*format.Config, error) {
 	return append(defaults, each...), err
 }
 
-// topicConfigs are those of every topic, with its numbers of partitions and replicas.
-func (c *Client) topicConfigs(ctx context.Context) ([]*format.Config, error) {
-	var topics kadm.TopicDetails
-	err := c.retry(ctx, func() (err error) {
-		if topics, err = c.adm.ListTopicsWithInternal(ctx); err == nil {
-			err = topics.Error()
+// topicConfigs are those of every topic, with its numbers of partitions and replicas. A topic that
+// is listed and then unknown was deleted between, or the broker that is asked does not know it yet:
+// what there is is listed again.
+func (c *Client) topicConfigs(ctx context.Context) (out []*format.Config, err error) {
+	err = kafka.Retry(ctx, c.adm, kafka.CatchUp, func() error {
+		var topics kadm.TopicDetails
+		err := c.retry(ctx, func() (err error) {
+			if topics, err = c.adm.ListTopicsWithInternal(ctx); err == nil {
+				err = topics.Error()
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		out, err = c.describe(ctx, diff.Topic, topics.Names(), kmsg.ConfigSourceDynamicTopicConfig)
+		for _, f := range out {
+			d := topics[f.Name]
+			f.Partitions = len(d.Partitions)
+			f.ReplicationFactor = d.Partitions.NumReplicas()
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	out, err := c.describe(ctx, diff.Topic, topics.Names(), kmsg.ConfigSourceDynamicTopicConfig)
-	for _, f := range out {
-		d := topics[f.Name]
-		f.Partitions = len(d.Partitions)
-		f.ReplicationFactor = d.Partitions.NumReplicas()
-	}
 	return out, err
 }
 
@@ -177,7 +184,8 @@ func (c *Client) list(ctx context.Context, t kmsg.ConfigResourceType) (names []s
 	return names, err
 }
 
-// describe returns the configs of resources that come from source.
+// describe returns the configs of resources that come from source. Where the cluster does not know
+// a topic, it is not asked again.
 func (c *Client) describe(ctx context.Context, resource string, names []string, source kmsg.ConfigSource) (out []*format.Config, err error) {
 	for names := range slices.Chunk(names, resourcesAtOnce) {
 		req := kmsg.NewPtrDescribeConfigsRequest()
@@ -187,25 +195,31 @@ func (c *Client) describe(ctx context.Context, resource string, names []string, 
 			req.Resources = append(req.Resources, r)
 		}
 		var some []*format.Config
+		var unknown error
 		err := c.retry(ctx, func() error {
-			some = nil
+			some, unknown = nil, nil
 			for _, shard := range c.cl.RequestSharded(ctx, req) {
 				if shard.Err != nil {
 					return shard.Err
 				}
 				for _, r := range shard.Resp.(*kmsg.DescribeConfigsResponse).Resources {
-					if err := failure(r.ErrorCode, r.ErrorMessage); err != nil {
-						if errors.Is(err, kerr.UnknownTopicOrPartition) { // deleted since it was listed
-							continue
-						}
-						return fmt.Errorf("%s: %w", diff.ResourceName(&format.Config{ResourceType: resource, Name: r.ResourceName}), err)
+					err := failure(r.ErrorCode, r.ErrorMessage)
+					if err != nil {
+						err = fmt.Errorf("%s: %w", diff.ResourceName(&format.Config{ResourceType: resource, Name: r.ResourceName}), err)
+					}
+					if resource == diff.Topic && errors.Is(err, kerr.UnknownTopicOrPartition) {
+						unknown = err
+						continue
+					}
+					if err != nil {
+						return err
 					}
 					some = append(some, configOf(resource, r, source))
 				}
 			}
 			return nil
 		})
-		if err != nil {
+		if err = cmp.Or(err, unknown); err != nil {
 			return nil, err
 		}
 		out = append(out, some...)
