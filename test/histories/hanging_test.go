@@ -2,6 +2,7 @@ package histories
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -147,5 +148,29 @@ func TestAbort(t *testing.T) {
 	}
 	if err := w.awaitStable(t.Context(), topics, nil); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestOfKafka tells an error of kbk from one that Kafka may have led to.
+func TestOfKafka(t *testing.T) {
+	w := startWorld(t, 3, 256)
+	h := &history{world: w, plan: plan{topics: []topicPlan{{"held", 1, 3}}}, t: t,
+		sum: &total{events: make(map[kind]int), runs: make(map[string]int)}, ledger: &ledger{all: make(map[string]*written)}}
+	if err := w.create(t.Context(), h.plan.topics); err != nil {
+		t.Fatal(err)
+	}
+	r := &kgo.Record{Topic: "held", Key: []byte("w-1"), Value: []byte("v")}
+	if err := w.cl.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	h.ledger.all["w-1"] = &written{topic: "held", digest: digestOf(r), fate: confirmed}
+	failed := errors.New("status 1 of a backup")
+	if err := h.ofKafka(t.Context(), failed); err != failed {
+		t.Errorf("Kafka holds all that it has acknowledged: %v", err)
+	}
+	h.ledger.all["w-2"] = &written{topic: "held", offset: 1, fate: confirmed}
+	var is *kafkaError
+	if err := h.ofKafka(t.Context(), failed); !errors.As(err, &is) || !errors.Is(err, failed) {
+		t.Errorf("Kafka lacks a record: %v", err)
 	}
 }

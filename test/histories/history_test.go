@@ -63,7 +63,7 @@ func (h *history) play(ctx context.Context) error {
 	}
 	defer h.deleteTopics()
 	if err := h.write(ctx); err != nil {
-		return err
+		return h.ofKafka(ctx, err)
 	}
 	if err := h.looked(); err != nil {
 		return err
@@ -90,6 +90,22 @@ type kafkaError struct{ err error }
 
 func (e *kafkaError) Error() string { return "Kafka itself is not right: " + e.err.Error() }
 func (e *kafkaError) Unwrap() error { return e.err }
+
+// ofKafka makes an error that kbk has ended with one of Kafka, if Kafka lacks records that it has
+// acknowledged: whatever follows a log then, and says that it is another one, may be right.
+func (h *history) ofKafka(ctx context.Context, err error) error {
+	var is *kafkaError
+	if errors.As(err, &is) || h.truth != nil {
+		return err
+	}
+	if errors.Join(h.awaitInSync(ctx), h.awaitStable(ctx, h.plan.topics, h.leftOpen)) != nil {
+		return err
+	}
+	if _, lacks := h.whatKafkaHolds(ctx); errors.As(lacks, &is) {
+		return &kafkaError{fmt.Errorf("%w\n%w", is.err, err)}
+	}
+	return err
+}
 
 // together runs functions at once, and ends when all have. The first that fails ends the
 // others.
