@@ -430,7 +430,7 @@ func (p *producer) proveExact(ctx context.Context, ends map[partitionlog.Partiti
 			continue
 		}
 		if got := ends[l.at].End; got != l.exact.next {
-			return fmt.Errorf("topic %s, partition %d: the log ends at offset %d, not at %d: somebody else writes to it", name, l.num, got, l.exact.next)
+			return fmt.Errorf("topic %s, partition %d: the log ends at offset %d, not at %d: %w", name, l.num, got, l.exact.next, otherEnd(got, l.exact.next))
 		}
 		// A broker that crashes forgets what was deleted in the last minute
 		// (log.flush.start.offset.checkpoint.interval.ms).

@@ -465,7 +465,7 @@ func (p *producer) acknowledged(l *lane, g *gathering, records, size, base, appe
 		p.unsure = true
 		p.fail(explain(l, g, err))
 	} else if l.due >= 0 && base != l.due {
-		p.fail(fmt.Errorf("topic %s, partition %d: a batch was written at offset %d and not at %d, which was next: somebody else writes to it", l.target.name, l.num, base, l.due))
+		p.fail(fmt.Errorf("topic %s, partition %d: a batch was written at offset %d and not at %d, which was next: %w", l.target.name, l.num, base, l.due, otherEnd(base, l.due)))
 	} else if err := p.arrived(l, g, records, size, base, appendTime); err != nil {
 		p.fail(err)
 	}
@@ -474,6 +474,17 @@ func (p *producer) acknowledged(l *lane, g *gathering, records, size, base, appe
 		l.idle = nil
 	}
 }
+
+// otherEnd says what it means that a log went on at an offset other than the one that was due.
+func otherEnd(at, due int64) error {
+	if at < due {
+		return command.WithHint(errors.New("records that the broker had acknowledged are gone"), cutOff+"; delete the topic, and run the same line again")
+	}
+	return errors.New("somebody else writes to it")
+}
+
+// cutOff is how acknowledged records get lost.
+const cutOff = "a log is cut off by an unclean leader election"
 
 // arrived notes where a batch has got to. The lock is held.
 func (p *producer) arrived(l *lane, g *gathering, records, size, base, appendTime int64) error {

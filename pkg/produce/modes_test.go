@@ -296,25 +296,66 @@ func TestDeletedTopic(t *testing.T) {
 }
 
 // TestCutMeanwhile has the log cut off below what was acknowledged, as an unclean leader
-// election does.
+// election does: at the end of a run, or before it goes on.
 func TestCutMeanwhile(t *testing.T) {
-	r := newRig(t)
+	t.Parallel()
 	frames := append(frameList{topic("t", 1)}, records("t", 0, 0, 40)...)
-	all, end := stream(t, &format.End{}, frames...), len(stream(t, nil, frames...))
-	slow := &slowInput{bytes.NewReader(all[:end]), bytes.NewReader(all[end:]), make(chan struct{})}
-	done := make(chan *outcome, 1)
-	go func() { done <- r.produceFrom(r.Context(), slow, nil) }()
-	r.until("the records", func() bool { return r.end("t", 0) == 40 })
-	cut := int64(30)
+	more := join(frames, records("t", 0, 40, 10))
+	for _, exact := range []bool{false, true} {
+		for name, c := range map[string]struct {
+			frames       frameList
+			cut          func(r *rig, cut int64)
+			want, helped string
+		}{
+			"at the end":        {frames, (*rig).endAt, "topic t, partition 0: the log ends at offset 30, and this run has written up to 40: records that the broker had acknowledged are gone", "run the same line again to write them again"},
+			"before it goes on": {more, (*rig).writeAt, "topic t, partition 0: a batch was written at offset 30 and not at 40, which was next: records that the broker had acknowledged are gone", "delete the topic"},
+		} {
+			t.Run(fmt.Sprintf("%s, exact=%t", name, exact), func(t *testing.T) {
+				r := newRig(t)
+				all, some := stream(t, &format.End{}, c.frames...), len(stream(t, nil, frames...))
+				slow := &slowInput{bytes.NewReader(all[:some]), bytes.NewReader(all[some:]), make(chan struct{})}
+				done := make(chan *outcome, 1)
+				go func() { done <- r.produceFrom(r.Context(), slow, func(c *Config) { c.Exact = exact }) }()
+				r.until("the records", func() bool { return r.end("t", 0) == 40 })
+				c.cut(r, 30)
+				close(slow.go_)
+				o := <-done
+				o.want(t, 1, c.want)
+				if hint := command.HintOf(o.err); !strings.Contains(hint, c.helped) {
+					t.Errorf("the hint is %q", hint)
+				}
+			})
+		}
+	}
+}
+
+// endAt has all logs end at an offset, as brokers say.
+func (r *rig) endAt(end int64) {
 	r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
 		list, ok := req.(*kmsg.ListOffsetsRequest)
 		if !ok || len(list.Topics) == 0 || list.Topics[0].Partitions[0].Timestamp != -1 {
 			return nil, nil, false
 		}
-		return listed(list, cut), nil, true
+		return listed(list, end), nil, true
 	})
-	close(slow.go_)
-	(<-done).want(t, 1, "topic t, partition 0: the log ends at offset 30, and this run has written up to 40")
+}
+
+// writeAt has the broker write the next batch at an offset.
+func (r *rig) writeAt(offset int64) {
+	r.control(func(req kmsg.Request) (kmsg.Response, error, bool) {
+		write, ok := req.(*kmsg.ProduceRequest)
+		if !ok {
+			return nil, nil, false
+		}
+		resp := write.ResponseKind().(*kmsg.ProduceResponse)
+		for _, rt := range write.Topics {
+			st, sp := kmsg.NewProduceResponseTopic(), kmsg.NewProduceResponseTopicPartition()
+			st.Topic, st.TopicID, sp.BaseOffset = rt.Topic, rt.TopicID, offset
+			st.Partitions = append(st.Partitions, sp)
+			resp.Topics = append(resp.Topics, st)
+		}
+		return resp, nil, true
+	})
 }
 
 // listed is the answer that all partitions that are asked for end at an offset.

@@ -164,16 +164,16 @@ func (p *producer) prove(ctx context.Context, end *format.End) error {
 	if err != nil {
 		return err
 	}
-	if p.cfg.Exact {
-		if err := p.proveExact(ctx, ends); err != nil {
-			return err
-		}
-	}
 	for _, l := range p.lanes {
 		if at, ok := ends[l.at]; ok {
 			if err := p.proveBounds(l, at, end); err != nil {
 				return err
 			}
+		}
+	}
+	if p.cfg.Exact {
+		if err := p.proveExact(ctx, ends); err != nil {
+			return err
 		}
 	}
 	p.loseChanged(end)
@@ -187,7 +187,7 @@ func (p *producer) proveBounds(l *lane, at partitionlog.Bounds, end *format.End)
 	p.mu.Unlock()
 	if at.End < due {
 		return command.WithHint(fmt.Errorf("topic %s, partition %d: the log ends at offset %d, and this run has written up to %d: records that the broker had acknowledged are gone", l.target.name, l.num, at.End, due),
-			"a log is cut off by an unclean leader election; run the same line again to write them again")
+			cutOff+"; run the same line again to write them again")
 	}
 	first := l.bounds.Start
 	if l.exact != nil {
