@@ -26,7 +26,7 @@ type entry struct {
 	id     string // its key
 	digest digest
 
-	producer int64 // of a log in Kafka
+	producer int64 // of a transaction, in a log in Kafka; otherwise -1
 }
 
 // A marker is where Kafka has ended a transaction of a producer.
@@ -41,6 +41,7 @@ type content struct {
 	ends map[place]int64 // as far as each is known; the end of the last mark of a stream
 
 	markers map[place][]marker       // of logs in Kafka
+	dropped []string                 // see dropAborted
 	groups  map[string]*format.Group // of a stream: the last frame of each
 	lost    []string                 // what the stream says is not there
 }
@@ -252,18 +253,40 @@ func (t *tally) compareLog(at place, want, got []entry, exact bool, wasAborted f
 	}
 }
 
+// dropAborted drops the records of a log whose transaction Kafka has aborted, as the log's own markers
+// say, and notes which they were. franz-go's consumer, which goes by the list of aborted transactions
+// that a broker sends with the records, was seen to show such a record; what kbk-fetch had read from
+// the same partition before did not have it.
+func (c *content) dropAborted(at place) {
+	c.logs[at] = slices.DeleteFunc(c.logs[at], func(e entry) bool {
+		m, ok := c.endOf(at, e)
+		if !ok || m.committed {
+			return false
+		}
+		c.dropped = append(c.dropped, fmt.Sprintf("%s: %s at %d, %s", at, e.id, e.offset, c.ended(at, e)))
+		return true
+	})
+}
+
+// endOf is the marker that ends the transaction of a record.
+func (c *content) endOf(at place, e entry) (m marker, ok bool) {
+	i := slices.IndexFunc(c.markers[at], func(m marker) bool { return m.producer == e.producer && m.offset > e.offset })
+	if i < 0 {
+		return m, false
+	}
+	return c.markers[at][i], true
+}
+
 // ended says how Kafka has ended the transaction of a record.
 func (c *content) ended(at place, e entry) string {
-	for _, m := range c.markers[at] {
-		switch {
-		case m.producer != e.producer || m.offset < e.offset:
-		case m.committed:
-			return fmt.Sprintf("committed by the marker at %d", m.offset)
-		default:
-			return fmt.Sprintf("aborted by the marker at %d", m.offset)
-		}
+	switch m, ok := c.endOf(at, e); {
+	case !ok:
+		return "not ended"
+	case m.committed:
+		return fmt.Sprintf("committed by the marker at %d", m.offset)
+	default:
+		return fmt.Sprintf("aborted by the marker at %d", m.offset)
 	}
-	return "not ended"
 }
 
 // hold holds what Kafka has, in the end, against what the writers know.
@@ -346,6 +369,25 @@ func TestCompare(t *testing.T) {
 	}
 	if got := compare(want, make("a", "b", "c"), true, func(string) bool { return false }); got.bad() {
 		t.Errorf("what is the same: %s", &got)
+	}
+}
+
+// TestDropAborted goes by the first marker of a record's producer behind it.
+func TestDropAborted(t *testing.T) {
+	at := place{"t", 0}
+	c := newContent()
+	for _, e := range []entry{{offset: 0, id: "plain", producer: -1}, {offset: 1, id: "aborted", producer: 7}, {offset: 2, id: "of another", producer: 8},
+		{offset: 4, id: "committed", producer: 7}, {offset: 6, id: "open", producer: 7}} {
+		c.add(at, e)
+	}
+	c.markers[at] = []marker{{0, 7, true}, {3, 7, false}, {5, 7, true}}
+	c.dropAborted(at)
+	var ids []string
+	for _, e := range c.logs[at] {
+		ids = append(ids, e.id)
+	}
+	if got := strings.Join(ids, ", "); got != "plain, of another, committed, open" || len(c.dropped) != 1 || c.dropped[0] != "t/0: aborted at 1, aborted by the marker at 3" {
+		t.Errorf("it has %s, and dropped %q", got, c.dropped)
 	}
 }
 

@@ -162,6 +162,10 @@ func (h *history) whatKafkaHolds(ctx context.Context) (*content, error) {
 		if err != nil {
 			return nil, err
 		}
+		if len(truth.dropped) > 0 {
+			h.t.Logf("franz-go's consumer shows what Kafka has aborted: %s", strings.Join(truth.dropped, "\n\t"))
+			h.sum.run("history in which the test's consumer shows aborted transactions")
+		}
 		t := h.ledger.hold(truth)
 		if t.leaked > 0 {
 			// Seen once: the commands then have to show what Kafka shows to any consumer.

@@ -410,7 +410,11 @@ func (w *world) consumeTopic(ctx context.Context, name string, out *content) err
 		fetches.EachRecord(func(r *kgo.Record) {
 			at := place{r.Topic, r.Partition}
 			if !r.Attrs.IsControl() {
-				out.add(at, entry{r.Offset, string(r.Key), digestOf(r), r.ProducerID})
+				e := entry{offset: r.Offset, id: string(r.Key), digest: digestOf(r), producer: -1}
+				if r.Attrs.IsTransactional() {
+					e.producer = r.ProducerID
+				}
+				out.add(at, e)
 			} else if len(r.Key) >= 4 { // a version, and what it is: 0 an abort, 1 a commit
 				out.markers[at] = append(out.markers[at], marker{r.Offset, r.ProducerID, r.Key[3] == 1})
 			}
@@ -418,6 +422,9 @@ func (w *world) consumeTopic(ctx context.Context, name string, out *content) err
 				delete(open, r.Partition)
 			}
 		})
+	}
+	for at := range ends {
+		out.dropAborted(at)
 	}
 	return nil
 }
