@@ -136,7 +136,7 @@ func (h *history) write(ctx context.Context) error {
 			return err
 		}
 		if err := h.awaitInSync(ctx); err != nil {
-			return err
+			return &kafkaError{err}
 		}
 		if err := h.awaitStable(ctx, h.plan.topics, h.leftOpen); err != nil {
 			return &kafkaError{err}
@@ -627,8 +627,12 @@ func (h *history) restore(ctx context.Context) error {
 	err := together(ctx, restored("restore", h.backup(h.jobs["backup"]), ""), restored("exact", h.followed(), "--offsets exact"), func(ctx context.Context) error {
 		return h.happen(ctx, h.plan.restore, h.plan.topics, h.jobs, h.sum.event)
 	})
-	if err = errors.Join(err, h.awaitInSync(ctx)); err != nil {
-		return err
+	notInSync := h.awaitInSync(ctx)
+	if err != nil {
+		return errors.Join(err, notInSync)
+	}
+	if notInSync != nil {
+		return &kafkaError{notInSync}
 	}
 	for _, name := range []string{"restore", "exact"} {
 		rename := func(topic string) string { return name + "." + topic }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	kafkatest "github.com/kbkio/kbk/test/kafka"
 )
@@ -139,6 +141,45 @@ func (w *world) awaitInSync(ctx context.Context) error {
 	})
 }
 
+// mayEnd waits for a while until each partition has an in-sync replica besides those on a broker, and
+// tells whether that is so. If the last in-sync replica is killed, Kafka loses what was acknowledged, or
+// the partition has no leader any more: it does not trust a log that was not closed (KIP-966).
+func (w *world) mayEnd(ctx context.Context, broker int) bool {
+	for deadline := time.Now().Add(mayEndWithin); time.Now().Before(deadline); {
+		may := true
+		for other := range len(w.net.clients) {
+			may = may && (other == broker || w.othersInSync(ctx, other, int32(broker)))
+		}
+		if may {
+			return true
+		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return false
+		}
+	}
+	return false
+}
+
+const mayEndWithin = 5 * time.Second
+
+// othersInSync asks one broker whether each partition has an in-sync replica besides that of another.
+func (w *world) othersInSync(ctx context.Context, asked int, broker int32) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	resp, err := w.cl.Broker(asked).Request(ctx, kmsg.NewPtrMetadataRequest())
+	if err != nil {
+		return false
+	}
+	for _, t := range resp.(*kmsg.MetadataResponse).Topics {
+		for _, p := range t.Partitions {
+			if !slices.ContainsFunc(p.ISR, func(b int32) bool { return b != broker }) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (w *world) create(ctx context.Context, topics []topicPlan, more ...string) error {
 	// A replica that is away holds up writers, and nothing that was acknowledged is lost.
 	configs := map[string]*string{"min.insync.replicas": kadm.StringPtr(fmt.Sprint(min(2, len(w.net.clients)))), "unclean.leader.election.enable": kadm.StringPtr("false"), "max.message.bytes": kadm.StringPtr("2000000")}
@@ -199,6 +240,9 @@ func (w *world) one(ctx context.Context, e event, topics []topicPlan, j *job, co
 	case brokerHangs, brokerKilled, brokerStopped, brokerIsolated, allHang:
 		w.brokers.Lock()
 		defer w.brokers.Unlock()
+	}
+	if (e.kind == brokerKilled || e.kind == brokerStopped) && !w.mayEnd(ctx, e.broker) {
+		return nil
 	}
 	count(e.kind)
 	switch e.kind {
