@@ -445,7 +445,7 @@ func (r *run) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	r.planner = &planner{cl: r.cl, adm: adm, cfg: r.cfg, log: r.env.Log, lost: r.lost}
+	r.planner = &planner{cl: r.cl, adm: adm, cfg: r.cfg, log: r.env.Log, lost: r.lost, past: make(map[topicPartition]int64)}
 	if err := r.planner.awaitTransactions(ctx, selected, r.env.Stop); err != nil {
 		return err
 	}

@@ -273,7 +273,7 @@ func (s *source) aim() {
 		next.starts = kafka.ListOffsets(ctx, s.cl, followed.lists(), kafka.StartOffset, false)
 		if next.groups, err = readGroups(ctx, s.adm, s.cfg, followed); err == nil {
 			next.time = time.Now()
-			ends = kafka.ListOffsets(ctx, s.cl, followed.lists(), kafka.EndOffset, !s.cfg.Uncommitted)
+			_, ends = s.planner(s.cfg).listEnds(ctx, followed.lists(), next.groups)
 			next.hidden = s.planner(s.cfg).hiddenLong(ctx, followed.lists())
 		}
 		return func() error { return s.aimed(next, ends, err) }

@@ -57,6 +57,8 @@ type planner struct {
 	lost *losses
 
 	inVain map[topicPartition]int64 // last stable offsets that a run has waited for to go on
+
+	past map[topicPartition]int64 // committed offsets that stay past the ends
 }
 
 // plan plans to read the selected partitions.
@@ -70,7 +72,7 @@ func (p *planner) plan(ctx context.Context, meta kadm.Metadata, selected selecti
 	if err != nil {
 		return nil, err
 	}
-	// The groups before the ends, so that no committed offset is past them.
+	// The groups before the ends, so that no committed offset is past them: see listEnds.
 	if out.groups, err = readGroups(ctx, p.adm, p.cfg, selected); err != nil {
 		return nil, err
 	}
@@ -94,7 +96,7 @@ func (p *planner) plan(ctx context.Context, meta kadm.Metadata, selected selecti
 			parts = append(parts, part)
 		}
 	}
-	out.parts, out.unplaced, err = p.place(ctx, parts)
+	out.parts, out.unplaced, err = p.place(ctx, parts, out.groups)
 	return out, err
 }
 
@@ -129,13 +131,14 @@ func (p *planner) resume(name, id string) func(num int32) position {
 }
 
 // place asks for the offsets of partitions, and sets where to begin and to end in each.
-// Those of which the offsets cannot be had for now are returned as they were.
-func (p *planner) place(ctx context.Context, parts []*partition) (placed []*partition, left []unplaced, err error) {
+// Those of which the offsets cannot be had for now are returned as they were. What groups have
+// committed was read before.
+func (p *planner) place(ctx context.Context, parts []*partition, committed *groups.Snapshot) (placed []*partition, left []unplaced, err error) {
 	asked := make(map[string][]int32)
 	for _, part := range parts {
 		asked[part.topic] = append(asked[part.topic], part.num)
 	}
-	o := p.listOffsets(ctx, asked)
+	o := p.listOffsets(ctx, asked, committed)
 	epochs := p.epochs(ctx, parts, o)
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
@@ -237,7 +240,7 @@ func (p *planner) again(ctx context.Context, plan *plan) error {
 			part.leader, part.epoch = d.Leader, d.LeaderEpoch
 		}
 	}
-	placed, left, err := p.place(ctx, parts)
+	placed, left, err := p.place(ctx, parts, plan.groups)
 	if err != nil {
 		return err
 	}
@@ -310,7 +313,7 @@ func (p *planner) configs(ctx context.Context, names []string) (map[string]map[s
 // offsets are what brokers say of partitions.
 type offsets struct {
 	starts, ends kafka.Offsets
-	high         kafka.Offsets // nil where ends are the high watermarks
+	high         kafka.Offsets // the high watermarks
 	since        kafka.Offsets // of the first record of Config.From's time or later; nil where that is no time
 }
 
@@ -323,16 +326,11 @@ type known struct {
 	epochs
 }
 
-// listOffsets asks for the offsets of partitions.
-func (p *planner) listOffsets(ctx context.Context, asked map[string][]int32) *offsets {
-	// The high watermark first, so that a last stable offset below it says that a
-	// transaction is open. The ends before the beginnings: what these are afterwards,
-	// retention has decided.
+// listOffsets asks for the offsets of partitions, after what groups have committed was read.
+func (p *planner) listOffsets(ctx context.Context, asked map[string][]int32, committed *groups.Snapshot) *offsets {
+	// The ends before the beginnings: what these are afterwards, retention has decided.
 	o := new(offsets)
-	if !p.cfg.Uncommitted {
-		o.high = kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, false)
-	}
-	o.ends = kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, !p.cfg.Uncommitted)
+	o.high, o.ends = p.listEnds(ctx, asked, committed)
 	o.starts = kafka.ListOffsets(ctx, p.cl, asked, kafka.StartOffset, false)
 	if p.cfg.From.kind == atTime {
 		o.since = kafka.ListOffsets(ctx, p.cl, asked, p.cfg.From.n, false)
@@ -353,10 +351,7 @@ func (o *offsets) of(part *partition) (known, error) {
 	}
 	get(o.starts, &k.start)
 	get(o.ends, &k.end)
-	k.high = k.end
-	if o.high != nil {
-		get(o.high, &k.high)
-	}
+	get(o.high, &k.high)
 	if o.since != nil {
 		get(o.since, &k.since)
 	}

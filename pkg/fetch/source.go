@@ -57,9 +57,10 @@ type source struct {
 	finding  bool // the metadata of stuck partitions are being asked for
 	queue    *queue
 
-	follower *follower // nil where the run has an end
-	member   *member   // nil where the run is in no group
-	taking   bool      // partitions that the group gave are being looked at
+	follower *follower                // nil where the run has an end
+	member   *member                  // nil where the run is in no group
+	taking   bool                     // partitions that the group gave are being looked at
+	past     map[topicPartition]int64 // see planner
 
 	lost    *losses
 	count   *metrics.Counters
@@ -76,7 +77,7 @@ type source struct {
 func newSource(cl *kgo.Client, cfg Config, env *command.Env, p *plan, e *encoder) *source {
 	return &source{
 		cl: cl, adm: kadm.NewClient(cl), cfg: cfg, log: env.Log, stop: env.Stop,
-		parts: p.parts, unplaced: p.unplaced, brokers: make(map[int32]*broker), queue: newQueue(e, cfg), lost: e.lost, count: e.count,
+		parts: p.parts, unplaced: p.unplaced, brokers: make(map[int32]*broker), queue: newQueue(e, cfg), lost: e.lost, count: e.count, past: make(map[topicPartition]int64),
 		answers: make(chan *answer), replies: make(chan func() error), over: make(chan struct{}),
 	}
 }
@@ -742,7 +743,7 @@ func (s *source) retire(p *partition, change func(*format.Mark)) error {
 
 // planner plans as cfg says.
 func (s *source) planner(cfg Config) *planner {
-	return &planner{cl: s.cl, adm: s.adm, cfg: cfg, log: s.log, lost: s.lost}
+	return &planner{cl: s.cl, adm: s.adm, cfg: cfg, log: s.log, lost: s.lost, past: s.past}
 }
 
 // noteAbsent notes the partitions that were followed no more, or not yet, when the run
