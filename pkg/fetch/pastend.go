@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/groups"
@@ -47,34 +46,26 @@ func pastEnds(s *groups.Snapshot, high kafka.Offsets, known map[topicPartition]i
 	return out
 }
 
-const askAgain = 200 * time.Millisecond
-
 // listEnds asks for the high watermarks, and for the ends that a run reads up to, until no offset of
 // the groups that were read before is past them. Who has committed an offset has read up to there: a
 // leader that tells a lower end was cut off from the other brokers, and another one leads. Offsets that
 // stay past the end, as those of a topic that was created again do, are said once.
 func (p *planner) listEnds(ctx context.Context, asked map[string][]int32, committed *groups.Snapshot) (high, ends kafka.Offsets) {
-	for began := time.Now(); ; {
+	var past []pastEnd
+	caughtUp := kafka.UntilCaughtUp(ctx, func() bool {
 		// The high watermark first, so that a last stable offset below it says that a
 		// transaction is open.
 		high = kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, false)
 		if ends = high; !p.cfg.Uncommitted {
 			ends = kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, true)
 		}
-		past := pastEnds(committed, high, p.past)
-		switch {
-		case len(past) == 0:
-			return high, ends
-		case time.Since(began) > kafka.CatchUp:
-			p.staysPast(past)
-			return high, ends
-		}
-		select {
-		case <-time.After(askAgain):
-		case <-ctx.Done():
-			return high, ends
-		}
+		past = pastEnds(committed, high, p.past)
+		return len(past) == 0
+	})
+	if !caughtUp && ctx.Err() == nil {
+		p.staysPast(past)
 	}
+	return high, ends
 }
 
 // staysPast says which committed offsets stay past the ends. They are not waited for again.

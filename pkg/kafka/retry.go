@@ -17,7 +17,7 @@ import (
 // otherwise: a broker that restarts needs less.
 const Patience = 2 * time.Minute
 
-// CatchUp is how long a broker may need to learn of a topic that another one has shown.
+// CatchUp is how long a broker may need to learn of what another one has shown.
 const CatchUp = 5 * time.Second
 
 const (
@@ -41,6 +41,27 @@ func Transient(err error) bool {
 		return true
 	}
 	return kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &network) && network.Op == "dial"
+}
+
+const askAgain = 200 * time.Millisecond
+
+// UntilCaughtUp calls ask until it returns true, and returns false if it has not within the time that a
+// broker may need to catch up: see [CatchUp]. It is for what a leader answers that was cut off from the
+// other brokers, and does not know that another one leads.
+func UntilCaughtUp(ctx context.Context, ask func() bool) bool {
+	for began := time.Now(); ; {
+		if ask() {
+			return true
+		}
+		if time.Since(began) > CatchUp {
+			return false
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // Brokers looks up which brokers there are. kadm answers from what the client knows, for

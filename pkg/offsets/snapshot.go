@@ -114,7 +114,14 @@ func addNext(ctx context.Context, cl *kgo.Client, next bool, all []format.Group,
 	if err != nil {
 		return 0, nil, err
 	}
-	bounds, unknown := r.bounds(ctx, false)
+	var bounds map[place][2]int64
+	var unknown map[place]error
+	// Who has committed an offset has read up to there. Offsets may stay past the end, as those of a
+	// topic that was created again do.
+	_ = kafka.UntilCaughtUp(ctx, func() bool {
+		bounds, unknown = r.bounds(ctx, false)
+		return !anyPast(wanted, bounds)
+	})
 	end = new(format.End)
 	var records map[place]map[int64]format.NextRecord
 	var unread map[place]error
@@ -148,6 +155,16 @@ func addNext(ctx context.Context, cl *kgo.Client, next bool, all []format.Group,
 		}
 	}
 	return n, end, ctx.Err()
+}
+
+// anyPast tells whether any offset is past the end of its partition.
+func anyPast(offsets map[place][]int64, bounds map[place][2]int64) bool {
+	for p, all := range offsets {
+		if b, ok := bounds[p]; ok && slices.Max(all) > b[1] {
+			return true
+		}
+	}
+	return false
 }
 
 // printGroups writes groups as JSON.

@@ -273,3 +273,35 @@ func TestRemoteIsNotTheEnd(t *testing.T) {
 		t.Errorf("compacted away: %v, %v", found, unread)
 	}
 }
+
+// TestSnapshotLowEnd has a leader tell an end below what a group has read, as one does for a moment
+// that was cut off from the other brokers: the offset would count as one at the end.
+func TestSnapshotLowEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "t")
+	w.produce("t", 0, "abcde")
+	w.commit("a", "t", 0, 4)
+	asked := 0
+	w.c.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		w.c.KeepControl()
+		if req.(*kmsg.ListOffsetsRequest).Topics[0].Partitions[0].Timestamp != kafka.EndOffset {
+			return nil, nil, false
+		}
+		if asked++; asked > 3 {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+		rt, rp := kmsg.NewListOffsetsResponseTopic(), kmsg.NewListOffsetsResponseTopicPartition()
+		rt.Topic, rp.Offset = "t", 2
+		rt.Partitions = append(rt.Partitions, rp)
+		resp.Topics = append(resp.Topics, rt)
+		return resp, nil, true
+	})
+	var out bytes.Buffer
+	if err := Snapshot(t.Context(), SnapshotConfig{Kafka: w.kafka(), Topics: everybody, Next: true, JSON: true}, w.env, &out); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, `"end":5,"record":{"offset":4`) {
+		t.Errorf("after %d questions: %s", asked, got)
+	}
+}
