@@ -222,15 +222,18 @@ func TestProduceMemory(t *testing.T) {
 					})
 				}
 			})
-			p := start(t, "cat "+file, fmt.Sprintf("kbk-produce -b %s --create-topics --if-not-empty append --memory %d %s", strings.Join(fake.ListenAddrs(), ","), c.memory, c.flags))
-			rss := p.peak(1)
-			if status := p.wait(); status[1] != 0 {
-				t.Fatalf("status %d\n%s", status, p)
+			var rss int64
+			for range 2 { // Go's limit is a soft one: on a busy machine its collector may be late, but not twice
+				p := start(t, "cat "+file, fmt.Sprintf("kbk-produce -b %s --create-topics --if-not-empty append --memory %d %s", strings.Join(fake.ListenAddrs(), ","), c.memory, c.flags))
+				rss = p.peak(1)
+				if status := p.wait(); status[1] != 0 {
+					t.Fatalf("status %d\n%s", status, p)
+				}
+				if t.Logf("%d MiB", rss>>20); rss <= c.memory+produceMemory {
+					return
+				}
 			}
-			t.Logf("%d MiB", rss>>20)
-			if rss > c.memory+produceMemory {
-				t.Errorf("%d MiB of memory with --memory %d MiB", rss>>20, c.memory>>20)
-			}
+			t.Errorf("%d MiB of memory with --memory %d MiB", rss>>20, c.memory>>20)
 		})
 	}
 }
