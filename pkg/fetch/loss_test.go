@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka/kafkatest"
 )
 
 // TestTopicDeleted deletes a topic, and perhaps creates it again, while it is read with
@@ -220,12 +221,7 @@ func (w *world) localStart(of func() int64) {
 		if list.Topics[0].Partitions[0].Timestamp != -4 {
 			return nil, nil, false
 		}
-		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
-		rt, rp := kmsg.NewListOffsetsResponseTopic(), kmsg.NewListOffsetsResponseTopicPartition()
-		rt.Topic, rp.Offset = "t", of()
-		rt.Partitions = append(rt.Partitions, rp)
-		resp.Topics = append(resp.Topics, rt)
-		return resp, nil, true
+		return kafkatest.Listed(list, of()), nil, true
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/kafka/kafkatest"
 )
 
 func TestPastEnds(t *testing.T) {
@@ -53,12 +54,7 @@ func TestLowEnd(t *testing.T) {
 		if asked++; asked > 4 {
 			return nil, nil, false
 		}
-		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
-		rt, rp := kmsg.NewListOffsetsResponseTopic(), kmsg.NewListOffsetsResponseTopicPartition()
-		rt.Topic, rp.Offset = "t", 5
-		rt.Partitions = append(rt.Partitions, rp)
-		resp.Topics = append(resp.Topics, rt)
-		return resp, nil, true
+		return kafkatest.Listed(list, 5), nil, true
 	})
 	r := w.fetch(groupsToo, nil)
 	w.want(r, "t/0", upTo(10), 0, 10)

@@ -19,6 +19,7 @@ import (
 	"github.com/kbkio/kbk/pkg/command"
 	"github.com/kbkio/kbk/pkg/groups"
 	"github.com/kbkio/kbk/pkg/kafka"
+	"github.com/kbkio/kbk/pkg/kafka/kafkatest"
 	"github.com/kbkio/kbk/pkg/partitionlog"
 )
 
@@ -255,12 +256,7 @@ func TestRemoteIsNotTheEnd(t *testing.T) {
 		if asked.Topics[0].Partitions[0].Timestamp != kafka.LocalStartOffset {
 			return nil, nil, false
 		}
-		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
-		rt, rp := kmsg.NewListOffsetsResponseTopic(), kmsg.NewListOffsetsResponseTopicPartition()
-		rt.Topic, rp.Offset = "t", local
-		rt.Partitions = append(rt.Partitions, rp)
-		resp.Topics = append(resp.Topics, rt)
-		return resp, nil, true
+		return kafkatest.Listed(asked, local), nil, true
 	})
 	p := place{"t", 0}
 	for _, local = range []int64{2, -1} {
@@ -284,18 +280,14 @@ func TestSnapshotLowEnd(t *testing.T) {
 	asked := 0
 	w.c.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		w.c.KeepControl()
-		if req.(*kmsg.ListOffsetsRequest).Topics[0].Partitions[0].Timestamp != kafka.EndOffset {
+		list := req.(*kmsg.ListOffsetsRequest)
+		if list.Topics[0].Partitions[0].Timestamp != kafka.EndOffset {
 			return nil, nil, false
 		}
 		if asked++; asked > 3 {
 			return nil, nil, false
 		}
-		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
-		rt, rp := kmsg.NewListOffsetsResponseTopic(), kmsg.NewListOffsetsResponseTopicPartition()
-		rt.Topic, rp.Offset = "t", 2
-		rt.Partitions = append(rt.Partitions, rp)
-		resp.Topics = append(resp.Topics, rt)
-		return resp, nil, true
+		return kafkatest.Listed(list, 2), nil, true
 	})
 	var out bytes.Buffer
 	if err := Snapshot(t.Context(), SnapshotConfig{Kafka: w.kafka(), Topics: everybody, Next: true, JSON: true}, w.env, &out); err != nil {

@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kbkio/kbk/pkg/kafka/kafkatest"
 )
 
 func TestBounds(t *testing.T) {
@@ -27,18 +29,7 @@ func TestBounds(t *testing.T) {
 		if n++; list.ReplicaID != -2 || n > 10 {
 			return nil, nil, false
 		}
-		resp := list.ResponseKind().(*kmsg.ListOffsetsResponse)
-		for _, rt := range list.Topics {
-			st := kmsg.NewListOffsetsResponseTopic()
-			st.Topic = rt.Topic
-			for _, rp := range rt.Partitions {
-				sp := kmsg.NewListOffsetsResponseTopicPartition()
-				sp.Partition, sp.Offset = rp.Partition, 99
-				st.Partitions = append(st.Partitions, sp)
-			}
-			resp.Topics = append(resp.Topics, st)
-		}
-		return resp, nil, true
+		return kafkatest.Listed(list, 99), nil, true
 	})
 	got, err := w.logs.Bounds(t.Context(), []string{"t"})
 	if err != nil || len(got) != 2 || got[Partition{"t", 0}] != (Bounds{0, 12}) || got[Partition{"t", 1}] != (Bounds{5, 12}) {
@@ -266,12 +257,7 @@ func TestReadBelow(t *testing.T) {
 			})
 			w.fake.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
 				w.fake.KeepControl()
-				resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
-				st, sp := kmsg.NewListOffsetsResponseTopic(), kmsg.NewListOffsetsResponseTopicPartition()
-				st.Topic, sp.Offset = "t", c.local
-				st.Partitions = append(st.Partitions, sp)
-				resp.Topics = append(resp.Topics, st)
-				return resp, nil, true
+				return kafkatest.Listed(req.(*kmsg.ListOffsetsRequest), c.local), nil, true
 			})
 			got, err := w.logs.ReadBelow(t.Context(), Partition{"t", 0}, 1, 9, 1<<20)
 			if c.want != "" {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/kbkio/kbk/format"
 	"github.com/kbkio/kbk/pkg/command"
+	"github.com/kbkio/kbk/pkg/kafka/kafkatest"
 )
 
 func topic(name string, partitions int, configs ...string) *format.Topic {
@@ -336,7 +337,7 @@ func (r *rig) endAt(end int64) {
 		if !ok || len(list.Topics) == 0 || list.Topics[0].Partitions[0].Timestamp != -1 {
 			return nil, nil, false
 		}
-		return listed(list, end), nil, true
+		return kafkatest.Listed(list, end), nil, true
 	})
 }
 
@@ -358,22 +359,6 @@ func (r *rig) writeAt(offset int64) {
 	})
 }
 
-// listed is the answer that all partitions that are asked for end at an offset.
-func listed(list *kmsg.ListOffsetsRequest, end int64) *kmsg.ListOffsetsResponse {
-	resp := list.ResponseKind().(*kmsg.ListOffsetsResponse)
-	for _, rt := range list.Topics {
-		st := kmsg.NewListOffsetsResponseTopic()
-		st.Topic = rt.Topic
-		for _, rp := range rt.Partitions {
-			sp := kmsg.NewListOffsetsResponseTopicPartition()
-			sp.Partition, sp.Offset = rp.Partition, end
-			st.Partitions = append(st.Partitions, sp)
-		}
-		resp.Topics = append(resp.Topics, st)
-	}
-	return resp
-}
-
 // TestMarkersOfOldLeader has a leader write markers that its followers never get, and another
 // leader cut them off.
 func TestMarkersOfOldLeader(t *testing.T) {
@@ -392,7 +377,7 @@ func TestMarkersOfOldLeader(t *testing.T) {
 			case *kmsg.ListOffsetsRequest:
 				if isolated && req.ReplicaID == -2 && asked < 4 {
 					asked++
-					return listed(req, 5+gap), nil, true
+					return kafkatest.Listed(req, 5+gap), nil, true
 				}
 			}
 			return nil, nil, false
