@@ -497,6 +497,7 @@ func (r *run) read(ctx context.Context) error {
 	r.encoder = newEncoder(r.cfg, r.env.Stop, r.lost, &r.env.Counters)
 	s := newSource(r.cl, r.cfg, r.env, r.plan, r.encoder)
 	r.source = s
+	s.past = r.planner.past
 	write := r.w.WriteRaw
 	if r.cfg.Follow { // what waits for more to come may wait for long
 		s.follower = newFollower(r.cfg, r.plan)

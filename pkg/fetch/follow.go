@@ -273,8 +273,10 @@ func (s *source) aim() {
 		next.starts = kafka.ListOffsets(ctx, s.cl, followed.lists(), kafka.StartOffset, false)
 		if next.groups, err = readGroups(ctx, s.adm, s.cfg, followed); err == nil {
 			next.time = time.Now()
-			_, ends = s.planner(s.cfg).listEnds(ctx, followed.lists(), next.groups)
-			next.hidden = s.planner(s.cfg).hiddenLong(ctx, followed.lists())
+			p, asked := s.planner(s.cfg), followed.lists()
+			var high kafka.Offsets
+			high, ends = p.listEnds(ctx, asked, next.groups)
+			next.hidden = p.long(ctx, hiddenIn(asked, high, ends))
 		}
 		return func() error { return s.aimed(next, ends, err) }
 	})

@@ -289,7 +289,11 @@ func (p *planner) hiddenLong(ctx context.Context, asked map[string][]int32) []hi
 	if p.cfg.Uncommitted {
 		return nil
 	}
-	open := p.hiddenNow(ctx, asked, kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, false))
+	return p.long(ctx, p.hiddenNow(ctx, asked, kafka.ListOffsets(ctx, p.cl, asked, kafka.EndOffset, false)))
+}
+
+// long returns those of the hidden that have been for longer than is normal.
+func (p *planner) long(ctx context.Context, open []hidden) []hidden {
 	p.describe(ctx, open)
 	return slices.DeleteFunc(open, func(h hidden) bool { return h.normal(time.Now()) })
 }

@@ -77,7 +77,7 @@ type source struct {
 func newSource(cl *kgo.Client, cfg Config, env *command.Env, p *plan, e *encoder) *source {
 	return &source{
 		cl: cl, adm: kadm.NewClient(cl), cfg: cfg, log: env.Log, stop: env.Stop,
-		parts: p.parts, unplaced: p.unplaced, brokers: make(map[int32]*broker), queue: newQueue(e, cfg), lost: e.lost, count: e.count, past: make(map[topicPartition]int64),
+		parts: p.parts, unplaced: p.unplaced, brokers: make(map[int32]*broker), queue: newQueue(e, cfg), lost: e.lost, count: e.count,
 		answers: make(chan *answer), replies: make(chan func() error), over: make(chan struct{}),
 	}
 }
