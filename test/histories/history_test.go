@@ -91,8 +91,8 @@ type kafkaError struct{ err error }
 func (e *kafkaError) Error() string { return "Kafka itself is not right: " + e.err.Error() }
 func (e *kafkaError) Unwrap() error { return e.err }
 
-// ofKafka makes an error that kbk has ended with one of Kafka, if Kafka lacks records that it has
-// acknowledged: whatever follows a log then, and says that it is another one, may be right.
+// ofKafka turns an error of kbk into one of Kafka if Kafka lacks records that it has acknowledged. A
+// command that follows such a log, and stops because it is another one, may be right.
 func (h *history) ofKafka(ctx context.Context, err error) error {
 	var is *kafkaError
 	if errors.As(err, &is) || h.truth != nil {
